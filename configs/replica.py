@@ -1,0 +1,53 @@
+"""The replica: a talking model trained from nothing on two CPU cores.
+
+  python -m launch.train --config=configs/replica.py
+
+makes its data, trains, evaluates on held-out conversations and leaves a model for `launch.talk`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The replica's configuration."""
+    config = ConfigDict()
+    config.name = "replica"
+    config.model = dict(
+        d_model=192,
+        num_layers=6,
+        num_dense_layers=1,
+        global_every=3,
+        num_heads=6,
+        num_kv_heads=2,
+        head_dim=32,
+        window=128,
+        rel_extent=512,
+        dense_ffn=512,
+        expert_ffn=192,
+        num_experts=8,
+        num_shared_experts=1,
+        top_k=2,
+        route_scale=2.0,
+        vocab_size=512,
+        text_vocab_size=480,
+        vision_stages=((1, 5, 5, 16), (1, 10, 10, 32), (1, 40, 40, 64), (2, 40, 40, 192)),
+        flow_width=400,
+        flow_blocks=3,
+    )
+    config.data = dict(
+        directory="data/replica",
+        sources={
+            "scenes": {"path": "scenes", "weight": 1.0},
+            "text": {"path": "text", "weight": 0.1},
+            "transcribed": {"path": "transcribed", "weight": 0.5},
+            "captioned": {"path": "captioned", "weight": 0.1},
+        },
+        held_out="held_out",
+        generate={"scenes": 2800, "transcribed": 1400, "text": 300, "captioned": 300, "held_out": 280},
+        packing=dict(elements=1024, audio_in=640, video=64, audio_out=320, outputs=320, segments=8),
+        batch_size=4,
+        workers=1,
+    )
+    config.train = dict(steps=800, learning_rate=2e-3, warmup_steps=50)
+    config.serve = dict(context=2048)
+    return config

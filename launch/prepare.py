@@ -1,0 +1,95 @@
+"""Makes a folder of conversation records, from generated scenes or from recordings.
+
+  python -m launch.prepare --generate=scenes --count=100 --output=data/replica/scenes
+  python -m launch.prepare --recordings=FOLDER --output=data/recordings --video_grid=2x2
+
+The layout of a folder of recordings stands at the head of `tml_jax/data/recordings.py`.
+"""
+
+import collections
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from absl import app, flags, logging
+
+from tml_jax.data import recordings, scenes, shards
+from tml_jax.data.record import Conversation
+
+GENERATE = flags.DEFINE_enum("generate", None, scenes.SOURCES, "Source of generated conversations.")
+RECORDINGS = flags.DEFINE_string("recordings", None, "Folder of recordings to import.")
+OUTPUT = flags.DEFINE_string("output", None, "Folder to make.", required=True)
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing --output.")
+COUNT = flags.DEFINE_integer("count", 100, "Conversations to generate.", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of what is generated.", lower_bound=0)
+PROCESSES = flags.DEFINE_integer("processes", None, "Processes that generate; default: the CPU cores.", lower_bound=1)
+USER_CHANNEL = flags.DEFINE_enum("user_channel", "left", ["left", "right"], "The user's channel in two-channel files.")
+VIDEO_GRID = flags.DEFINE_string("video_grid", "1x1", "Patches of 40 x 40 pixels down x across a frame.")
+MAX_SECONDS = flags.DEFINE_float("max_seconds", 30.0, "Longest piece of a recording.", lower_bound=1.0)
+
+
+def parse_grid(text: str) -> tuple[int, int]:
+    """Reads patches down x across, such as `2x3`.
+
+    Raises:
+      ValueError: another form.
+    """
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if not match:
+        raise ValueError(f"--video_grid={text}: expected patches down x across, such as 1x1 or 2x3")
+    return int(match[1]), int(match[2])
+
+
+def _counted(records: Iterable[Conversation], families: collections.Counter, seconds: collections.Counter) -> Iterator:
+    for record in records:
+        families[record.family] += 1
+        seconds[record.family] += record.duration
+        yield record
+
+
+def prepare() -> None:
+    """Does what the flags say and prints what was written.
+
+    Raises:
+      ValueError: the flags or the folders do not fit; nothing was written.
+    """
+    if (GENERATE.value is None) == (RECORDINGS.value is None):
+        raise ValueError("give either --generate=SOURCE or --recordings=FOLDER")
+    output = pathlib.Path(OUTPUT.value)
+    if output.exists() and not OVERWRITE.value:
+        raise ValueError(f"--output={output} exists already: choose another folder or give --overwrite")
+    if output.exists() and not (output / shards.INDEX).is_file():
+        raise ValueError(f"--output={output} is no folder of records, so --overwrite leaves it alone: choose another")
+    report = recordings.Report()
+    if GENERATE.value is not None:
+        processes = PROCESSES.value or os.cpu_count() or 1
+        records = scenes.generate(GENERATE.value, COUNT.value, SEED.value, processes)
+    else:
+        options = recordings.Options(USER_CHANNEL.value, parse_grid(VIDEO_GRID.value), MAX_SECONDS.value)
+        records = recordings.import_recordings(RECORDINGS.value, options, report)
+    families, seconds = collections.Counter(), collections.Counter()
+    try:
+        written = shards.write_shards(_counted(records, families, seconds), output, overwrite=OVERWRITE.value)
+    finally:
+        for name, reason in report.skipped:
+            print(f"skipped {name}: {reason}")
+    for family in sorted(families):
+        print(f"{family:16} {families[family]:6d} conversations {seconds[family]:10.1f} s")
+    print(f"{'all':16} {written:6d} conversations {seconds.total():10.1f} s, {len(report.skipped)} skipped")
+    print(f"written to {output}")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Entry point."""
+    if len(argv) > 1:
+        raise app.UsageError(f"arguments {argv[1:]} are not understood: every option is a --flag")
+    logging.set_verbosity(logging.INFO)
+    try:
+        prepare()
+    except ValueError as error:
+        raise app.UsageError(str(error)) from error
+
+
+if __name__ == "__main__":
+    app.run(main)

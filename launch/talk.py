@@ -1,0 +1,116 @@
+"""Talks to a trained model: streams a recording, a film or typed text through it, 200 ms at a time.
+
+  python -m launch.talk --checkpoint=runs/replica --audio=question.wav --output=answer
+  python -m launch.talk --checkpoint=runs/replica --video=scene.mp4 --text="at 1.0: What is this?" --output=answer
+
+The sound of a film is heard if --audio names the film too. Nothing is heard ahead of time: each micro-turn takes in
+200 ms and answers before it gets the next. The output folder gets conversation.wav (user left, model right),
+micro_turns.jsonl and timeline.png.
+"""
+
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from absl import app, flags
+
+from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, PATCH
+from tml_jax.data.record import USER, Text
+from tml_jax.serve import session
+from tml_jax.serve.talk import check_output, write_conversation
+from tml_jax.signal import media
+from tml_jax.train.checkpoint import CheckpointError
+
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a trained model.", required=True)
+_AUDIO = flags.DEFINE_string("audio", None, "Recording of the user, any format and rate.")
+_VIDEO = flags.DEFINE_string("video", None, "Film of what the user shows.")
+_TEXT = flags.DEFINE_multi_string("text", [], 'Typed text: "at 1.5: hello" (seconds), or "hello" for the start.')
+_OUTPUT = flags.DEFINE_string("output", None, "Folder to write: new, empty, or an earlier one.", required=True)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the model's draws.")
+_TAIL = flags.DEFINE_float("tail", 2.0, "Seconds of silence after the input, for the model to finish.", lower_bound=0.0)
+
+
+def parse_text(argument: str) -> Text:
+    """Typed text from its flag: `at SECONDS: words`, or plain words at 0 s."""
+    timed = re.fullmatch(r"\s*at\s+(\d+(?:\.\d*)?)\s*:\s*(.*)", argument, re.DOTALL)
+    time, words = (float(timed[1]), timed[2]) if timed else (0.0, argument)
+    if not words.strip():
+        raise ValueError(f'--text={argument!r} has no words: give "at 1.5: hello", or just "hello"')
+    return Text(USER, words.strip(), time)
+
+
+def with_tail(audio: np.ndarray | None, times: Sequence[float], tail: float) -> np.ndarray:
+    """The user's side of the whole session: audio (or silence), then silence.
+
+    Args:
+      audio: (n,) float32 at 16 kHz, or None.
+      times: of frames and texts, seconds; the session lasts at least until the last.
+      tail: seconds of silence after all input.
+
+    Returns:
+      (3200 × micro-turns,) float32.
+    """
+    audio = np.zeros(0, np.float32) if audio is None else audio
+    seconds = max([len(audio) / INPUT_RATE, *times]) + tail
+    count = max(1, int(np.ceil(round(seconds / MICRO_TURN_SECONDS, 6))))
+    return np.pad(audio, (0, count * round(MICRO_TURN_SECONDS * INPUT_RATE) - len(audio)))
+
+
+def narrate(micro_turns: Iterable[session.MicroTurn]) -> Iterator[session.MicroTurn]:
+    """Passes micro-turns on, printing a line for each that has words or a change of the gate."""
+    gate = "LISTEN"
+    for turn in micro_turns:
+        if turn.gate != gate or turn.text.strip() or turn.display.strip():
+            shown = f"  [shown: {turn.display.strip()}]" if turn.display.strip() else ""
+            print(f"{turn.start + MICRO_TURN_SECONDS:7.1f} s  {turn.gate:<6}  {turn.text.strip()}{shown}", flush=True)
+        gate = turn.gate
+        yield turn
+
+
+def _read_audio(path: str) -> np.ndarray:
+    return media.read_audio(path, INPUT_RATE, channels=1)[0]
+
+
+def _load() -> tuple[session.Talker, np.ndarray, list[tuple[float, np.ndarray]], list[Text]]:
+    """The talker, and the user's audio, frames and texts. The quick checks come first, loading the model last."""
+    if not (_AUDIO.value or _VIDEO.value or _TEXT.value):
+        raise ValueError("nothing to say to the model: give --audio, --video or --text")
+    if not pathlib.Path(_CHECKPOINT.value).is_dir():
+        raise FileNotFoundError(f"--checkpoint={_CHECKPOINT.value}: no such folder; train a model with launch.train")
+    check_output(_OUTPUT.value)
+    texts = sorted((parse_text(argument) for argument in _TEXT.value), key=lambda text: text.time)
+    audio = media.read_audio(_AUDIO.value, INPUT_RATE, channels=1)[0] if _AUDIO.value else None
+
+    talker = session.Talker(_CHECKPOINT.value, seed=_SEED.value)
+    frames = []
+    if _VIDEO.value:
+        rows, columns = (cells * size for cells, size in zip(talker.config.data.video_grid, PATCH[1:3]))
+        frames = list(media.read_video(_VIDEO.value, rows, columns))
+    times = [time for time, _ in frames] + [text.time for text in texts]
+    return talker, with_tail(audio, times, _TAIL.value), frames, texts
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command. What is wrong with its input ends it with one line."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    try:
+        talker, user_audio, frames, texts = _load()
+    except (OSError, ValueError, CheckpointError) as error:
+        raise SystemExit(f"launch.talk: {error}") from error
+
+    print("  heard at  gate    words", flush=True)
+    micro_turns = list(narrate(talker.talk(user_audio, frames, texts)))
+    files = write_conversation(_OUTPUT.value, user_audio, micro_turns, frames, texts)
+
+    compute = np.asarray([turn.compute_seconds for turn in micro_turns])
+    factor = compute.mean() / MICRO_TURN_SECONDS
+    print(f"{MICRO_TURN_SECONDS * len(micro_turns):.1f} s of conversation in {compute.sum():.1f} s of computing")
+    print(f"real-time factor {factor:.2f} (below 1 keeps up), slowest micro-turn {1000 * compute.max():.0f} ms")
+    for file in files:
+        print(f"wrote {file}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,178 @@
+"""Import of real recordings: layouts, broken files, cutting."""
+
+import json
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+from test_media import encode_audio, encode_video, tone
+
+from launch import prepare
+from tml_jax.data.record import MODEL, USER, Conversation, Word
+from tml_jax.data.recordings import Options, Report, cut, import_recordings
+from tml_jax.data.shards import open_shards
+from tml_jax.signal.media import float_audio, write_wav
+
+
+def level(audio):
+    return 0.0 if audio is None else float(np.sqrt(np.mean(float_audio(audio) ** 2)))
+
+
+def strongest(audio, rate):
+    spectrum = np.abs(np.fft.rfft(float_audio(audio) * np.hanning(len(audio))))
+    return np.argmax(spectrum) * rate / len(audio)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    write_wav(folder / "two.wav", tone(8000, 2.0, (300.0, 900.0)), 8000)
+    encode_audio(folder / "pair.user.flac", tone(44100, 2.0), 44100, "flac", "mono")
+    encode_audio(folder / "pair.model.ogg", tone(48000, 1.0, (800.0,)), 48000, "libopus", "mono")
+    write_wav(folder / "deep" / "alone.wav", tone(22050, 1.0), 22050)
+    (folder / "deep" / "alone.txt").write_text("a tone\n")
+    frames = np.zeros((30, 48, 48, 3), np.uint8)
+    frames[:, 10:30, 10:30] = (250, 30, 30)
+    encode_video(folder / "film.mp4", frames, 15, tone(48000, 2.0))
+    encode_video(folder / "mute.avi", frames, 15)
+    words = [
+        {"speaker": "model", "text": "so", "start": 1.0, "end": 1.2},
+        {"speaker": "user", "text": "hm", "start": 0.2, "end": 9},
+    ]
+    (folder / "two.words.json").write_text(json.dumps(words))
+    (folder / "README.md").write_text("about")
+    return folder
+
+
+BROKEN = ("bad", "cut", "half", "lost", "times")
+
+
+def break_some(folder):
+    (folder / "bad.wav").write_bytes(b"RIFF but no more")
+    (folder / "cut.flac").write_bytes((folder / "pair.user.flac").read_bytes()[:60])
+    write_wav(folder / "half.model.wav", tone(16000), 16000)
+    (folder / "lost.words.json").write_text("[]")
+    write_wav(folder / "times.wav", tone(16000), 16000)
+    (folder / "times.words.json").write_text('[{"speaker": "user", "text": "x", "start": 5, "end": 4}]')
+
+
+def test_every_layout_becomes_the_right_channels(folder):
+    report = Report()
+    found = {record.id: record for record in import_recordings(folder, report=report)}
+    assert list(found) == ["deep/alone", "film", "mute", "pair", "two"]
+    assert (report.recordings, report.pieces, report.skipped) == (5, 5, [])
+    assert report.seconds == pytest.approx(sum(record.duration for record in found.values()))
+    two = found["two"]
+    assert strongest(two.user_audio, 16000) == pytest.approx(300, abs=2)
+    assert strongest(two.model_audio, 24000) == pytest.approx(900, abs=2)
+    assert two.words == (Word(USER, "hm", 0.2, 2.0), Word(MODEL, "so", 1.0, 1.2))
+    pair = found["pair"]
+    assert pair.duration == pytest.approx(2.0, abs=0.01)
+    assert strongest(pair.user_audio, 16000) == pytest.approx(440, abs=2)
+    assert strongest(pair.model_audio, 24000) == pytest.approx(800, abs=2)
+    alone = found["deep/alone"]
+    assert alone.model_audio is None and alone.meta["transcript"] == "a tone" and level(alone.user_audio) > 0.2
+    film, mute = found["film"], found["mute"]
+    assert film.frames.shape == mute.frames.shape == (20, 40, 40, 3)
+    assert film.frames[5, 16, 16, 0] > 150 and film.frames[5, 36, 36, 0] < 60
+    assert level(film.user_audio) > 0.2 and mute.user_audio is None
+    assert all(record.family == "recording" for record in found.values())
+
+
+def test_the_user_may_be_on_the_right_and_the_grid_larger(folder):
+    found = {r.id: r for r in import_recordings(folder, Options(user_channel="right", video_grid=(2, 3)))}
+    assert strongest(found["two"].user_audio, 16000) == pytest.approx(900, abs=2)
+    assert found["film"].frames.shape == (20, 80, 120, 3)
+
+
+def test_broken_recordings_are_named_counted_and_do_not_stop_the_others(folder):
+    break_some(folder)
+    report = Report()
+    found = [record.id for record in import_recordings(folder, report=report)]
+    assert found == ["deep/alone", "film", "mute", "pair", "two"]
+    assert tuple(name for name, _ in report.skipped) == BROKEN
+    reasons = dict(report.skipped)
+    assert "bad.wav: " in reasons["bad"] and "cut.flac: " in reasons["cut"]
+    assert "no half.user file" in reasons["half"] and "no sound or video" in reasons["lost"]
+    assert "0 ≤ start ≤ end" in reasons["times"]
+
+
+def test_long_recordings_are_cut_in_silence_without_loss():
+    rate, seconds = 16000, 25.0
+    rng = np.random.default_rng(0)
+    user = rng.normal(0, 3000, int(rate * seconds)).astype(np.int16)
+    silences = (6.0, 8.4, 15.0, 21.6)
+    for silence in silences:
+        user[int((silence - 0.2) * rate) : int((silence + 0.2) * rate)] = 0
+    model = rng.normal(0, 9, int(24000 * seconds)).astype(np.int16)
+    times = np.arange(250) / 10.0
+    words = tuple(Word(USER, f"w{index}", index + 0.1, index + 0.6) for index in range(25))
+    whole = Conversation(
+        "x", seconds, user, model, np.zeros((250, 40, 40, 3), np.uint8), times, words, meta={"source": ["x.wav"]}
+    )
+    pieces = cut(whole, 10.0)
+    offsets = [piece.meta["offset"] for piece in pieces]
+    assert offsets[:2] == [0.0, 8.4] and all(piece.duration <= 10.0 for piece in pieces)
+    assert all(offset == 0.0 or any(abs(offset - silence) < 1e-6 for silence in silences) for offset in offsets)
+    np.testing.assert_array_equal(np.concatenate([piece.user_audio for piece in pieces]), user)
+    np.testing.assert_array_equal(np.concatenate([piece.model_audio for piece in pieces]), model)
+    assert sum(len(piece.frames) for piece in pieces) == 250
+    assert [word.text for piece in pieces for word in piece.words] == [word.text for word in words]
+    for piece in pieces:
+        for word in piece.words:
+            assert word.start + piece.meta["offset"] == pytest.approx(int(word.text[1:]) + 0.1)
+            assert word.end <= piece.duration + 1e-6
+    assert [piece.id for piece in pieces] == [f"x/{index:03d}" for index in range(len(pieces))]
+    assert cut(whole, 25.0) == [whole]
+
+
+def test_missing_and_empty_folders_and_bad_options_are_errors(tmp_path):
+    with pytest.raises(ValueError, match="no such folder"):
+        import_recordings(tmp_path / "none")
+    (tmp_path / "notes.md").write_text("nothing here")
+    with pytest.raises(ValueError, match="holds no recordings"):
+        import_recordings(tmp_path)
+    for wrong in ({"user_channel": "up"}, {"video_grid": (0, 1)}, {"max_seconds": 0.1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Options(**wrong)
+
+
+def run_prepare(**values):
+    with flagsaver.flagsaver(**values):
+        prepare.prepare()
+
+
+@pytest.fixture
+def parsed_flags():
+    if not prepare.flags.FLAGS.is_parsed():
+        prepare.flags.FLAGS(["prepare", "--output=unused"])
+
+
+def test_prepare_writes_recordings_and_lists_what_it_skipped(folder, tmp_path, capsys, parsed_flags):
+    break_some(folder)
+    run_prepare(recordings=str(folder), output=str(tmp_path / "out"), max_seconds=1.0, video_grid="1x2")
+    printed = capsys.readouterr().out
+    shards = open_shards(tmp_path / "out")
+    assert (
+        len(shards) == 9
+        and f"9 conversations {sum(record.duration for record in shards):10.1f} s, 5 skipped" in printed
+    )
+    assert all(f"skipped {name}: " in printed for name in BROKEN)
+    with pytest.raises(ValueError, match="exists already"):
+        run_prepare(recordings=str(folder), output=str(tmp_path / "out"))
+    run_prepare(recordings=str(folder), output=str(tmp_path / "out"), overwrite=True)
+    assert len(open_shards(tmp_path / "out")) == 5
+
+
+def test_prepare_refuses_flags_that_do_not_fit(folder, tmp_path, parsed_flags):
+    out = str(tmp_path / "out")
+    with pytest.raises(ValueError, match="either --generate"):
+        run_prepare(output=out)
+    with pytest.raises(ValueError, match="either --generate"):
+        run_prepare(output=out, generate="text", recordings=str(folder))
+    with pytest.raises(ValueError, match="--video_grid=2by3"):
+        run_prepare(output=out, recordings=str(folder), video_grid="2by3")
+    with pytest.raises(ValueError, match="no folder of records"):
+        run_prepare(output=str(folder), generate="text", overwrite=True)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,103 @@
+"""Folders of records: complete or absent, the same bytes each time, readable in any order and process."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from tml_jax.data.record import MODEL, USER, Conversation, Cue, Text, Word
+from tml_jax.data.shards import DataError, open_shards, write_shards
+
+
+def records(count):
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        yield Conversation(
+            id=f"r{index}",
+            duration=1.0 + index,
+            user_audio=rng.integers(-900, 900, 160).astype(np.int16),
+            model_audio=None if index % 2 else rng.integers(-900, 900, 240).astype(np.int16),
+            frames=rng.integers(0, 255, (2, 40, 40, 3)).astype(np.uint8),
+            frame_times=np.asarray([0.1, 0.2]),
+            words=(Word(USER, "hello", 0.1, 0.4), Word(MODEL, "tiger", 0.5, 0.8)),
+            texts=(Text(USER, "write", 0.0),),
+            cues=(Cue("respond", 0.4, 0.8, "tiger"),),
+            meta={"index": index},
+        )
+
+
+def test_records_come_back_unchanged_in_any_order_and_after_pickling(tmp_path):
+    assert write_shards(records(7), tmp_path / "a", records_per_shard=3) == 7
+    shards = pickle.loads(pickle.dumps(open_shards(tmp_path / "a")))
+    originals = list(records(7))
+    assert len(shards) == 7 and shards.ids == tuple(f"r{index}" for index in range(7))
+    for index in (5, 0, -1, 3):
+        found, original = shards[index], originals[index]
+        assert (found.id, found.duration, found.words, found.texts, found.cues, found.meta) == (
+            original.id, original.duration, original.words, original.texts, original.cues, original.meta,
+        )  # fmt: skip
+        np.testing.assert_array_equal(found.user_audio, original.user_audio)
+        np.testing.assert_array_equal(found.frames, original.frames)
+        np.testing.assert_array_equal(found.frame_times, original.frame_times)
+        assert (found.model_audio is None) == (original.model_audio is None)
+    reopened = pickle.loads(pickle.dumps(shards))  # now with files open
+    assert reopened[6].id == "r6"
+    with pytest.raises(IndexError, match="record 7"):
+        shards[7]
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        write_shards(records(5), tmp_path / name, records_per_shard=2)
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert files == ["index.json"] + [f"shard-0000{index}.array_record" for index in range(3)]
+    for name in files:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_failure_leaves_nothing_behind_and_keeps_the_old_folder(tmp_path):
+    def failing():
+        yield from records(3)
+        raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError, match="the source broke"):
+        write_shards(failing(), tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+    write_shards(records(2), tmp_path / "a")
+    with pytest.raises(RuntimeError, match="the source broke"):
+        write_shards(failing(), tmp_path / "a", overwrite=True)
+    assert len(open_shards(tmp_path / "a")) == 2 and len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_existing_folder_is_replaced_only_if_allowed(tmp_path):
+    write_shards(records(2), tmp_path / "a")
+    with pytest.raises(DataError, match="exists already"):
+        write_shards(records(3), tmp_path / "a")
+    assert write_shards(records(3), tmp_path / "a", overwrite=True) == 3
+    assert len(open_shards(tmp_path / "a")) == 3 and [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_double_ids_and_empty_sources_are_refused(tmp_path):
+    with pytest.raises(DataError, match="'r0' occurs twice"):
+        write_shards([*records(2), *records(1)], tmp_path / "a")
+    with pytest.raises(DataError, match="no records"):
+        write_shards([], tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_and_incomplete_folders_say_what_to_do(tmp_path):
+    with pytest.raises(DataError, match="no such folder of records; make it with"):
+        open_shards(tmp_path / "none")
+    write_shards(records(4), tmp_path / "a", records_per_shard=2)
+    index = json.loads((tmp_path / "a" / "index.json").read_text())
+    assert index["records"] == 4 and [shard["count"] for shard in index["shards"]] == [2, 2]
+    (tmp_path / "a" / "shard-00001.array_record").unlink()
+    with pytest.raises(DataError, match="lacks shard-00001.array_record"):
+        open_shards(tmp_path / "a")
+    (tmp_path / "a" / "index.json").write_text(json.dumps({**index, "format": 99}))
+    with pytest.raises(DataError, match="format 99"):
+        open_shards(tmp_path / "a")
+    (tmp_path / "a" / "index.json").unlink()
+    with pytest.raises(DataError, match="missing or broken"):
+        open_shards(tmp_path / "a")

@@ -1,0 +1,226 @@
+import json
+import types
+import wave
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from tml_jax.serve.session import MicroTurn
+
+from launch import talk as command
+from tml_jax.data.record import USER, Text
+from tml_jax.serve import session, talk
+from tml_jax.signal import media
+
+
+class FakeTalker:
+    """Speaks for two micro-turns after each loud one, a word each; keeps what it was given."""
+
+    def __init__(self, checkpoint, seed=0):
+        self.checkpoint, self.seed = checkpoint, seed
+        self.config = types.SimpleNamespace(data=types.SimpleNamespace(video_grid=(1, 2)))
+        FakeTalker.made = self
+
+    def talk(self, user_audio, frames=(), texts=()):
+        self.given = user_audio, list(frames), list(texts)
+        left = 0
+        for index, window in enumerate(user_audio.reshape(-1, 3200)):
+            left = 2 if np.abs(window).max() > 0.1 else left - 1
+            yield micro_turn(index, left > 0, f" w{index}" if left > 0 else "")
+
+
+def micro_turn(index, speaks, text="", level=0.5):
+    samples = np.full(4800, level if speaks else 0.0, np.float32)
+    return MicroTurn(
+        index=index,
+        start=0.2 * index,
+        gate="SPEAK" if speaks else "LISTEN",
+        text=text,
+        display="",
+        mel=np.zeros((20, 80), np.float32),
+        samples=samples,
+        compute_seconds=0.05,
+    )
+
+
+def read_wav(path):
+    with wave.open(str(path)) as file:
+        shape = file.getnchannels(), file.getframerate(), file.getsampwidth()
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, shape[0])
+    return shape, samples.T / 32767
+
+
+def test_the_file_holds_both_sides_on_one_clock(tmp_path):
+    tone = np.zeros(5 * 3200, np.float32)
+    tone[8000:12000] = 0.5 * np.sin(2 * np.pi * 440 * np.arange(4000) / 16_000)  # 0.5 … 0.75 s
+    turns = [micro_turn(t, t == 2, " yes" if t == 2 else "") for t in range(5)]
+    files = talk.write_conversation(tmp_path / "out", tone, turns)
+    assert [file.name for file in files] == ["conversation.wav", "micro_turns.jsonl", "timeline.png"]
+    shape, (user, model) = read_wav(files[0])
+    assert shape == (2, 24_000, 2)
+    assert len(user) == 5 * 4800
+    # Micro-turn 2 takes in [0.4, 0.6) s and is heard in [0.6, 0.8) s, nowhere else.
+    assert np.flatnonzero(np.abs(model) > 0.1).tolist() == list(range(3 * 4800, 4 * 4800))
+    expected = np.zeros(5 * 4800)
+    expected[12_000:18_000] = 0.5 * np.sin(2 * np.pi * 440 * np.arange(6000) / 24_000)
+    inside = slice(12_240, 17_760)  # away from the edges, where a band-limited tone rings
+    assert np.abs(user - expected)[inside].max() < 2e-3
+    assert np.abs(user[:11_000]).max() < 2e-3 and np.abs(user[19_000:]).max() < 2e-3
+
+
+def test_the_sound_of_the_last_micro_turn_lies_beyond_the_end():
+    sound = talk.conversation_sound(None, [micro_turn(0, False), micro_turn(1, True)])
+    assert sound.shape == (2, 9600) and not sound.any()
+
+
+def test_short_user_audio_is_filled_with_silence_and_long_audio_refused():
+    turns = [micro_turn(t, False) for t in range(3)]
+    assert talk.conversation_sound(np.ones(100, np.float32), turns).shape == (2, 14_400)
+    with pytest.raises(ValueError, match="at most 9600"):
+        talk.conversation_sound(np.ones(9601, np.float32), turns)
+    with pytest.raises(ValueError, match="int16"):
+        talk.conversation_sound(np.ones(9600, np.int16), turns)
+
+
+@pytest.mark.parametrize("turns", [[], [micro_turn(1, False)], [micro_turn(0, False), micro_turn(2, False)]])
+def test_missing_micro_turns_are_refused(turns):
+    with pytest.raises(ValueError, match="in order from 0"):
+        talk.conversation_sound(None, turns)
+
+
+def test_micro_turns_are_written_one_a_line(tmp_path):
+    turns = [micro_turn(0, False), micro_turn(1, True, " naïve")]
+    file = talk.write_conversation(tmp_path / "out", None, turns)[1]
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert lines[1] == {
+        "index": 1, "start": 0.2, "gate": "SPEAK", "text": " naïve", "display": "", "compute_seconds": 0.05,
+    }  # fmt: skip
+    assert len(lines) == 2
+
+
+def test_an_earlier_conversation_is_replaced_and_nothing_else_is(tmp_path):
+    folder = tmp_path / "deep" / "out"
+    talk.write_conversation(folder, None, [micro_turn(t, False) for t in range(9)])
+    files = talk.write_conversation(folder, None, [micro_turn(0, False)])
+    assert len(read_wav(files[0])[1][0]) == 4800
+    assert sorted(entry.name for entry in folder.iterdir()) == sorted(talk.FILES)
+    (folder / "notes.txt").write_text("mine")
+    before = files[1].read_bytes()
+    with pytest.raises(FileExistsError, match="notes.txt"):
+        talk.write_conversation(folder, None, [micro_turn(t, False) for t in range(4)])
+    assert files[1].read_bytes() == before
+    with pytest.raises(FileExistsError, match="is a file"):
+        talk.write_conversation(folder / "notes.txt", None, [micro_turn(0, False)])
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("disk full")
+
+    (tmp_path / "existing").mkdir()
+    monkeypatch.setattr(talk, "draw_timeline", fail)
+    for folder in (tmp_path / "new", tmp_path / "existing"):
+        with pytest.raises(OSError, match="disk full"):
+            talk.write_conversation(folder, None, [micro_turn(0, False)])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["existing"]
+    assert not list((tmp_path / "existing").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [
+        ("hello", Text(USER, "hello", 0.0)),
+        ("at 1.5: hello there", Text(USER, "hello there", 1.5)),
+        ("at 2:x", Text(USER, "x", 2.0)),
+        ("meet me at 5: sharp", Text(USER, "meet me at 5: sharp", 0.0)),
+        ("at noon: lunch", Text(USER, "at noon: lunch", 0.0)),
+    ],
+)
+def test_typed_text_may_carry_its_time(argument, text):
+    assert command.parse_text(argument) == text
+
+
+def test_typed_text_needs_words():
+    with pytest.raises(ValueError, match="no words"):
+        command.parse_text("at 1.0:  ")
+
+
+def run(**values):
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    names = ("checkpoint", "audio", "video", "text", "output", "seed", "tail")
+    settings = {name: values[name] for name in names if name in values}
+    with flagsaver.flagsaver(**settings):
+        command.main(["talk"])
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "Talker", FakeTalker)
+    (tmp_path / "model").mkdir()
+    tone = np.zeros((1, 16_000), np.float32)
+    tone[0, :3200] = 0.5
+    media.write_wav(tmp_path / "in.wav", tone, 16_000)
+    return tmp_path
+
+
+def test_the_command_talks_and_reports(prepared, capsys):
+    run(
+        checkpoint=str(prepared / "model"), audio=str(prepared / "in.wav"), text=["at 0.3: hi", "first"],
+        output=str(prepared / "out"), seed=7, tail=1.0,
+    )  # fmt: skip
+    audio, _, texts = FakeTalker.made.given
+    assert FakeTalker.made.seed == 7
+    assert audio.shape == (10 * 3200,) and not audio[16_000:].any()  # 1 s and 1 s of tail
+    assert texts == [Text(USER, "first", 0.0), Text(USER, "hi", 0.3)]
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in printed[1:4]] == [
+        ["0.2", "s", "SPEAK", "w0"],
+        ["0.4", "s", "SPEAK", "w1"],
+        ["0.6", "s", "LISTEN"],
+    ]
+    assert any("real-time factor 0.25" in line for line in printed)
+    assert [line for line in printed if line.startswith("wrote")] == [
+        f"wrote {prepared / 'out' / name}" for name in talk.FILES
+    ]
+    assert all((prepared / "out" / name).stat().st_size > 0 for name in talk.FILES)
+
+
+def test_text_alone_lasts_until_after_the_last_text(prepared):
+    run(checkpoint=str(prepared / "model"), text=["at 1.0: hi"], output=str(prepared / "out"), tail=0.5)
+    audio, frames, _ = FakeTalker.made.given
+    assert audio.shape == (8 * 3200,) and not audio.any() and frames == []
+
+
+def test_a_film_is_cut_to_the_models_grid_and_the_session_outlasts_it(prepared, monkeypatch):
+    def read_video(path, rows, columns):
+        assert path == "film.mp4"
+        return iter([(0.1 * i, np.zeros((rows, columns, 3), np.uint8)) for i in range(15)])
+
+    monkeypatch.setattr(media, "read_video", read_video)
+    run(checkpoint=str(prepared / "model"), video="film.mp4", output=str(prepared / "out"), tail=0.2)
+    audio, frames, _ = FakeTalker.made.given
+    assert len(frames) == 15 and frames[0][1].shape == (40, 80, 3)  # the fake's grid is 1 × 2 patches
+    assert audio.shape == (8 * 3200,)  # 1.4 s and 0.2 s of tail
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"checkpoint": "nowhere"}, "nowhere: no such folder"),
+        ({"audio": None}, "give --audio, --video or --text"),
+        ({"audio": "missing.wav"}, "missing.wav"),
+        ({"audio": __file__}, "test_talk.py"),
+        ({"video": "missing.mp4"}, "missing.mp4"),
+        ({"output": "."}, "holds other files"),
+        ({"text": ["at 1.0:"]}, "no words"),
+    ],
+)
+def test_wrong_input_ends_with_one_line_that_names_it(prepared, monkeypatch, change, message):
+    monkeypatch.chdir(prepared)
+    settings = {"checkpoint": "model", "audio": "in.wav", "output": "out", **change}
+    with pytest.raises(SystemExit, match=message) as caught:
+        run(**settings)
+    assert "\n" not in str(caught.value)
+    assert not (prepared / "out").exists()

@@ -1,0 +1,114 @@
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+import soxr
+
+from tml_jax.signal import mel, vocoder
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "mel_golden.npz"
+
+
+@pytest.fixture(scope="module")
+def speech():
+    with np.load(GOLDEN) as file:
+        samples = soxr.resample(file["speech"].astype(np.float32) / 32768, 16_000, 24_000).astype(np.float32)
+    return samples[: samples.size // 240 * 240]
+
+
+@pytest.fixture(scope="module")
+def log_mel(speech):
+    return mel.own_mel(speech)
+
+
+@pytest.fixture(scope="module")
+def samples(log_mel):
+    return np.asarray(vocoder.vocode(vocoder.init_vocoder(), log_mel)[1])
+
+
+def decibels(error, signal):
+    return 10 * np.log10(np.sum(np.square(error)) / np.sum(np.square(signal)) + 1e-20)
+
+
+def test_resynthesised_speech_has_the_mel_spectrum_of_the_original(speech, log_mel, samples):
+    assert samples.shape == speech.shape and samples.dtype == np.float32
+    heard = log_mel.max(axis=1) > -3.5
+    distance = np.abs(mel.own_mel(samples) - log_mel)[heard].mean()
+    assert distance < 0.12  # 2.4 dB
+    assert abs(decibels(samples, speech)) < 1  # as loud as the original
+
+
+def test_a_tone_keeps_its_frequency_and_amplitude():
+    tone = (0.3 * np.sin(2 * np.pi * 330 / 24_000 * np.arange(24_000))).astype(np.float32)
+    _, made = vocoder.vocode(vocoder.init_vocoder(), mel.own_mel(tone))
+    steady = np.asarray(made)[4800:19_200]
+    spectrum = np.abs(np.fft.rfft(steady * np.hanning(steady.size)))
+    assert abs(spectrum.argmax() * 24_000 / steady.size - 330) < 5
+    np.testing.assert_allclose(np.sqrt(2 * np.mean(np.square(steady))), 0.3, rtol=0.1)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_any_chunking_gives_the_same_samples(log_mel, samples, seed):
+    sizes = np.random.default_rng(seed).choice([1, 3, 5, 20], size=100)
+    state, chunks, start = vocoder.init_vocoder(), [], 0
+    for size in sizes:
+        state, chunk = vocoder.vocode(state, log_mel[start : start + size])
+        chunks.append(np.asarray(chunk))
+        start += size
+        if start >= len(log_mel):
+            break
+    assert decibels(np.concatenate(chunks) - samples, samples) < -60
+
+
+def test_samples_do_not_depend_on_later_frames(log_mel, samples):
+    changed = log_mel.copy()
+    changed[101:] = mel.OWN_MEL_MIN
+    _, other = vocoder.vocode(vocoder.init_vocoder(), changed)
+    np.testing.assert_allclose(np.asarray(other)[: 101 * 240], samples[: 101 * 240], atol=1e-6)
+
+
+def test_silent_frames_give_silence_and_the_sound_before_fades_without_a_click(log_mel):
+    silence = np.full((20, 80), mel.SILENT_OWN_MEL, np.float32)
+    loud = int(log_mel.mean(axis=1).argmax())
+    cut = np.concatenate([silence, log_mel[: loud + 1], silence])
+    _, made = vocoder.vocode(vocoder.init_vocoder(), cut)
+    made = np.asarray(made).reshape(-1, 240)
+    assert np.all(made[:20] == 0)
+    end = 20 + loud + 1
+    assert np.abs(made[loud + 10 : end]).max() > 0.05
+    assert np.all(made[end + 3 :] == 0)
+    steps = np.abs(np.diff(made[20:].ravel()))
+    fade = (loud + 1) * 240 - 1
+    assert steps[fade:].max() < steps[:fade].max()  # no step larger than those of the speech itself
+    assert np.abs(made[end + 2, -10:]).max() < 1e-3
+
+
+def test_a_batch_gives_each_stream_what_it_gets_alone(log_mel):
+    streams = np.stack([log_mel[:90], log_mel[100:190], log_mel[200:290]]).reshape(3, 1, 90, 80)
+    state, made = vocoder.vocode(vocoder.init_vocoder((3, 1)), streams)
+    assert made.shape == (3, 1, 21_600)
+    jax.tree.map(lambda leaf: np.testing.assert_equal(leaf.shape[:2], (3, 1)), state)
+    for stream, batched in zip(streams, np.asarray(made)):
+        _, alone = vocoder.vocode(vocoder.init_vocoder(), stream[0])
+        assert decibels(batched[0] - alone, alone) < -60
+
+
+def test_magnitudes_have_the_mel_spectrum_asked_for(log_mel):
+    made = np.asarray(vocoder.magnitudes(log_mel))
+    assert made.shape == (len(log_mel), 481) and made.min() >= 0
+    loud = log_mel > -3
+    back = np.log10(np.maximum(made @ mel.mel_filters(mel.OWN), 1e-5))
+    assert np.abs(back - log_mel)[loud].mean() < 0.02
+
+
+def test_no_input_makes_the_output_undefined():
+    frames = np.random.default_rng(0).uniform(-9, 4, (40, 80)).astype(np.float32)
+    assert np.all(np.isfinite(vocoder.vocode(vocoder.init_vocoder(), frames)[1]))
+
+
+def test_wrong_shape_is_named():
+    with pytest.raises(ValueError, match=r"\(20, 79\)"):
+        vocoder.vocode(vocoder.init_vocoder(), np.zeros((20, 79), np.float32))
+    with pytest.raises(ValueError, match="batch"):
+        vocoder.vocode(vocoder.init_vocoder((2,)), np.zeros((20, 80), np.float32))

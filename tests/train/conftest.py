@@ -1,0 +1,94 @@
+"""A small run directory: recorded noise in place of voices, so that no test waits for a synthesiser."""
+
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from configs import tiny
+from tml_jax.config import Config, from_mapping
+from tml_jax.data import prepare
+from tml_jax.data.record import MODEL, USER, Conversation, Text, Word
+from tml_jax.data.shards import write_shards
+from tml_jax.train import checkpoint
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+# A training process as a person would start it, without the making of data. Arguments: run directory, changes to the
+# train section as JSON.
+COMMAND = """
+import dataclasses, json, sys
+from tml_jax.train import checkpoint, loop
+config = checkpoint.read_config(sys.argv[1])
+changes = json.loads(sys.argv[2])
+train = dataclasses.replace(config.train, **changes)
+loop.train(dataclasses.replace(config, train=train), sys.argv[1], log=lambda line: print(line, flush=True))
+"""
+
+
+def conversation(name: str, seed: int) -> Conversation:
+    rng = np.random.default_rng(seed)
+    seconds = float(rng.choice([1.0, 1.6, 2.2]))
+    noise = lambda rate: rng.integers(-3000, 3000, int(seconds * rate)).astype(np.int16)  # noqa: E731
+    words = (Word(USER, "tell", 0.1, 0.4), Word(MODEL, str(rng.choice(["yes", "no", "maybe"])), 0.5, 0.9))
+    return Conversation(name, seconds, noise(16_000), noise(24_000), words=words, texts=(Text(USER, "now", 0.3),))
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> pathlib.Path:
+    directory = tmp_path_factory.mktemp("data")
+    write_shards((conversation(f"scene-{i}", i) for i in range(24)), directory / "scenes")
+    write_shards((conversation(f"held-{i}", 100 + i) for i in range(6)), directory / "held_out")
+    return directory
+
+
+@pytest.fixture
+def config(data) -> Config:
+    """The tiny configuration over the data of these tests: 12 steps, a checkpoint every 4, an evaluation every 6."""
+    config = from_mapping(tiny.get_config())
+    train = dataclasses.replace(
+        config.train, steps=12, warmup_steps=2, checkpoint_every=4, eval_every=6, eval_batches=2, log_every=2
+    )
+    return dataclasses.replace(
+        config, data=dataclasses.replace(config.data, directory=str(data), generate={}), train=train
+    )
+
+
+@pytest.fixture
+def new_run(tmp_path, config):
+    """Makes run directories that lack nothing but training."""
+
+    def make(name: str) -> pathlib.Path:
+        run_dir = tmp_path / name
+        checkpoint.write_config(run_dir, config)
+        prepare.ensure_tokenizer(config, run_dir / checkpoint.TOKENIZER, log=lambda line: None)
+        return run_dir
+
+    return make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled() -> pathlib.Path:
+    """Where compiled programs are kept between the processes of these tests and from one test run to the next."""
+    cache = ROOT / ".pytest_cache" / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    return cache
+
+
+@pytest.fixture(scope="session")
+def start_process(compiled):
+    """Starts a training process."""
+
+    def start(run_dir: pathlib.Path, changes: str = "{}") -> subprocess.Popen:
+        environment = dict(os.environ, JAX_COMPILATION_CACHE_DIR=str(compiled), PYTHONPATH=str(ROOT))
+        return subprocess.Popen(
+            [sys.executable, "-c", COMMAND, str(run_dir), changes],
+            cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    return start

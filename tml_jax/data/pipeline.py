@@ -1,0 +1,283 @@
+"""Records → batches with grain: every batch is a pure function of (data seed, global step).
+
+Rows are planned from stored lengths alone (see `mixture`): any process on any number of hosts can build any step, and
+a run resumes from the number of its next step, whatever the number of hosts or workers was before.
+"""
+
+import functools
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from tml_jax.config import Config
+from tml_jax.data.elements import conversation_elements
+from tml_jax.data.lengths import Records, Report, record_name, source_lengths, usable_records
+from tml_jax.data.mixture import RowPlan
+from tml_jax.data.packing import Batch, pack, plan_epoch
+from tml_jax.data.shards import open_shards
+from tml_jax.data.tokenizer import Tokenizer
+
+ENDLESS = 2**48  # steps; no run gets there
+
+
+class TrainingData:
+    """The training mixture, ready to build the batch of any step. Picklable where its sources are.
+
+    Attributes:
+      names: names of the sources; records are numbered through them in this order.
+      plan: which records lie in which row.
+    """
+
+    def __init__(self, config: Config, tokenizer: Tokenizer, sources: Mapping[str, Records], report: Report = print):
+        """Measures the sources where that was not done before, and plans the run.
+
+        Args:
+          config: the run's configuration.
+          tokenizer: tokenizer of the text.
+          sources: the records of every source in `config.data.sources`.
+          report: called with progress, and with what is left out.
+
+        Raises:
+          ValueError: sources do not match the configuration, or one has no usable record.
+        """
+        if set(sources) != set(config.data.sources):
+            raise ValueError(f"sources {sorted(sources)}: config.data.sources names {sorted(config.data.sources)}")
+        self.names = tuple(sorted(sources))
+        self._config, self._tokenizer = config, tokenizer
+        self._records = tuple(sources[name] for name in self.names)
+        self._first = np.cumsum([0, *(len(records) for records in self._records)])
+        lengths, usable = [], []
+        for name, records, first in zip(self.names, self._records, self._first):
+            lengths.append(source_lengths(records, tokenizer, config, name, report))
+            usable.append(first + usable_records(records, lengths[-1], config, name, report))
+        weights = [config.data.sources[name].weight for name in self.names]
+        self.plan = RowPlan(np.concatenate(lengths), usable, weights, config.data.packing, config.data.seed)
+
+    def batch_at(self, step: int, process_index: int = 0, process_count: int = 1) -> Batch:
+        """Builds the rows of one process at a step.
+
+        Step s has rows [s · B, (s + 1) · B) of the run's rows, B = `config.data.batch_size`; process p takes the p-th
+        of `process_count` equal parts.
+
+        Args:
+          step: global step, from 0.
+          process_index: this process.
+          process_count: processes that share the batch.
+
+        Returns:
+          The batch of B / process_count rows.
+
+        Raises:
+          ValueError: a record cannot be read any more; says which.
+        """
+        rows = _process_rows(self._config.data.batch_size, process_index, process_count)
+        start = step * self._config.data.batch_size
+        return self._build(self.plan.rows(start + rows.start, start + rows.stop))
+
+    def _build(self, rows: list[list[int]]) -> Batch:
+        elements = [[self._elements(number) for number in row] for row in rows]
+        return pack(elements, rows, self._config.data.packing)
+
+    def _elements(self, number: int) -> Any:
+        source, index = self._locate(number)
+        try:
+            return conversation_elements(self._records[source][index], self._tokenizer, self._config)
+        except Exception as error:
+            raise ValueError(
+                f"record {self.describe([number])[0]} was usable when it was measured and now fails: {error}. If the "
+                "data has changed, remove its lengths-*.npy"
+            ) from error
+
+    def _locate(self, number: int) -> tuple[int, int]:
+        source = int(np.searchsorted(self._first, number, side="right")) - 1
+        return source, int(number - self._first[source])
+
+    def describe(self, record_numbers: Any) -> list[str]:
+        """Names of records, for error messages.
+
+        Args:
+          record_numbers: numbers such as `Batch.record`, of any shape; −1 is left out.
+
+        Returns:
+          "source/number (id)" of each.
+        """
+        located = [self._locate(number) for number in np.asarray(record_numbers).ravel().tolist() if number >= 0]
+        return [f"{self.names[source]}/{record_name(self._records[source], index)}" for source, index in located]
+
+    def iterator(self, start_step: int = 0, process_index: int = 0, process_count: int = 1) -> "StepIterator":
+        """An endless iterator over batches, see `make_train_iterator`."""
+        _process_rows(self._config.data.batch_size, process_index, process_count)
+        build = functools.partial(self.batch_at, process_index=process_index, process_count=process_count)
+        return StepIterator(functools.partial(self._open_at, build), start_step)
+
+    def _open_at(self, build: Callable[[int], Batch], step: int) -> grain.DatasetIterator[Batch]:
+        start = step * self._config.data.batch_size
+        self.plan.rows(start, start + 1)  # so that workers, who get a copy, need not plan all epochs so far themselves
+        options = grain.MultiprocessingOptions(
+            num_workers=self._config.data.workers, per_worker_buffer_size=self._config.data.prefetch
+        )
+        return _batches(build, options, step)
+
+
+def _process_rows(batch_size: int, process_index: int, process_count: int) -> range:
+    """Rows of the global batch that belong to a process."""
+    if batch_size % process_count or not 0 <= process_index < process_count:
+        raise ValueError(
+            f"process {process_index} of {process_count} with config.data.batch_size = {batch_size}: the number of "
+            "processes must divide the batch size"
+        )
+    share = batch_size // process_count
+    return range(process_index * share, (process_index + 1) * share)
+
+
+def _batches(
+    build: Callable[[int], Batch], options: grain.MultiprocessingOptions, start: int
+) -> grain.DatasetIterator[Batch]:
+    """Batches from step `start` on. Workers take turns, so their number does not change the order."""
+    if options.num_workers and not flags.FLAGS.is_parsed():
+        # Grain looks at its own absl flags when it starts workers. In a notebook or a test nobody has parsed any; their
+        # defaults are meant.
+        flags.FLAGS.mark_as_parsed()
+    steps = grain.MapDataset.range(start, ENDLESS).map(build)
+    # One batch at a time: building it is Python and NumPy work, which threads of one process would not speed up.
+    dataset = steps.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    return iter(dataset.mp_prefetch(options))
+
+
+class StepIterator(grain.DatasetIterator[Batch]):
+    """A grain iterator whose whole state is the number of the next step.
+
+    Grain's own state of several workers is tied to their number. Here any step can be built from its number, so the
+    state is `{"next_step": s}`: it fits any number of workers and hosts. Workers start with the first batch, or with
+    `start_prefetch`.
+    """
+
+    def __init__(self, open_at: Callable[[int], grain.DatasetIterator[Batch]], start_step: int):
+        super().__init__()
+        self._open_at = open_at
+        self._step = start_step
+        self._batches: grain.DatasetIterator[Batch] | None = None
+
+    def __next__(self) -> Batch:
+        self._assert_not_closed()
+        self.start_prefetch()
+        batch = next(self._batches)
+        self._step += 1
+        return batch
+
+    def start_prefetch(self) -> None:
+        """Starts the workers."""
+        if self._batches is None:
+            self._batches = self._open_at(self._step)
+            self._batches.start_prefetch()
+
+    def get_state(self) -> dict[str, Any]:
+        """`{"next_step": s}`, s the step of the batch that comes next."""
+        return {"next_step": self._step}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on at a state from `get_state`, of this or another run with the same data and seed."""
+        step = int(state["next_step"])
+        if not 0 <= step < ENDLESS:
+            raise ValueError(f"next_step = {step}: expected 0 … {ENDLESS - 1}")
+        self._stop()
+        self._step = step
+
+    def close(self) -> None:
+        """Stops the workers. Safe to call twice."""
+        self._stop()
+        super().close()
+
+    def _stop(self) -> None:
+        batches, self._batches = getattr(self, "_batches", None), None
+        if batches is not None:
+            batches.close()
+
+    def __str__(self) -> str:
+        return f"StepIterator(next_step={self._step})"
+
+
+def open_training_data(config: Config, tokenizer: Tokenizer, report: Report = print) -> TrainingData:
+    """Opens the sources named in `config.data.sources`.
+
+    Raises:
+      DataError: a folder is missing or incomplete.
+      ValueError: see `TrainingData`.
+    """
+    folder = pathlib.Path(config.data.directory)
+    sources = {name: open_shards(folder / source.path) for name, source in config.data.sources.items()}
+    return TrainingData(config, tokenizer, sources, report)
+
+
+def make_train_iterator(
+    config: Config, tokenizer: Tokenizer, start_step: int = 0, process_index: int = 0, process_count: int = 1
+) -> StepIterator:
+    """The training batches of one process, without end.
+
+    Args:
+      config: the run's configuration.
+      tokenizer: tokenizer of the text.
+      start_step: step of the first batch.
+      process_index: this process.
+      process_count: processes that share the global batch.
+
+    Returns:
+      A grain iterator with `get_state`, `set_state` and `close`.
+
+    Raises:
+      ValueError: see `open_training_data` and `TrainingData.batch_at`.
+    """
+    return open_training_data(config, tokenizer).iterator(start_step, process_index, process_count)
+
+
+def batch_at(config: Config, tokenizer: Tokenizer, step: int) -> Batch:
+    """The global batch of one step; for many steps open the data once, with `open_training_data`."""
+    return open_training_data(config, tokenizer).batch_at(step)
+
+
+def held_out_batches(
+    config: Config,
+    tokenizer: Tokenizer,
+    count: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    records: Records | None = None,
+    report: Report = print,
+) -> list[Batch]:
+    """Held-out conversations, always the same.
+
+    Args:
+      config: the run's configuration.
+      tokenizer: tokenizer of the text.
+      count: most batches; there are fewer where the conversations do not fill so many.
+      process_index: this process.
+      process_count: processes that share each batch.
+      records: the conversations; by default those in `config.data.held_out`.
+      report: called with progress, and with what is left out.
+
+    Returns:
+      Batches of this process, the last one filled up with rows of padding. `Batch.record` counts from 0 in the held-out
+      folder.
+
+    Raises:
+      DataError: the folder is missing or incomplete.
+      ValueError: no conversation can be used.
+    """
+    data, name = config.data, config.data.held_out
+    if records is None:
+        records = open_shards(pathlib.Path(data.directory) / name)
+    lengths = source_lengths(records, tokenizer, config, name, report)
+    usable = usable_records(records, lengths, config, name, report)
+    rows = plan_epoch(lengths, np.random.default_rng(data.seed).permutation(usable), data.packing)
+    rows += [[] for _ in range(-len(rows) % data.batch_size)]
+    mine = _process_rows(data.batch_size, process_index, process_count)
+    batches = []
+    for start in range(0, min(len(rows), count * data.batch_size), data.batch_size):
+        chosen = rows[start + mine.start : start + mine.stop]
+        elements = [[conversation_elements(records[n], tokenizer, config) for n in row] for row in chosen]
+        batches.append(pack(elements, chosen, data.packing))
+    return batches

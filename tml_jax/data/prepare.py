@@ -1,0 +1,68 @@
+"""What a run needs before its first step: the generated sources and a tokenizer."""
+
+import itertools
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+
+from tml_jax.config import Config, ConfigError
+from tml_jax.data.shards import open_shards, write_shards
+from tml_jax.data.tokenizer import Tokenizer, train_tokenizer
+
+HELD_OUT = "held_out"
+
+
+def ensure_data(config: Config, log: Callable[[str], None] = print) -> None:
+    """Generates every source of `config.data.generate` that is not there yet, and checks that the others are.
+
+    Args:
+      config: the configuration.
+      log: takes a line of progress.
+
+    Raises:
+      ConfigError: `config.data.generate` names a source that the mixture does not have.
+      DataError: a source that is not generated is missing or broken.
+    """
+    from tml_jax.data import scenes  # the voices behind it are an optional dependency
+
+    for name, count in config.data.generate.items():
+        directory = source_directory(config, name)
+        if not directory.exists():
+            log(f"generating {count} conversations of {name} into {directory}")
+            write_shards(scenes.generate(config, name, count), directory)
+    for name in (*config.data.sources, HELD_OUT):
+        open_shards(source_directory(config, name))
+
+
+def source_directory(config: Config, name: str) -> pathlib.Path:
+    """Folder of a source of the mixture, or of the held-out conversations where `name` is `held_out`.
+
+    Raises:
+      ConfigError: there is no such source.
+    """
+    if name == HELD_OUT:
+        return pathlib.Path(config.data.directory) / config.data.held_out
+    if name not in config.data.sources:
+        known = ", ".join((*config.data.sources, HELD_OUT))
+        raise ConfigError(f"config.data.generate[{name!r}]: no such source; there are {known}")
+    return pathlib.Path(config.data.directory) / config.data.sources[name].path
+
+
+def ensure_tokenizer(config: Config, path: str | os.PathLike, log: Callable[[str], None] = print) -> Tokenizer:
+    """Loads the tokenizer at `path`, or trains one on the words and texts of the sources and saves it there.
+
+    Raises:
+      DataError: a source is missing or broken.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        log(f"training a tokenizer of at most {config.model.text_vocab_size} tokens")
+        train_tokenizer(_texts(config), config.model.text_vocab_size).save(path)
+    return Tokenizer.load(path)
+
+
+def _texts(config: Config) -> Iterator[str]:
+    for name in config.data.sources:
+        for record in open_shards(source_directory(config, name)):
+            for item in itertools.chain(record.words, record.texts):
+                yield item.text

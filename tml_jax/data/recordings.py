@@ -1,0 +1,291 @@
+"""Imports a folder of real recordings as conversations.
+
+What belongs to one recording NAME lies in one folder (subfolders are searched too):
+
+  NAME.EXT                             two channels: one is the user, the other the model; one channel: the user alone
+  NAME.user.EXT and NAME.model.EXT     the two sides in files of their own (the model's may be missing)
+  NAME.EXT with pictures               the video; its sound is used unless there is NAME.user.EXT or a sound file
+  NAME.words.json                      optional: [{"speaker": "user", "text": "hello", "start": 0.1, "end": 0.5}, …]
+  NAME.txt                             optional: what is said, kept in `meta["transcript"]`
+
+EXT is anything that PyAV decodes.
+"""
+
+import collections
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+from absl import logging
+
+from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE, PATCH
+from tml_jax.data.record import MODEL, USER, Conversation, Word
+from tml_jax.signal.media import kinds, pcm16, read_audio, read_video
+
+_WORDS, _TRANSCRIPT = ".words.json", ".txt"
+# Files that may lie beside recordings and are none.
+_IGNORED = {"", ".md", ".json", ".csv", ".tsv", ".rttm", ".pdf", ".html", ".py", ".gz", ".zip"}
+_ADVICE = 1200.0  # seconds: longer recordings take noticeable memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How recordings are read.
+
+    Attributes:
+      user_channel: `left` or `right`: which channel of a two-channel file is the user.
+      video_grid: patches of 40 × 40 pixels down and across a frame.
+      max_seconds: longest piece; longer recordings are cut, where it is silent if possible.
+      frame_rate: most frames a second.
+    """
+
+    user_channel: str = "left"
+    video_grid: tuple[int, int] = (1, 1)
+    max_seconds: float = 30.0
+    frame_rate: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.user_channel not in ("left", "right"):
+            raise ValueError(f"user_channel {self.user_channel!r}: expected left or right")
+        if len(self.video_grid) != 2 or min(self.video_grid) <= 0:
+            raise ValueError(f"video_grid {self.video_grid}: expected two numbers above 0")
+        if self.max_seconds < 1.0 or self.frame_rate <= 0:
+            raise ValueError(f"max_seconds {self.max_seconds} must be at least 1, frame_rate {self.frame_rate} above 0")
+
+
+@dataclasses.dataclass
+class Report:
+    """What became of a folder; filled while `import_recordings` is consumed.
+
+    Attributes:
+      recordings: recordings that were read.
+      pieces: conversations made of them.
+      seconds: their length.
+      skipped: (name, reason) of each recording that could not be used.
+    """
+
+    recordings: int = 0
+    pieces: int = 0
+    seconds: float = 0.0
+    skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+
+def import_recordings(
+    folder: str | os.PathLike, options: Options = Options(), report: Report | None = None
+) -> Iterator[Conversation]:
+    """Reads every recording of a folder, in the order of their names.
+
+    Args:
+      folder: see the head of this file.
+      options: how to read.
+      report: filled as the iterator is consumed. A recording that is broken is skipped, logged and listed there.
+
+    Yields:
+      Conversations of at most `options.max_seconds`, family `recording`, ids `NAME` or `NAME/000`, `NAME/001`, …
+
+    Raises:
+      ValueError: the folder is missing or holds nothing that looks like a recording (raised at the call).
+    """
+    root = pathlib.Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder of recordings")
+    found = _find(root)
+    if not found:
+        raise ValueError(f"{root}: holds no recordings; expected NAME.EXT or NAME.user.EXT and NAME.model.EXT")
+    return _import(root, found, options, Report() if report is None else report)
+
+
+def _import(
+    root: pathlib.Path, found: dict[str, list[pathlib.Path]], options: Options, report: Report
+) -> Iterator[Conversation]:
+    for number, (name, paths) in enumerate(found.items(), 1):
+        logging.log_every_n_seconds(logging.INFO, "recording %d of %d: %s", 5, number, len(found), name)
+        try:
+            pieces = cut(_read(name, root / name, paths, options), options.max_seconds)
+        except (ValueError, OSError) as error:
+            logging.warning("skipped %s: %s", name, error)
+            report.skipped.append((name, str(error)))
+            continue
+        report.recordings += 1
+        for piece in pieces:
+            report.pieces += 1
+            report.seconds += piece.duration
+            yield piece
+
+
+def _find(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """Recording name (path below the folder, without endings) → its sound and video files."""
+    found = collections.defaultdict(list)
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        hidden = any(part.startswith(".") for part in relative.parts)
+        if path.name.endswith(_WORDS) and not hidden:
+            found[relative.as_posix().removesuffix(_WORDS)] += []  # words without a recording must not go unnoticed
+        if hidden or not path.is_file() or path.suffix.lower() in _IGNORED | {_TRANSCRIPT}:
+            continue
+        stem = relative.with_suffix("")
+        if stem.suffix in (".user", ".model"):
+            stem = stem.with_suffix("")
+        found[stem.as_posix()].append(path)
+    return dict(sorted(found.items()))
+
+
+def _side(path: pathlib.Path) -> str:
+    """`user` or `model` for NAME.user.EXT and NAME.model.EXT, else "" """
+    ending = path.with_suffix("").suffix
+    return ending[1:] if ending in (".user", ".model") else ""
+
+
+def _read(name: str, base: pathlib.Path, paths: list[pathlib.Path], options: Options) -> Conversation:
+    """Reads one whole recording."""
+    if not paths:
+        raise ValueError(f"{base.name}{_WORDS} has no sound or video file beside it")
+    by_side = collections.defaultdict(list)
+    for path in paths:
+        by_side[_side(path)].append(path)
+    videos = [path for path in paths if _side(path) != "model" and "video" in kinds(path)]
+    sounds = [path for path in by_side[""] if path not in videos]
+    for kind, files in (("video", videos), ("sound", sounds), ("user", by_side["user"]), ("model", by_side["model"])):
+        if len(files) > 1:
+            names = ", ".join(path.name for path in files)
+            raise ValueError(f"{len(files)} {kind} files of one name: {names}; keep one")
+    if by_side["user"]:
+        user = read_audio(by_side["user"][0], INPUT_RATE, 1)[0]
+        model = read_audio(by_side["model"][0], OUTPUT_RATE, 1)[0] if by_side["model"] else None
+    elif by_side["model"]:
+        raise ValueError(f"{by_side['model'][0].name} has no {base.name}.user file beside it")
+    else:
+        user, model = _read_channels((sounds or videos)[0], options.user_channel)
+    frames, times = _read_frames(videos[0], options) if videos else (None, None)
+    lengths = [0.0 if user is None else len(user) / INPUT_RATE, 0.0 if model is None else len(model) / OUTPUT_RATE]
+    duration = max(*lengths, 0.0 if times is None else float(times[-1]) + 1.0 / options.frame_rate)
+    if duration > _ADVICE:
+        logging.warning("%s lasts %.0f s: it is read whole before it is cut", name, duration)
+    if duration <= 0:
+        raise ValueError("holds no samples and no frames")
+    transcript = base.with_name(base.name + _TRANSCRIPT)
+    meta = {"source": [path.name for path in paths]}
+    if transcript.is_file():
+        meta["transcript"] = transcript.read_text(encoding="utf-8").strip()
+    return Conversation(
+        id=name,
+        duration=duration,
+        user_audio=None if user is None else pcm16(user),
+        model_audio=None if model is None else pcm16(model),
+        frames=frames,
+        frame_times=times,
+        words=_read_words(base.with_name(base.name + _WORDS), duration),
+        meta=meta,
+    )
+
+
+def _read_channels(path: pathlib.Path, user_channel: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """User (n,) at 16 kHz and model (n,) at 24 kHz of a file of one or two channels. A video may have no sound."""
+    if "audio" not in kinds(path):
+        return None, None
+    heard = read_audio(path, INPUT_RATE)
+    if len(heard) > 2:
+        raise ValueError(f"{path.name} has {len(heard)} channels, expected one or two")
+    if len(heard) == 1:
+        return heard[0], None
+    side = 0 if user_channel == "left" else 1
+    return heard[side], read_audio(path, OUTPUT_RATE)[1 - side]
+
+
+def _read_frames(path: pathlib.Path, options: Options) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (n, rows, columns, 3) uint8 and their (n,) times."""
+    rows, columns = (PATCH[1] * count for count in options.video_grid)
+    times, frames = zip(*read_video(path, rows, columns, options.frame_rate))
+    return np.stack(frames), np.asarray(times, np.float64)
+
+
+def _read_words(path: pathlib.Path, duration: float) -> tuple[Word, ...]:
+    """The words of NAME.words.json, by start; none if there is no such file."""
+    if not path.is_file():
+        return ()
+    try:
+        words = [
+            Word(str(item["speaker"]), str(item["text"]), float(item["start"]), float(item["end"]))
+            for item in json.loads(path.read_text(encoding="utf-8"))
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path.name} ({error!r}): expected a list of {{speaker: user or model, text, start, end}}"
+        ) from error
+    for word in words:
+        if word.speaker not in (USER, MODEL) or not 0 <= word.start <= word.end or not math.isfinite(word.end):
+            raise ValueError(f"{path.name}: {word}: speaker must be {USER} or {MODEL}, and 0 ≤ start ≤ end")
+        if word.start >= duration:
+            raise ValueError(f"{path.name}: {word} begins after the recording's end at {duration:.2f} s")
+    return tuple(sorted((dataclasses.replace(w, end=min(w.end, duration)) for w in words), key=lambda w: w.start))
+
+
+def cut(recording: Conversation, max_seconds: float) -> list[Conversation]:
+    """Cuts a long recording into pieces of at most `max_seconds`, each starting its own time axis.
+
+    Args:
+      recording: any length.
+      max_seconds: the longest piece.
+
+    Returns:
+      The recording itself if it is short enough; else pieces with ids `NAME/000`, … that cover it without a gap. Cuts
+      lie on micro-turn boundaries, at the quietest place in the second half of the longest piece; a word belongs to the
+      piece it begins in. `meta["offset"]` is where a piece began.
+    """
+    if recording.duration <= max_seconds + 1e-6:
+        return [recording]
+    edges = _cut_points(recording, max_seconds)
+    pieces = zip(edges, edges[1:])
+    return [_piece(recording, start, stop, index) for index, (start, stop) in enumerate(pieces)]
+
+
+def _cut_points(recording: Conversation, max_seconds: float) -> list[float]:
+    """Where to cut, from 0 to the duration: seconds."""
+    turns = int(max_seconds / MICRO_TURN_SECONDS + 1e-6)
+    energy = np.zeros(recording.micro_turns + 1)
+    for audio, rate in ((recording.user_audio, INPUT_RATE), (recording.model_audio, OUTPUT_RATE)):
+        if audio is not None:
+            # Energy of the 200 ms around each boundary: what a cut there would go through.
+            step = int(rate * MICRO_TURN_SECONDS)
+            power = np.square(audio.astype(np.float64))
+            padded = np.zeros((len(energy) + 1) * step)
+            padded[step // 2 : step // 2 + len(power)] = power[: len(padded) - step // 2]
+            energy += padded[: len(energy) * step].reshape(-1, step).mean(axis=1)
+    points, now = [0], 0
+    while recording.duration - now * MICRO_TURN_SECONDS > max_seconds + 1e-6:
+        first, last = now + (turns + 1) // 2, now + turns
+        # Of equally quiet places the last one: longer pieces keep more context.
+        window = energy[first : last + 1][::-1]
+        now = last - int(np.argmin(window))
+        points.append(now)
+    return [point * MICRO_TURN_SECONDS for point in points] + [recording.duration]
+
+
+def _piece(recording: Conversation, start: float, stop: float, index: int) -> Conversation:
+    def sound(audio: np.ndarray | None, rate: int) -> np.ndarray | None:
+        return None if audio is None else audio[int(round(start * rate)) : int(round(stop * rate))].copy()
+
+    frames, times = recording.frames, recording.frame_times
+    if times is not None:
+        inside = (times >= start) & (times < stop)
+        frames, times = (frames[inside], times[inside] - start) if inside.any() else (None, None)
+    words = tuple(
+        dataclasses.replace(word, start=word.start - start, end=min(word.end, stop) - start)
+        for word in recording.words
+        if start <= word.start < stop
+    )
+    return Conversation(
+        id=f"{recording.id}/{index:03d}",
+        duration=round(stop - start, 6),
+        user_audio=sound(recording.user_audio, INPUT_RATE),
+        model_audio=sound(recording.model_audio, OUTPUT_RATE),
+        frames=frames,
+        frame_times=times,
+        words=words,
+        family=recording.family,
+        meta={**recording.meta, "offset": round(start, 6)},
+    )

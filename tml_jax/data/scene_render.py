@@ -1,0 +1,227 @@
+"""Renders a scene: puts speech, text and pictures on one time axis and turns them into a conversation record."""
+
+import dataclasses
+import math
+
+import numpy as np
+import soxr
+
+from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE
+from tml_jax.data.record import MODEL, USER, Conversation, Cue, Text, Word
+from tml_jax.data.voices import RATE, Speech, Synthesizer, TimedWord, Voice
+from tml_jax.signal.media import pcm16
+
+FRAME_RATE = 10.0  # frames a second
+FRAME_SIZE = 40  # rows and columns
+_USER_LEVEL = 0.5  # of the synthesizer's level, so that +6 dB does not clip
+_FADE = 0.01  # seconds: fade of a word that is cut
+
+
+class Timeline:
+    """A scene while it is being made. Times are seconds from its start.
+
+    Args:
+      synthesizer: speaks for both sides.
+      rng: every draw of the scene.
+      voice: the user's voice.
+      speed: of the user's speech.
+    """
+
+    def __init__(self, synthesizer: Synthesizer, rng: np.random.Generator, voice: Voice, speed: float = 1.0):
+        self.rng = rng
+        self._synthesizer, self._voice, self._speed = synthesizer, voice, speed
+        self._user: list[tuple[float, np.ndarray]] = []
+        self._model: list[tuple[float, np.ndarray]] = []
+        self._words: list[Word] = []
+        self._texts: list[Text] = []
+        self._cues: list[Cue] = []
+        self._frames: tuple[np.ndarray, np.ndarray] | None = None
+
+    def speak(self, text: str) -> Speech:
+        """Makes the user's speech without placing it."""
+        return self._synthesizer.say(text, self._voice, self._speed, int(self.rng.integers(2**31)))
+
+    def user(self, speech: Speech | str, start: float) -> float:
+        """Places the user's speech; returns the time of its end."""
+        if isinstance(speech, str):
+            speech = self.speak(speech)
+        self._user.append((start, speech.samples))
+        self._words += [Word(USER, word.text, start + word.start, start + word.end) for word in speech.words]
+        return start + speech.duration
+
+    def model(self, word: str, start: float, until: float = np.inf) -> float:
+        """Places one word of the model, cut off at `until`; returns the time of its end."""
+        speech = self._synthesizer.say(word)
+        samples = speech.samples
+        if start + speech.duration > until:
+            samples = samples[: int(round((until - start) * RATE))].copy()
+            fade = min(len(samples), int(_FADE * RATE))
+            samples[len(samples) - fade :] *= np.linspace(1.0, 0.0, fade, dtype=np.float32)
+        end = start + len(samples) / RATE
+        self._model.append((start, samples))
+        self._words.append(Word(MODEL, word, start, end))
+        return end
+
+    def text(self, speaker: str, text: str, time: float) -> None:
+        """Places text that is typed or shown."""
+        self._texts.append(Text(speaker, text, time))
+
+    def cue(self, kind: str, start: float, end: float, text: str = "") -> None:
+        """Notes what is expected of the model."""
+        self._cues.append(Cue(kind, start, end, text))
+
+    def video(self, frames: np.ndarray, times: np.ndarray) -> None:
+        """Sets the pictures: (frames, 40, 40, 3) uint8 and their (frames,) times."""
+        self._frames = (frames, times)
+
+    def conversation(
+        self, name: str, family: str, end: float, meta: dict, microphone: bool = True, speaker: bool = True
+    ) -> Conversation:
+        """The finished record, ending with the first micro-turn boundary at or after `end`.
+
+        Args:
+          name: id of the record.
+          family: kind of scene.
+          end: seconds.
+          meta: facts to note.
+          microphone: whether there is a user channel at all (silent or not).
+          speaker: whether there is a model channel at all.
+        """
+        duration = scene_duration(end)
+        meta = dict(meta)
+        user = None
+        if microphone:
+            user, facts = self._user_channel(duration)
+            meta.update(facts)
+        frames, times = self._frames if self._frames is not None else (None, None)
+        if times is not None:
+            frames, times = frames[times < duration], times[times < duration]
+        return Conversation(
+            id=name,
+            duration=duration,
+            user_audio=user,
+            model_audio=pcm16(_mix(self._model, duration, OUTPUT_RATE)) if speaker else None,
+            frames=frames,
+            frame_times=times,
+            words=tuple(sorted(self._words, key=lambda word: (word.start, word.speaker))),
+            texts=tuple(sorted(self._texts, key=lambda text: text.time)),
+            cues=tuple(sorted(self._cues, key=lambda cue: cue.start)),
+            family=family,
+            meta=meta,
+        )
+
+    def _user_channel(self, duration: float) -> tuple[np.ndarray, dict]:
+        """Speech at a random gain over a random noise floor: (samples,) int16 at 16 kHz, and what was drawn."""
+        gain = float(self.rng.uniform(-6.0, 6.0))
+        floor = float(self.rng.uniform(35.0, 50.0))
+        colour = str(self.rng.choice(["white", "pink"]))
+        level = _USER_LEVEL * 10 ** (gain / 20)
+        heard = [(start, soxr.resample(samples, RATE, INPUT_RATE)) for start, samples in self._user]
+        samples = _mix(heard, duration, INPUT_RATE) * np.float32(level)
+        spoken = [piece for _, piece in heard] or [np.full(1, 0.07, np.float32)]
+        rms = np.sqrt(np.mean(np.square(np.concatenate(spoken)))) * level
+        noise = _noise(self.rng, len(samples), colour) * np.float32(rms * 10 ** (-floor / 20))
+        facts = {"gain_db": round(gain, 2), "noise": colour, "noise_below_speech_db": round(floor, 2)}
+        return pcm16(samples + noise), facts
+
+
+def scene_duration(end: float) -> float:
+    """The first micro-turn boundary at or after `end` seconds."""
+    return round(math.ceil(round(float(end) / MICRO_TURN_SECONDS, 6)) * MICRO_TURN_SECONDS, 6)
+
+
+def _mix(pieces: list[tuple[float, np.ndarray]], duration: float, rate: int) -> np.ndarray:
+    """Adds up pieces of sound, each at its start: (duration·rate,) float32."""
+    samples = np.zeros(int(round(duration * rate)), np.float32)
+    for start, piece in pieces:
+        first = int(round(start * rate))
+        piece = piece[: max(0, len(samples) - first)]
+        samples[first : first + len(piece)] += piece
+    return samples
+
+
+def _noise(rng: np.random.Generator, count: int, colour: str) -> np.ndarray:
+    """(count,) float32 of white or pink (1/f) noise of rms 1."""
+    white = rng.standard_normal(count, dtype=np.float32)
+    if colour == "white":
+        return white
+    spectrum = np.fft.rfft(white)
+    spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 1.0))
+    pink = np.fft.irfft(spectrum, count).astype(np.float32)
+    return pink / np.sqrt(np.mean(np.square(pink)))
+
+
+def lengthen_pause(speech: Speech, word: int, pause: float) -> Speech:
+    """Makes the silence before word number `word` last `pause` seconds.
+
+    The sentence keeps the melody of one that goes on, as when a speaker searches for a word.
+    """
+    before, after = speech.words[word - 1], speech.words[word]
+    middle = (before.end + after.start) / 2
+    cut = int(round(middle * RATE))
+    extra = max(0, int(round((pause - (after.start - before.end)) * RATE)))
+    samples = np.concatenate([speech.samples[:cut], np.zeros(extra, np.float32), speech.samples[cut:]])
+    shift = extra / RATE
+    later = tuple(TimedWord(w.text, w.start + shift, w.end + shift) for w in speech.words[word:])
+    return Speech(samples, speech.words[:word] + later)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """An object in a video.
+
+    Attributes:
+      kind: `ball`, `box`, `cross` or `ring`.
+      colour: red, green, blue, 0 … 255.
+      radius: pixels.
+      start: (row, column) of its centre when it appears.
+      velocity: pixels a second, down and to the right.
+      appears: seconds; it stays from then on.
+    """
+
+    kind: str
+    colour: tuple[int, int, int]
+    radius: float
+    start: tuple[float, float]
+    velocity: tuple[float, float] = (0.0, 0.0)
+    appears: float = 0.0
+
+
+def draw_video(rng: np.random.Generator, times: np.ndarray, shape: Shape) -> np.ndarray:
+    """Frames (len(times), 40, 40, 3) uint8: the shape over a dim, drifting, noisy background."""
+    axis = np.arange(FRAME_SIZE, dtype=np.float32)
+    row, column = axis[None, :, None], axis[None, None, :]
+    seconds = times.astype(np.float32)[:, None, None]
+    tint = rng.uniform(20, 80, 3).astype(np.float32)
+    wave = rng.uniform(-0.4, 0.4, 2)
+    drift = rng.uniform(-4, 4)
+    pattern = 0.7 + 0.3 * np.sin(wave[0] * row + wave[1] * column + drift * seconds)
+    frames = pattern[..., None] * tint
+    frames += rng.normal(0.0, 8.0, frames.shape).astype(np.float32)
+    since = np.maximum(seconds - shape.appears, 0.0)
+    # The centre bounces between the edges, so that the shape stays in the picture.
+    low, high = shape.radius, FRAME_SIZE - 1 - shape.radius
+    span = high - low
+    centre = [
+        low + span - np.abs((start - low + speed * since) % (2 * span) - span)
+        for start, speed in zip(shape.start, shape.velocity)
+    ]
+    covered = _covered(shape.kind, row - centre[0], column - centre[1], shape.radius)
+    covered &= seconds >= shape.appears - 1e-6
+    frames[covered] = np.asarray(shape.colour, np.float32)
+    return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
+
+
+def _covered(kind: str, down: np.ndarray, right: np.ndarray, radius: float) -> np.ndarray:
+    """Whether a pixel at (down, right) from the centre belongs to the shape."""
+    distance = np.sqrt(down**2 + right**2)
+    reach = np.maximum(np.abs(down), np.abs(right))
+    if kind == "ball":
+        return distance <= radius
+    if kind == "box":
+        return reach <= radius * 0.85
+    if kind == "ring":
+        return (distance <= radius) & (distance >= radius * 0.55)
+    if kind == "cross":
+        return (reach <= radius) & (np.minimum(np.abs(down), np.abs(right)) <= radius * 0.3)
+    raise ValueError(f"shape {kind!r}: expected ball, box, cross or ring")

@@ -1,0 +1,112 @@
+"""Sources in which the model writes instead of speaking: transcription, plain text and captions."""
+
+import numpy as np
+
+from tml_jax.config import MICRO_TURN_SECONDS
+from tml_jax.data import scene_scripts as scripts
+from tml_jax.data.record import MODEL, USER, Conversation
+from tml_jax.data.scene_render import FRAME_RATE, Shape, Timeline, draw_video, scene_duration
+from tml_jax.data.voices import TRAIN_VOICES, Synthesizer
+
+# What the user types to ask for each kind of writing.
+TRANSCRIBE, WRITE, DESCRIBE = "transcribe", "write", "describe"
+# Shown text stands well inside its micro-turn's window, so that no rounding can move it into a neighbour.
+_INSIDE = MICRO_TURN_SECONDS / 4
+_CHARACTERS = 8  # of plain text in a micro-turn: about four tokens of a small vocabulary
+
+
+def random_sentence(rng: np.random.Generator) -> str:
+    """A sentence such as "the old dog found a boat near the river"."""
+
+    def draw(words: tuple[str, ...]) -> str:
+        return words[int(rng.integers(len(words)))]
+
+    things = scripts.NOUNS + ("tiger", "river", "garden", "window", "doctor", "bridge", "kitchen", "pencil")
+    subject = f"the {draw(scripts.ADJECTIVES)} {draw(things)}" if rng.random() < 0.6 else f"the {draw(things)}"
+    sentence = f"{subject} {draw(scripts.VERBS)} the {draw(things)}"
+    if rng.random() < 0.5:
+        sentence += f" {draw(scripts.PREPOSITIONS)} the {draw(things)}"
+    if rng.random() < 0.4:
+        sentence += f" {draw(scripts.TIMES)}"
+    return sentence
+
+
+def _spoken_words(rng: np.random.Generator) -> str:
+    """A sentence, or a few keywords and numbers in a row, as in the scenes."""
+    if rng.random() < 0.5:
+        return random_sentence(rng)
+    vocabulary = scripts.KEYWORDS + scripts.NUMBERS + ("say", "please", "word", "stop", "wait", "go", "now", "seconds")
+    return " ".join(str(word) for word in rng.choice(vocabulary, int(rng.integers(2, 7))))
+
+
+def make_transcribed(synthesizer: Synthesizer, name: str, rng: np.random.Generator) -> Conversation:
+    """The user speaks and the model writes down each word as soon as it has ended.
+
+    Args:
+      synthesizer: speaks for the user.
+      name: id of the record.
+      rng: every draw.
+
+    Returns:
+      The conversation. A word that ends within [0.2 t, 0.2 (t + 1)) is shown in the next window, which is the output of
+      micro-turn t; words of one window are shown together.
+    """
+    grids = scripts.GRIDS[scripts.TRAIN]
+    voice = TRAIN_VOICES[int(rng.integers(len(TRAIN_VOICES)))]
+    speed = grids.speed[int(rng.integers(len(grids.speed)))]
+    timeline = Timeline(synthesizer, rng, voice, speed)
+    timeline.text(USER, TRANSCRIBE, 0.0)
+    said = _spoken_words(rng)
+    speech = timeline.speak(said)
+    start = float(rng.choice(grids.lead))
+    end = timeline.user(speech, start)
+    shown: dict[int, list[str]] = {}
+    for word in speech.words:
+        window = int(np.floor((start + word.end) / MICRO_TURN_SECONDS + 1e-6)) + 1
+        shown.setdefault(window, []).append(word.text)
+    for window, words in shown.items():
+        timeline.text(MODEL, " ".join(words), round(window * MICRO_TURN_SECONDS + _INSIDE, 6))
+    meta = {"voice": voice.name, "speed": speed, "wording": said, "split": scripts.TRAIN}
+    return timeline.conversation(name, "transcribed", end + 0.8, meta)
+
+
+def make_text(synthesizer: Synthesizer, name: str, rng: np.random.Generator) -> Conversation:
+    """The model writes a few plain sentences, without any sound."""
+    timeline = Timeline(synthesizer, rng, TRAIN_VOICES[0])
+    timeline.text(USER, WRITE, 0.0)
+    window = 1
+    for _ in range(int(rng.integers(1, 4))):
+        sentence = random_sentence(rng)
+        timeline.text(MODEL, sentence, round(window * MICRO_TURN_SECONDS + _INSIDE, 6))
+        window += -(-len(sentence) // _CHARACTERS) + 1
+    end = window * MICRO_TURN_SECONDS
+    return timeline.conversation(name, "text", end, {"split": scripts.TRAIN}, microphone=False, speaker=False)
+
+
+def make_captioned(synthesizer: Synthesizer, name: str, rng: np.random.Generator) -> Conversation:
+    """The model writes what it sees: colour, shape and direction of an object."""
+    timeline = Timeline(synthesizer, rng, TRAIN_VOICES[0])
+    colours = scripts.COLOURS[scripts.TRAIN]
+    colour = str(rng.choice(list(colours)))
+    kind = str(rng.choice(scripts.SHAPES))
+    moves = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
+    direction = str(rng.choice(list(moves)))
+    down, right = moves[direction]
+    speed = rng.uniform(9, 14)
+    radius = float(rng.choice(scripts.GRIDS[scripts.TRAIN].size))
+    duration = scene_duration(1.6)
+    # It starts far enough from the edge it moves to, so that it keeps its direction until it has been described.
+    room = 39 - 2 * radius
+    travel = min(speed * 1.2, room)
+    across = rng.uniform(0, room - travel)
+    along = rng.uniform(0, room)
+    towards = {1: across, -1: room - across, 0: along}
+    centre = (radius + towards[down], radius + towards[right])
+    times = rng.uniform(0.0, 1.0 / FRAME_RATE) + np.arange(int(duration * FRAME_RATE)) / FRAME_RATE
+    shape = Shape(kind, colours[colour], radius, centre, (down * speed, right * speed))
+    timeline.video(draw_video(rng, times, shape), times)
+    timeline.text(USER, DESCRIBE, 0.0)
+    caption = f"a {colour} {kind} moving {direction}"
+    timeline.text(MODEL, caption, round(3 * MICRO_TURN_SECONDS + _INSIDE, 6))
+    meta = {"wording": caption, "split": scripts.TRAIN}
+    return timeline.conversation(name, "captioned", duration, meta, microphone=False, speaker=False)

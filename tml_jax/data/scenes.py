@@ -1,0 +1,119 @@
+"""Generates conversations: each depends on (seed, source, index) alone, so any process can make any of them."""
+
+import collections
+import concurrent.futures
+import multiprocessing
+import time
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+from absl import logging
+
+from tml_jax.data import scene_families, scene_scripts, scene_texts
+from tml_jax.data.record import Conversation
+from tml_jax.data.voices import Synthesizer
+
+SOURCES = ("scenes", "transcribed", "text", "captioned", "held_out")
+# A chunk is the unit of work of a process. It pays once for loading the voice (about 0.7 s), and it is held in memory.
+_LARGEST_CHUNK = 100
+
+
+def generate(source: str, count: int, seed: int, processes: int) -> Iterator[Conversation]:
+    """Generates conversations in order, with a line of progress now and then.
+
+    Args:
+      source: `scenes` (the training split of every family), `held_out` (the held-out split, families equally often),
+        `transcribed`, `text` or `captioned`.
+      count: how many.
+      seed: another seed gives other conversations; the result does not depend on `processes`.
+      processes: processes to work in (spawned); 0 or 1: this one.
+
+    Yields:
+      `count` conversations with ids `{source}-{seed}-{index}`.
+
+    Raises:
+      ValueError: an argument is out of range (raised at the call).
+    """
+    if source not in SOURCES:
+        raise ValueError(f"source {source!r}: expected one of {', '.join(SOURCES)}")
+    if count <= 0 or seed < 0 or processes < 0:
+        raise ValueError(f"count {count} must be above 0; seed {seed} and processes {processes} must not be negative")
+    return _generate(source, count, seed, processes)
+
+
+def make_conversation(synthesizer: Synthesizer, source: str, seed: int, index: int) -> Conversation:
+    """Makes conversation number `index` of a source; arguments as in `generate`."""
+    rng = np.random.default_rng([seed, zlib.crc32(source.encode()), index])
+    name = f"{source}-{seed}-{index:06d}"
+    if source == "scenes":
+        family = scene_families.draw_family(rng)
+        record = scene_families.make_scene(synthesizer, name, rng, scene_scripts.TRAIN, family)
+    elif source == "held_out":
+        family = list(scene_families.FAMILIES)[index % len(scene_families.FAMILIES)]
+        record = scene_families.make_scene(synthesizer, name, rng, scene_scripts.HELD_OUT, family)
+    else:
+        makers = {
+            "transcribed": scene_texts.make_transcribed,
+            "text": scene_texts.make_text,
+            "captioned": scene_texts.make_captioned,
+        }
+        record = makers[source](synthesizer, name, rng)
+    record.meta["seed"] = seed
+    return record
+
+
+def _chunk(source: str, seed: int, start: int, stop: int) -> list[Conversation]:
+    """The work of one process: conversations `start` … `stop` - 1."""
+    synthesizer = Synthesizer()
+    return [make_conversation(synthesizer, source, seed, index) for index in range(start, stop)]
+
+
+def _generate(source: str, count: int, seed: int, processes: int) -> Iterator[Conversation]:
+    progress = _Progress(source, count)
+    if processes <= 1:
+        synthesizer = Synthesizer()
+        for index in range(count):
+            record = make_conversation(synthesizer, source, seed, index)
+            progress.made([record])
+            yield record
+        return
+    size = min(_LARGEST_CHUNK, -(-count // processes))
+    starts = collections.deque(range(0, count, size))
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+        waiting: collections.deque[concurrent.futures.Future] = collections.deque()
+        try:
+            while starts or waiting:
+                # Few chunks are under way at a time, so that a slow consumer does not fill the memory.
+                while starts and len(waiting) < processes + 1:
+                    start = starts.popleft()
+                    waiting.append(pool.submit(_chunk, source, seed, start, min(start + size, count)))
+                records = waiting.popleft().result()
+                progress.made(records)
+                yield from records
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+class _Progress:
+    """Logs how many are made, how fast, and how long the rest will take."""
+
+    def __init__(self, source: str, count: int, every: float = 5.0):
+        self._source, self._count, self._every = source, count, every
+        self._made, self._seconds = 0, 0.0
+        self._begun = self._logged = time.monotonic()
+
+    def made(self, records: list[Conversation]) -> None:
+        self._made += len(records)
+        self._seconds += sum(record.duration for record in records)
+        now = time.monotonic()
+        if now - self._logged < self._every and self._made < self._count:
+            return
+        self._logged = now
+        rate = self._made / max(now - self._begun, 1e-6)
+        logging.info(
+            "%s: %d of %d conversations (%.0f s of time), %.1f a second, %.0f s left",
+            self._source, self._made, self._count, self._seconds, rate, (self._count - self._made) / rate,
+        )  # fmt: skip

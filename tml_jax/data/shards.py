@@ -1,0 +1,169 @@
+"""Folders of conversation records: ArrayRecord shards and an index that says what is complete.
+
+`shard-00000.array_record`, … hold msgpack records (see `record.py`), each readable on its own; `index.json` holds the
+format number, the number of records of each shard, and their ids.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from array_record.python import array_record_data_source, array_record_module
+
+from tml_jax.data.record import FORMAT, Conversation, from_bytes, to_bytes
+
+INDEX = "index.json"
+Path = str | os.PathLike
+
+
+class DataError(ValueError):
+    """A folder of records is missing or unfit: says which, why and what to do."""
+
+
+def write_shards(
+    records: Iterable[Conversation], directory: Path, records_per_shard: int = 500, overwrite: bool = False
+) -> int:
+    """Writes records into a new folder that appears complete or not at all.
+
+    The same records always give the same bytes. Shards are written into a sibling folder, which is renamed at the end.
+
+    Args:
+      records: conversations, consumed once, in order; their ids must differ.
+      directory: the folder to make; its parents are made too.
+      records_per_shard: most records in one file.
+      overwrite: whether an existing folder is replaced, once the new one is complete.
+
+    Returns:
+      The number of records written.
+
+    Raises:
+      DataError: the folder exists already, there are no records, or an id occurs twice. Nothing is left behind.
+    """
+    directory = pathlib.Path(directory)
+    if records_per_shard <= 0:
+        raise ValueError(f"records_per_shard = {records_per_shard}: must be above 0")
+    if directory.exists() and not overwrite:
+        raise DataError(f"{directory} exists already: remove it, allow overwriting, or choose another folder")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    partial = directory.with_name(f".{directory.name}.partial-{uuid.uuid4().hex[:8]}")
+    partial.mkdir()
+    try:
+        shards = _write_into(partial, records, records_per_shard)
+        if not shards:
+            raise DataError(f"{directory}: there are no records to write")
+        index = {"format": FORMAT, "records": sum(shard["count"] for shard in shards), "shards": shards}
+        with open(partial / INDEX, "w", encoding="utf-8") as file:
+            json.dump(index, file, indent=1)
+        for path in [*partial.iterdir(), partial]:
+            _sync(path)
+        if directory.exists():
+            old = directory.with_name(f".{directory.name}.old-{uuid.uuid4().hex[:8]}")
+            directory.rename(old)
+            partial.rename(directory)
+            shutil.rmtree(old)
+        else:
+            partial.rename(directory)
+        _sync(directory.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return index["records"]
+
+
+def _write_into(folder: pathlib.Path, records: Iterable[Conversation], records_per_shard: int) -> list[dict[str, Any]]:
+    """Writes the shards and returns their part of the index."""
+    shards: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    writer = None
+    try:
+        for record in records:
+            if record.id in seen:
+                raise DataError(f"record id {record.id!r} occurs twice: ids must differ within a folder")
+            seen.add(record.id)
+            if writer is None or shards[-1]["count"] == records_per_shard:
+                if writer is not None:
+                    writer.close()
+                shards.append({"file": f"shard-{len(shards):05d}.array_record", "count": 0, "ids": []})
+                # One record to a group: any record can be read without its neighbours.
+                writer = array_record_module.ArrayRecordWriter(str(folder / shards[-1]["file"]), "group_size:1")
+            writer.write(to_bytes(record))
+            shards[-1]["count"] += 1
+            shards[-1]["ids"].append(record.id)
+    finally:
+        if writer is not None:
+            writer.close()
+    return shards
+
+
+def _sync(path: pathlib.Path) -> None:
+    """Forces a file or folder to disk, so that the rename cannot overtake the data."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Shards:
+    """The records of a folder as a sequence. Cheap to pickle: files are opened at the first read in each process.
+
+    Attributes:
+      directory: the folder.
+      ids: id of every record, in order.
+    """
+
+    def __init__(self, directory: pathlib.Path, files: tuple[str, ...], ids: tuple[str, ...]):
+        self.directory = directory
+        self.ids = ids
+        self._files = files
+        self._source: array_record_data_source.ArrayRecordDataSource | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Conversation:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"record {index} of {self.directory}: there are {len(self)}")
+        if self._source is None:
+            paths = [str(self.directory / name) for name in self._files]
+            self._source = array_record_data_source.ArrayRecordDataSource(paths)
+        position = int(index) % len(self)
+        try:
+            return from_bytes(self._source[position])
+        except ValueError as error:
+            raise DataError(f"{self.directory}, record {self.ids[position]!r}: {error}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_source": None}
+
+
+def open_shards(directory: Path) -> Shards:
+    """Opens a folder made by `write_shards`.
+
+    Raises:
+      DataError: the folder is missing, incomplete, empty, or of another format.
+    """
+    directory = pathlib.Path(directory)
+    remedy = "make it with `python -m launch.prepare --output` or remove it and start again"
+    if not directory.is_dir():
+        raise DataError(f"{directory}: no such folder of records; {remedy}")
+    try:
+        index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
+        version, shards = index["format"], index["shards"]
+        files = tuple(shard["file"] for shard in shards)
+        ids = tuple(name for shard in shards for name in shard["ids"])
+        counts = [shard["count"] for shard in shards]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{directory}: {INDEX} is missing or broken ({error!r}); {remedy}") from error
+    if version != FORMAT:
+        raise DataError(f"{directory}: records of format {version}, expected {FORMAT}; prepare the data again")
+    missing = [name for name in files if not (directory / name).is_file()]
+    if missing:
+        raise DataError(f"{directory}: lacks {', '.join(missing)}; {remedy}")
+    if not ids or len(ids) != sum(counts):
+        raise DataError(f"{directory}: {INDEX} lists {len(ids)} ids for {sum(counts)} records; {remedy}")
+    return Shards(directory, files, ids)

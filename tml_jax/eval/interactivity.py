@@ -1,0 +1,391 @@
+"""Interactivity metrics: does the model speak the right words, at the right time, and keep quiet otherwise?
+
+A conversation's record says what was due (words, cues, reference gates); the streamed micro-turns say what the model
+did. `measure` compares the two for one conversation, `aggregate` sums up a set of them with bootstrap intervals.
+
+Time. What micro-turn t puts out is heard from 0.2 (t + 1) s on, its *heard time*. An *onset* is a SPEAK micro-turn
+that follows a LISTEN one (or is the first). All times below are heard times.
+
+Metrics. A metric for which a set of conversations has no case is undefined (NaN, printed as a dash).
+
+- gate: share of micro-turns whose gate equals the reference gate. Balanced: mean of that share over micro-turns with
+  reference LISTEN and over those with reference SPEAK, where they occur.
+- words: 1 − word error rate, not below 0. Word errors of all spoken text of a conversation against all words due (the
+  texts of its `respond` cues, or the model's words in the record if it has no such cue), pooled over conversations
+  with words due.
+- keyword: share of `respond` cues whose keyword was said from the cue until the next. The keyword of a reply is its
+  rarest word among all replies of the scored set, so that a stock phrase does not earn it.
+- on time, latency: for each `respond` cue, the first onset from 0.2 s before the cue until the next such cue. Latency
+  is that onset minus the cue's start (negative within the micro-turn that the cue falls into, and never clamped). On
+  time: within 0.4 s of the onset of the reference gates; no onset is not on time. Latency is the median over cues
+  that were answered, so read it beside the share on time. Cues at which the reference does not begin to speak (it
+  speaks already) are left out.
+- take-over: share of `hold` cues during which the model spoke, judged on micro-turns that lie wholly inside.
+- stop: a silence of more than 0.4 s, or one that lasts to the end; shorter ones are pauses, as between numbers when
+  counting. `yield` and `keep` are judged by stops.
+- yielded, silence: share of `yield` cues for which the model stopped, at the latest with the first micro-turn that
+  begins at or after the cue's end. A model that had been silent since more than 1.5 s before the cue's start had
+  nothing to yield, which counts as not yielded; that long because the cue may mark the end of the interrupting words
+  and the model may stop while they last. Silence is the median time from the cue's start to the stop, in time or late,
+  negative for a stop before the cue.
+- kept: share of `keep` cues during which the model spoke and did not stop, judged on micro-turns wholly inside.
+- false start: share of conversations with an all-silent reference in which the model spoke at all.
+"""
+
+import collections
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tml_jax.config import MICRO_TURN_SECONDS
+from tml_jax.data.layout import gates
+from tml_jax.data.record import MODEL, Conversation, Cue
+
+if TYPE_CHECKING:
+    from tml_jax.serve.session import MicroTurn
+
+EARLY_SECONDS = 0.2  # an onset up to this long before a cue answers it: one micro-turn, the grid of the gates
+ON_TIME_SECONDS = 0.4
+PAUSE_SECONDS = 0.4  # a longer silence is a stop
+INTERRUPTION_SECONDS = 1.5  # a stop up to this long before a `yield` cue answers it
+_EPSILON = 1e-6  # seconds; far below an audio sample, above what sums of 0.2 lose
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """What was observed in one conversation. Tuples hold one entry for each cue that the metric judges.
+
+    Attributes:
+      id: of the conversation.
+      family: of the conversation.
+      gate_counts: micro-turns by (reference SPEAK, gate SPEAK): ((listened rightly, spoke wrongly), (listened
+        wrongly, spoke rightly)).
+      word_errors: substitutions, deletions and insertions; 0 where no words are due.
+      words_due: number of words due.
+      keywords: whether the keyword was said.
+      on_time: whether the reply began on time.
+      latencies: seconds, of the answered `respond` cues.
+      take_overs: whether the model spoke during a `hold`.
+      yields: whether it had been speaking at a `yield` and stopped in time.
+      silences: seconds from a `yield` to the stop, where there was one.
+      keeps: whether it spoke throughout a `keep`.
+      false_starts: one entry if no speech was due: whether the model spoke.
+    """
+
+    id: str
+    family: str
+    gate_counts: tuple[tuple[int, int], tuple[int, int]]
+    word_errors: int
+    words_due: int
+    keywords: tuple[bool, ...]
+    on_time: tuple[bool, ...]
+    latencies: tuple[float, ...]
+    take_overs: tuple[bool, ...]
+    yields: tuple[bool, ...]
+    silences: tuple[float, ...]
+    keeps: tuple[bool, ...]
+    false_starts: tuple[bool, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95% bootstrap interval. `count` is the number of cases behind it; NaN where there are none."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """The metrics of a set of conversations, as the head of this file defines them. Shares lie in 0 … 1."""
+
+    conversations: int
+    gate: Estimate
+    balanced_gate: Estimate
+    words: Estimate
+    keyword: Estimate
+    on_time: Estimate
+    latency: Estimate
+    take_over: Estimate
+    yielded: Estimate
+    silence: Estimate
+    kept: Estimate
+    false_start: Estimate
+
+
+def split_words(text: str) -> list[str]:
+    """The words of `text` as they are compared: lower case, without punctuation other than apostrophes."""
+    return re.findall(r"[^\W_]+(?:'[^\W_]+)*", text.lower().replace("’", "'"))
+
+
+def word_errors(reference: Sequence[str], said: Sequence[str]) -> int:
+    """Levenshtein distance between two lists of words: the numerator of the word error rate."""
+    row = np.arange(len(said) + 1)
+    for count, word in enumerate(reference, start=1):
+        differs = np.asarray([word != other for other in said], np.int64)
+        kept_or_changed = np.minimum(row[:-1] + differs, row[1:] + 1)
+        # An insertion costs 1 from the cell to the left: a running minimum once each column's own cost is taken off.
+        columns = np.arange(len(said) + 1)
+        row = np.minimum.accumulate(np.concatenate([[count], kept_or_changed]) - columns) + columns
+    return int(row[-1])
+
+
+def reply_frequency(conversations: Iterable[Conversation]) -> Mapping[str, int]:
+    """In how many `respond` texts of `conversations` each word occurs; the rarest word of a reply is its keyword."""
+    frequency: collections.Counter[str] = collections.Counter()
+    for conversation in conversations:
+        for cue in _cues(conversation, "respond"):
+            frequency.update(set(split_words(cue.text)))
+    return frequency
+
+
+def measure(
+    conversation: Conversation, micro_turns: Sequence["MicroTurn"], frequency: Mapping[str, int]
+) -> Measurement:
+    """Compares what the model did with what was due.
+
+    Args:
+      conversation: the record, with cues and model words.
+      micro_turns: what the model put out, in order; those past the end of the conversation are not judged.
+      frequency: `reply_frequency` of the whole scored set.
+
+    Returns:
+      The observations, which `aggregate` sums up.
+
+    Raises:
+      ValueError: there are fewer micro-turns than the conversation has, or they are out of order.
+    """
+    count = conversation.micro_turns
+    if [turn.index for turn in micro_turns[:count]] != list(range(count)):
+        raise ValueError(
+            f"conversation {conversation.id!r} has {count} micro-turns, got {len(micro_turns)} "
+            f"({[turn.index for turn in micro_turns[:3]]}, …): stream the whole conversation, in order from 0"
+        )
+    reference = np.asarray(gates(conversation), bool)
+    spoke = np.asarray([turn.gate == "SPEAK" for turn in micro_turns[:count]], bool)
+    pieces = [turn.text for turn in micro_turns[:count]]
+
+    responds = _cues(conversation, "respond")
+    due = [word for cue in responds for word in split_words(cue.text)]
+    if not responds:
+        due = [part for word in conversation.words if word.speaker == MODEL for part in split_words(word.text)]
+    keywords, on_time, latencies = [], [], []
+    for cue, following in zip(responds, [*responds[1:], None]):
+        until = np.inf if following is None else following.start - EARLY_SECONDS
+        wanted = split_words(cue.text)
+        if wanted:
+            # Ties go to the last word: English sentences end on what is new.
+            keyword = min(reversed(wanted), key=lambda word: frequency.get(word, 0))
+            keywords.append(keyword in split_words(_text_between(pieces, cue.start - EARLY_SECONDS, until)))
+        expected = _first_onset(reference, cue.start - EARLY_SECONDS, until)
+        if expected is None:
+            continue
+        onset = _first_onset(spoke, cue.start - EARLY_SECONDS, until)
+        on_time.append(onset is not None and abs(onset - expected) <= ON_TIME_SECONDS + _EPSILON)
+        if onset is not None:
+            latencies.append(onset - cue.start)
+
+    yields, silences = [], []
+    for cue in _cues(conversation, "yield"):
+        silence = _stop(spoke, cue)
+        # A stop lies on the grid of micro-turns, so it may come up to one micro-turn after the cue's end.
+        yields.append(silence is not None and silence < cue.end - cue.start + MICRO_TURN_SECONDS - _EPSILON)
+        if silence is not None:
+            silences.append(silence)
+
+    holds = [_inside(spoke, cue) for cue in _cues(conversation, "hold")]
+    confusion = tuple(
+        tuple(int(np.sum((reference == wanted) & (spoke == got))) for got in (False, True)) for wanted in (False, True)
+    )
+    return Measurement(
+        id=conversation.id,
+        family=conversation.family,
+        gate_counts=confusion,
+        word_errors=word_errors(due, split_words("".join(pieces))) if due else 0,
+        words_due=len(due),
+        keywords=tuple(keywords),
+        on_time=tuple(on_time),
+        latencies=tuple(latencies),
+        take_overs=tuple(bool(inside.any()) for inside in holds if inside.size),
+        yields=tuple(yields),
+        silences=tuple(silences),
+        keeps=tuple(_kept(spoke, cue) for cue in _cues(conversation, "keep")),
+        false_starts=() if reference.any() else (bool(spoke.any()),),
+    )
+
+
+def aggregate(measurements: Sequence[Measurement], seed: int = 0, resamples: int = 1000) -> Score:
+    """Sums up a set of conversations.
+
+    Args:
+      measurements: at least one.
+      seed: of the bootstrap, which draws whole conversations.
+      resamples: of the bootstrap.
+
+    Returns:
+      The metrics with percentile intervals at 95%.
+
+    Raises:
+      ValueError: there is nothing to sum up.
+    """
+    if not measurements:
+        raise ValueError("no measurements to aggregate: measure at least one conversation")
+    total = len(measurements)
+    draws = np.random.default_rng(seed).multinomial(total, np.full(total, 1 / total), size=resamples)
+    weights = np.concatenate([np.ones((1, total), np.int64), draws])  # row 0 is the set itself
+
+    def share(cases: str) -> Estimate:
+        rows = [getattr(measurement, cases) for measurement in measurements]
+        hits = np.asarray([sum(row) for row in rows])
+        counts = np.asarray([len(row) for row in rows])
+        return _estimate(_ratio(weights @ hits, weights @ counts), int(counts.sum()))
+
+    def median(cases: str) -> Estimate:
+        rows = [getattr(measurement, cases) for measurement in measurements]
+        owner = np.repeat(np.arange(total), [len(row) for row in rows])
+        return _estimate(_medians(np.asarray([value for row in rows for value in row]), weights[:, owner]), len(owner))
+
+    confusion = np.asarray([measurement.gate_counts for measurement in measurements])  # (conversations, 2, 2)
+    counts = np.einsum("rc,cij->rij", weights, confusion)
+    right = np.einsum("rii->ri", counts)
+    recall = _ratio(right, counts.sum(axis=2))
+    defined = ~np.isnan(recall)
+    balanced = _ratio(np.where(defined, recall, 0).sum(axis=1), defined.sum(axis=1))
+
+    errors = weights @ np.asarray([measurement.word_errors for measurement in measurements])
+    due = weights @ np.asarray([measurement.words_due for measurement in measurements])
+    return Score(
+        conversations=total,
+        gate=_estimate(_ratio(right.sum(axis=1), counts.sum(axis=(1, 2))), int(confusion.sum())),
+        balanced_gate=_estimate(balanced, int(confusion.sum())),
+        words=_estimate(np.maximum(1 - _ratio(errors, due), 0), int(due[0])),
+        keyword=share("keywords"),
+        on_time=share("on_time"),
+        latency=median("latencies"),
+        take_over=share("take_overs"),
+        yielded=share("yields"),
+        silence=median("silences"),
+        kept=share("keeps"),
+        false_start=share("false_starts"),
+    )
+
+
+def by_family(measurements: Sequence[Measurement], seed: int = 0, resamples: int = 1000) -> dict[str, Score]:
+    """`aggregate` of each family, in alphabetical order, and of all conversations, under `all`."""
+    families = sorted({measurement.family for measurement in measurements})
+    rows = {name: [item for item in measurements if item.family == name] for name in families}
+    return {name: aggregate(items, seed, resamples) for name, items in {**rows, "all": list(measurements)}.items()}
+
+
+def table(rows: Mapping[str, Score]) -> str:
+    """A Markdown table, a row for each score; columns undefined in every row are left out.
+
+    Args:
+      rows: name of the row → score.
+
+    Returns:
+      The table, cells such as `97% (95–99)` or `0.20 s (0.15–0.25)`, ending with a newline.
+    """
+    fields = [field.name for field in dataclasses.fields(Score) if field.name != "conversations"]
+    fields = [name for name in fields if any(getattr(score, name).count for score in rows.values())]
+    lines = [
+        ["", "conversations", *(name.replace("_", " ") for name in fields)],
+        ["---", *["---:"] * (len(fields) + 1)],
+    ]
+    for name, score in rows.items():
+        cells = [_cell(getattr(score, field), seconds=field in ("latency", "silence")) for field in fields]
+        lines.append([name.replace("|", "\\|"), str(score.conversations), *cells])
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _cues(conversation: Conversation, kind: str) -> list[Cue]:
+    return sorted((cue for cue in conversation.cues if cue.kind == kind), key=lambda cue: cue.start)
+
+
+def _heard(count: int) -> np.ndarray:
+    """Heard times of micro-turns 0 … count − 1, (count,) seconds."""
+    return MICRO_TURN_SECONDS * np.arange(1, count + 1)
+
+
+def _first_onset(spoke: np.ndarray, start: float, end: float) -> float | None:
+    """Heard time of the first onset in [start, end), or None."""
+    heard = _heard(len(spoke))
+    onset = spoke & ~np.concatenate([[False], spoke[:-1]])
+    found = np.flatnonzero(onset & (heard >= start - _EPSILON) & (heard < end - _EPSILON))
+    return float(heard[found[0]]) if found.size else None
+
+
+def _text_between(pieces: Sequence[str], start: float, end: float) -> str:
+    heard = _heard(len(pieces))
+    return "".join(piece for piece, time in zip(pieces, heard) if start - _EPSILON <= time < end - _EPSILON)
+
+
+def _inside(spoke: np.ndarray, cue: Cue) -> np.ndarray:
+    """The gates of the micro-turns that are heard wholly inside the cue."""
+    heard = _heard(len(spoke))
+    return spoke[(heard >= cue.start - _EPSILON) & (heard + MICRO_TURN_SECONDS <= cue.end + _EPSILON)]
+
+
+def _silences(spoke: np.ndarray) -> list[tuple[int, int]]:
+    """(first, end) micro-turns of each run of LISTEN."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], spoke, [True]])))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist()))
+
+
+def _is_long(silence: tuple[int, int]) -> bool:
+    return (silence[1] - silence[0]) * MICRO_TURN_SECONDS > PAUSE_SECONDS + _EPSILON
+
+
+def _stop(spoke: np.ndarray, cue: Cue) -> float | None:
+    """Seconds from the cue's start to the first stop that lasts beyond it, or None: never stopped, or long silent."""
+    for first, end in _silences(spoke):
+        begins, ends = (MICRO_TURN_SECONDS * (edge + 1) for edge in (first, end))
+        if (_is_long((first, end)) or end == len(spoke)) and ends > cue.start + _EPSILON:
+            # A silence since the beginning stops nothing.
+            return begins - cue.start if first and begins >= cue.start - INTERRUPTION_SECONDS - _EPSILON else None
+    return None
+
+
+def _kept(spoke: np.ndarray, cue: Cue) -> bool:
+    inside = _inside(spoke, cue)
+    return bool(inside.any()) and not any(_is_long(silence) for silence in _silences(inside))
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Their quotient, NaN where the denominator is 0."""
+    return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)
+
+
+def _medians(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Medians of `values` (n,), each taken weights[r, n] times: (r,), NaN where a row has no weight."""
+    if not values.size:
+        return np.full(len(weights), np.nan)
+    order = np.argsort(values)
+    reached = np.cumsum(weights[:, order], axis=1)
+    total = reached[:, -1:]
+    low = values[order][np.argmax(reached > (total - 1) // 2, axis=1)]
+    high = values[order][np.argmax(reached > total // 2, axis=1)]
+    return np.where(total[:, 0] > 0, (low + high) / 2, np.nan)
+
+
+def _estimate(values: np.ndarray, count: int) -> Estimate:
+    """From the figure of the set itself, values[0], and of its resamples."""
+    drawn = values[1:][~np.isnan(values[1:])]
+    if count == 0 or not drawn.size:
+        return Estimate(float(values[0]), np.nan, np.nan, count)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Estimate(float(values[0]), float(low), float(high), count)
+
+
+def _cell(estimate: Estimate, seconds: bool) -> str:
+    if estimate.count == 0:
+        return "–"
+    if seconds:
+        return f"{estimate.value:.2f} s ({estimate.low:.2f} to {estimate.high:.2f})"
+    value, low, high = 100 * estimate.value, 100 * estimate.low, 100 * estimate.high
+    return f"{value:.1f}% ({low:.1f}–{high:.1f})"

@@ -1,0 +1,308 @@
+"""Grouped-query attention with a learned relative bias, over packed rows and over a ring cache.
+
+r = x·W_r gives `d_rel` numbers per head; times a learned (d_rel, extent) table they give one bias per backward
+distance, zero beyond the extent. Queries and keys are RMS-normed per head and scores scaled by 1 / head_dim. Global
+layers multiply query and bias by 1 + α ln(max(1, (position + 1) / floor)). All as in the open Inkling weights.
+"""
+
+import math
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from tml_jax.config import ModelConfig
+from tml_jax.model.layers import RMSNorm, ShortConv, fan_in_init
+
+BLOCK = 128  # queries of one block of a sliding layer
+_MASKED = -1e30
+
+
+@flax.struct.dataclass
+class Packed:
+    """Where the elements of packed rows stand: segment (B, T) int32, position (B, T) int32 within the segment."""
+
+    segment: jax.Array
+    position: jax.Array
+
+
+@flax.struct.dataclass
+class Append:
+    """Where appended elements stand.
+
+    Attributes:
+      length: (B,) int32, elements already in the cache.
+      valid: (B,) int32, how many of the appended positions are real; the rest is padding on the right, which the
+        next append overwrites.
+    """
+
+    length: jax.Array
+    valid: jax.Array
+
+
+@flax.struct.dataclass
+class AttentionCache:
+    """Keys and values of the last `slots` elements in a ring (slot = position mod slots), and convolution inputs.
+
+    Attributes:
+      key: (B, slots, kv_heads, head_dim).
+      value: like key.
+      key_conv: (B, taps − 1, kv_heads · head_dim) float32.
+      value_conv: like key_conv.
+    """
+
+    key: jax.Array
+    value: jax.Array
+    key_conv: jax.Array
+    value_conv: jax.Array
+
+
+def relative_bias(relative: jax.Array, distance: jax.Array) -> jax.Array:
+    """Bias of every pair from the bias of every distance; the slow reference.
+
+    Args:
+      relative: (B, T, H, extent), bias by backward distance.
+      distance: (B, T, S) int32, query position − key position.
+
+    Returns:
+      (B, T, H, S); zero where the distance is negative or beyond the extent.
+    """
+    extent = relative.shape[-1]
+    index = jnp.clip(distance, 0, extent - 1)[:, :, None, :]
+    index = jnp.broadcast_to(index, (*relative.shape[:3], distance.shape[-1]))
+    inside = (distance >= 0) & (distance < extent)
+    return jnp.where(inside[:, :, None, :], jnp.take_along_axis(relative, index, axis=-1), 0)
+
+
+def attend_reference(
+    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array, mask: jax.Array
+) -> jax.Array:
+    """Softmax attention over all pairs.
+
+    Args:
+      query: (B, T, H, D).
+      key: (B, S, K, D) with H a multiple of K.
+      value: (B, S, K, D).
+      bias: (B, T, H, S), added to the scores.
+      mask: (B, T, S) bool, True where a query may look.
+
+    Returns:
+      (B, T, H, D).
+    """
+    batch, time, heads, width = query.shape
+    kv_heads = key.shape[2]
+    grouped = query.reshape(batch, time, kv_heads, heads // kv_heads, width)
+    scores = jnp.einsum("btkgd,bskd->btkgs", grouped, key) / width
+    scores = scores.astype(jnp.float32) + bias.reshape(scores.shape).astype(jnp.float32)
+    scores = jnp.where(mask[:, :, None, None, :], scores, _MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    return jnp.einsum("btkgs,bskd->btkgd", weights, value).reshape(query.shape)
+
+
+def attend_packed_reference(
+    query: jax.Array, key: jax.Array, value: jax.Array, relative: jax.Array, segment: jax.Array, window: int
+) -> jax.Array:
+    """`attend_packed`, the slow way: every pair of positions, bias gathered."""
+    time = query.shape[1]
+    distance = jnp.arange(time)[:, None] - jnp.arange(time)[None, :]
+    mask = (distance >= 0) & (distance < window) & (segment[:, :, None] == segment[:, None, :])
+    distance = jnp.broadcast_to(distance, mask.shape)
+    return attend_reference(query, key, value, relative_bias(relative, distance), mask)
+
+
+def attend_packed(
+    query: jax.Array, key: jax.Array, value: jax.Array, relative: jax.Array, segment: jax.Array, window: int
+) -> jax.Array:
+    """Causal attention within segments of packed rows, in blocks, so that a window costs what it sees.
+
+    The bias is laid out by shifting rows (the relative shift of Transformer-XL, arXiv 1901.02860) instead of a gather.
+
+    Args:
+      query: (B, T, H, D).
+      key: (B, T, K, D).
+      value: (B, T, K, D).
+      relative: (B, T, H, extent), bias by backward distance.
+      segment: (B, T) int32.
+      window: elements a query sees, itself included.
+
+    Returns:
+      (B, T, H, D).
+    """
+    batch, time, heads, width = query.shape
+    kv_heads, extent = key.shape[2], relative.shape[-1]
+    groups = heads // kv_heads
+    size = time if window >= time or time % BLOCK else BLOCK
+    blocks, back = time // size, 0 if window >= time or time % BLOCK else -(-(window - 1) // size)
+    seen = (back + 1) * size  # keys that a block of queries looks at
+
+    def keys_of_block(x: jax.Array, fill: int) -> jax.Array:
+        padding = [(0, 0)] * x.ndim
+        padding[1] = (back * size, 0)
+        x = jnp.pad(x, padding, constant_values=fill).reshape(batch, blocks + back, size, *x.shape[2:])
+        return jnp.concatenate([x[:, i : i + blocks] for i in range(back + 1)], axis=2)
+
+    keys, values = keys_of_block(key, 0), keys_of_block(value, 0)  # (B, blocks, seen, K, D)
+    key_segment = keys_of_block(segment, -1)  # (B, blocks, seen)
+    query_segment = segment.reshape(batch, blocks, size)
+    distance = back * size + jnp.arange(size)[:, None] - jnp.arange(seen)[None, :]
+    mask = (distance >= 0) & (distance < window)
+    mask = mask & (query_segment[..., :, None] == key_segment[..., None, :])  # (B, blocks, size, seen)
+
+    used = min(extent, seen)
+    by_distance = jnp.pad(relative[..., :used], ((0, 0), (0, 0), (0, 0), (0, seen - used)))
+    by_distance = by_distance.reshape(batch, blocks, size, kv_heads, groups, seen).transpose(0, 1, 3, 4, 2, 5)
+    bias = _shift(by_distance)  # (B, blocks, K, G, size, seen)
+
+    grouped = query.reshape(batch, blocks, size, kv_heads, groups, width)
+    scores = jnp.einsum("bnqkgd,bnskd->bnkgqs", grouped, keys) / width
+    scores = scores.astype(jnp.float32) + bias.astype(jnp.float32)
+    scores = jnp.where(mask[:, :, None, None], scores, _MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    return jnp.einsum("bnkgqs,bnskd->bnqkgd", weights, values).reshape(query.shape)
+
+
+def _shift(by_distance: jax.Array) -> jax.Array:
+    """(…, size, seen) by distance → (…, size, seen) by key, where distance = seen − size + query − key.
+
+    Entries of negative distance hold other entries' values; the mask hides them.
+    """
+    *lead, size, seen = by_distance.shape
+    flipped = jnp.pad(by_distance[..., ::-1], [(0, 0)] * (len(lead) + 1) + [(0, 1)])
+    flat = flipped.reshape(*lead, size * (seen + 1))[..., size - 1 : size - 1 + size * seen]
+    return flat.reshape(*lead, size, seen)
+
+
+def ring_positions(newest: jax.Array, slots: int) -> jax.Array:
+    """Position held by every slot of a ring whose newest position is `newest` (B,); negative where never written.
+
+    Returns:
+      (B, slots) int32.
+    """
+    newest = newest[:, None]
+    return newest - jnp.mod(newest - jnp.arange(slots)[None], slots)
+
+
+class Attention(nn.Module):
+    """One attention layer.
+
+    Attributes:
+      config: the model.
+      is_global: whether the layer sees everything (up to the cache) or `config.window` elements.
+    """
+
+    config: ModelConfig
+    is_global: bool
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, where: Packed | Append, cache: AttentionCache | None = None, context: int = 0
+    ) -> tuple[jax.Array, AttentionCache | None]:
+        """Attends over packed rows (`where` Packed, no cache) or over a cache that x is appended to.
+
+        Args:
+          x: (B, T, D).
+          where: positions of x.
+          cache: streaming state.
+          context: elements that a global layer sees when streaming.
+
+        Returns:
+          (B, T, D), and the new cache (None when packed).
+        """
+        cfg = self.config
+        batch, time, model = x.shape
+        heads, kv_heads, width = cfg.num_heads, cfg.num_kv_heads, cfg.head_dim
+        extent = cfg.rel_extent if self.is_global else cfg.window
+
+        def project(name: str, count: int, size: int) -> jax.Array:
+            kernel = self.param(name, fan_in_init(0), (model, count, size), jnp.float32)
+            return jnp.einsum("btd,dhk->bthk", x, kernel.astype(x.dtype))
+
+        query, relative = project("query", heads, width), project("relative", heads, cfg.d_rel)
+        key, value = project("key", kv_heads, width), project("value", kv_heads, width)
+        segment = where.segment if isinstance(where, Packed) else None
+        valid = None if isinstance(where, Packed) else where.valid
+
+        def convolve(name: str, y: jax.Array, state: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+            flat, state = ShortConv(cfg.conv_kernel, name=name)(y.reshape(batch, time, -1), segment, state, valid)
+            return flat.reshape(y.shape), state
+
+        key, key_conv = convolve("key_conv", key, None if cache is None else cache.key_conv)
+        value, value_conv = convolve("value_conv", value, None if cache is None else cache.value_conv)
+        # Scores are scaled by 1 / head_dim; this start makes them the usual 1 / sqrt(head_dim).
+        query = RMSNorm(cfg.norm_eps, width**0.25, name="query_norm")(query)
+        key = RMSNorm(cfg.norm_eps, width**0.25, name="key_norm")(key)
+
+        if isinstance(where, Packed):
+            position = where.position
+        else:
+            position = where.length[:, None] + jnp.arange(time)[None]
+        table = self.param("relative_table", nn.initializers.normal(0.02), (cfg.d_rel, extent), jnp.float32)
+        relative = jnp.einsum("bthr,re->bthe", relative, table.astype(x.dtype))
+        if self.is_global and cfg.log_scaling_floor is not None:
+            sharpen = jnp.log(jnp.maximum((position + 1).astype(jnp.float32) / cfg.log_scaling_floor, 1.0))
+            sharpen = (1.0 + cfg.log_scaling_alpha * sharpen)[..., None, None]
+            query = (query.astype(jnp.float32) * sharpen).astype(query.dtype)
+            relative = (relative.astype(jnp.float32) * sharpen).astype(relative.dtype)
+
+        if isinstance(where, Packed):
+            window = time if self.is_global else cfg.window
+            out = attend_packed(query, key, value, relative, where.segment, window)
+            new_cache = None
+        else:
+            window = context if self.is_global else cfg.window
+            out, new_cache = self._append(query, key, value, relative, position, window, cache)
+            new_cache = new_cache.replace(key_conv=key_conv, value_conv=value_conv)
+        kernel = self.param("out", fan_in_init(0, 1), (heads, width, model), jnp.float32)
+        return jnp.einsum("bthk,hkd->btd", out, kernel.astype(x.dtype)), new_cache
+
+    def _append(
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        relative: jax.Array,
+        position: jax.Array,
+        window: int,
+        cache: AttentionCache,
+    ) -> tuple[jax.Array, AttentionCache]:
+        slots, time = cache.key.shape[1], query.shape[1]
+        if slots < window + time - 1:
+            raise ValueError(
+                f"cache of {slots} slots cannot take {time} elements beside a window of {window}: "
+                f"make it at least {window + time - 1}"
+            )
+        rows = jnp.arange(query.shape[0])[:, None]
+        cache = cache.replace(
+            key=cache.key.at[rows, position % slots].set(key.astype(cache.key.dtype)),
+            value=cache.value.at[rows, position % slots].set(value.astype(cache.value.dtype)),
+        )
+        held = ring_positions(position[:, -1], slots)
+        distance = position[:, :, None] - held[:, None, :]
+        mask = (distance >= 0) & (distance < window) & (held >= 0)[:, None, :]
+        bias = relative_bias(relative, distance)
+        return attend_reference(query, cache.key.astype(query.dtype), cache.value.astype(query.dtype), bias, mask), cache
+
+
+def init_attention_cache(
+    config: ModelConfig, is_global: bool, batch: int, context: int, block: int, dtype: jnp.dtype
+) -> AttentionCache:
+    """An empty cache.
+
+    Args:
+      config: the model.
+      is_global: kind of the layer.
+      batch: sessions B.
+      context: elements that global layers see.
+      block: most elements appended at once.
+      dtype: of keys and values.
+
+    Returns:
+      The cache; its ring has `block − 1` slots to spare, so that padding never overwrites what is still seen.
+    """
+    slots = (context if is_global else config.window) + block - 1
+    slots = math.ceil(slots / 8) * 8
+    shape = (batch, slots, config.num_kv_heads, config.head_dim)
+    conv = (batch, config.conv_kernel - 1, config.num_kv_heads * config.head_dim)
+    zeros = jnp.zeros
+    return AttentionCache(zeros(shape, dtype), zeros(shape, dtype), zeros(conv, jnp.float32), zeros(conv, jnp.float32))

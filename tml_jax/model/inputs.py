@@ -1,0 +1,143 @@
+"""Encoder-free inputs: every stream enters the transformer through one light embedding.
+
+Text through a normed table; audio as a bag of embeddings, one row for each (mel bin, level), summed and normed; the
+model's own audio likewise over its 5 × 80 bins; video patches through a hierarchical MLP that folds space and time
+(hMLP, arXiv 2203.09795).
+"""
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from tml_jax.config import DMEL_LEVELS, MEL_BINS, OWN_FRAMES, ModelConfig
+from tml_jax.model.layers import RMSNorm, fan_in_init
+from tml_jax.signal.mel import OWN_MEL_MAX, OWN_MEL_MIN
+from tml_jax.tokens import Stream
+
+# Mean and deviation of the pixels after scaling to 0 … 1, as the open weights expect them (those of CLIP).
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@flax.struct.dataclass
+class ElementArrays:
+    """A block of B sequences of T elements, with the side arrays that hold what is not a token.
+
+    Attributes:
+      stream: (B, T) int8, `tokens.Stream`.
+      token: (B, T) int32, read where the stream is made of tokens.
+      slot: (B, T) int32, row of the stream's side array.
+      audio_in: (B, Na, 80) uint8 dMel levels.
+      video: (B, Nv, 2, 40, 40, 3) uint8 pixels.
+      audio_out: (B, No, 5, 80) float32 log10 mel.
+    """
+
+    stream: jax.Array
+    token: jax.Array
+    slot: jax.Array
+    audio_in: jax.Array
+    video: jax.Array
+    audio_out: jax.Array
+
+
+def own_levels(log_mel: jax.Array) -> jax.Array:
+    """Quantises the model's own log10 mel to the nearest of 16 evenly spaced levels. Any shape; returns int32."""
+    scaled = (log_mel - OWN_MEL_MIN) / (OWN_MEL_MAX - OWN_MEL_MIN) * (DMEL_LEVELS - 1)
+    return jnp.clip(jnp.round(scaled), 0, DMEL_LEVELS - 1).astype(jnp.int32)
+
+
+class BagOfLevels(nn.Module):
+    """Sum of one table row for each (bin, level), then RMSNorm.
+
+    Computed as a product with one-hot levels: on every backend faster than gathering and scattering single rows.
+    """
+
+    bins: int
+    d_model: int
+    eps: float
+
+    @nn.compact
+    def __call__(self, levels: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        """Args: levels (…, bins) integer. Returns: (…, D) in dtype."""
+        rows = self.bins * DMEL_LEVELS  # row = bin · 16 + level
+        table = self.param("table", nn.initializers.normal(0.02), (rows, self.d_model), jnp.float32)
+        one_hot = jax.nn.one_hot(levels, DMEL_LEVELS, dtype=dtype).reshape(*levels.shape[:-1], rows)
+        return RMSNorm(self.eps, name="norm")(one_hot @ table.astype(dtype))
+
+
+class PatchNetwork(nn.Module):
+    """The hMLP: folds cells of space and time into depth, a bias-free projection at each fold."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, pixels: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        """Args: pixels (N, 2, 40, 40, 3) normalised float32. Returns: (N, D) in dtype."""
+        cfg = self.config
+        x, before = pixels.astype(dtype), (1, 1, 1)
+        for index, (*covers, channels) in enumerate(cfg.vision_stages):
+            last = index == len(cfg.vision_stages) - 1
+            fold_t, fold_h, fold_w = (size // was for size, was in zip(covers, before))
+            n, t, h, w, c = x.shape
+            x = x.reshape(n, t // fold_t, fold_t, h // fold_h, fold_h, w // fold_w, fold_w, c)
+            x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7)
+            x = x.reshape(n, t // fold_t, h // fold_h, w // fold_w, fold_t * fold_h * fold_w * c)
+            width = cfg.d_model if last else channels
+            kernel = self.param(f"fold_{index}", fan_in_init(0), (x.shape[-1], width), jnp.float32)
+            x = x @ kernel.astype(dtype)
+            if not last:
+                x = jax.nn.gelu(RMSNorm(cfg.norm_eps, name=f"norm_{index}")(x), approximate=False)
+            before = covers
+        return RMSNorm(cfg.norm_eps, name="final_norm")(x).reshape(pixels.shape[0], cfg.d_model)
+
+
+class InputEmbeddings(nn.Module):
+    """All streams into one sequence."""
+
+    config: ModelConfig
+    dtype: jnp.dtype
+
+    def setup(self) -> None:
+        cfg = self.config
+        self.table = self.param("text_table", nn.initializers.normal(0.02), (cfg.vocab_size, cfg.d_model), jnp.float32)
+        self.text_norm = RMSNorm(cfg.norm_eps)
+        self.audio_in = BagOfLevels(MEL_BINS, cfg.d_model, cfg.norm_eps)
+        self.own_audio = BagOfLevels(OWN_FRAMES * MEL_BINS, cfg.d_model, cfg.norm_eps)
+        self.video = PatchNetwork(cfg)
+
+    def tokens(self, token: jax.Array) -> jax.Array:
+        """(…) int32 → (…, D)."""
+        return self.text_norm(self.table.astype(self.dtype)[token])
+
+    def heard(self, levels: jax.Array) -> jax.Array:
+        """dMel levels (…, 80) → (…, D)."""
+        return self.audio_in(levels, self.dtype)
+
+    def spoken(self, log_mel: jax.Array) -> jax.Array:
+        """Own log10 mel (…, 5, 80) → (…, D)."""
+        levels = own_levels(log_mel)
+        return self.own_audio(levels.reshape(*levels.shape[:-2], OWN_FRAMES * MEL_BINS), self.dtype)
+
+    def seen(self, pixels: jax.Array) -> jax.Array:
+        """Pixels (…, 2, 40, 40, 3) uint8 → (…, D)."""
+        scaled = (pixels.astype(jnp.float32) / 255.0 - jnp.asarray(PIXEL_MEAN)) / jnp.asarray(PIXEL_STD)
+        out = self.video(scaled.reshape(-1, *pixels.shape[-4:]), self.dtype)
+        return out.reshape(*pixels.shape[:-4], self.config.d_model)
+
+    def __call__(self, elements: ElementArrays) -> jax.Array:
+        """Args: elements of B sequences. Returns: (B, T, D); padding holds a token's embedding and is masked later."""
+        x = self.tokens(elements.token)
+        sides = (
+            (Stream.AUDIO_IN, elements.audio_in, self.heard),
+            (Stream.VIDEO, elements.video, self.seen),
+            (Stream.AUDIO_OUT, elements.audio_out, self.spoken),
+        )
+        for stream, rows, embed in sides:
+            if rows.shape[1] == 0 and not self.is_initializing():
+                continue
+            embedded = embed(rows if rows.shape[1] else jnp.zeros((rows.shape[0], 1, *rows.shape[2:]), rows.dtype))
+            here = elements.stream == stream
+            slot = jnp.where(here, elements.slot, 0)
+            x = jnp.where(here[..., None], jnp.take_along_axis(embedded, slot[..., None], axis=1), x)
+        return x

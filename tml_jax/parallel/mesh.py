@@ -1,0 +1,111 @@
+"""The device mesh, and the one table from logical axes to mesh axes."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from tml_jax.config import ConfigError, MeshConfig
+
+AXES = ("data", "fsdp", "expert", "tensor")
+BATCH_AXES = ("data", "fsdp", "expert")  # rows of a batch are split over all of these
+
+# Logical axis → mesh axis. `embed` is gathered for use (fsdp), so it must be an axis that no product sums over
+# across devices more often than needed; heads and hidden widths are split over `tensor`, experts over `expert`.
+LOGICAL_TO_MESH: dict[str, str | None] = {
+    "embed": "fsdp",
+    "heads": "tensor",
+    "hidden": "tensor",
+    "vocab": "tensor",
+    "expert": "expert",
+    "none": None,
+}
+
+# Parameter (last part of its path, with the part before it where needed) → logical axes. Parameters not named here
+# are small and replicated. Scanned parameters have one more axis in front, never split.
+PARAMETER_AXES: dict[str, tuple[str, ...]] = {
+    "attention/query": ("embed", "heads", "none"),
+    "attention/key": ("embed", "heads", "none"),
+    "attention/value": ("embed", "heads", "none"),
+    "attention/relative": ("embed", "heads", "none"),
+    "attention/out": ("heads", "none", "embed"),
+    "mlp/gate": ("embed", "hidden"),
+    "mlp/up": ("embed", "hidden"),
+    "mlp/down": ("hidden", "embed"),
+    "moe/router": ("embed", "none"),
+    "moe/expert_gate": ("expert", "embed", "hidden"),
+    "moe/expert_up": ("expert", "embed", "hidden"),
+    "moe/expert_down": ("expert", "hidden", "embed"),
+    "moe/shared_gate": ("none", "embed", "hidden"),
+    "moe/shared_up": ("none", "embed", "hidden"),
+    "moe/shared_down": ("none", "hidden", "embed"),
+    "inputs/text_table": ("vocab", "embed"),
+    "audio_in/table": ("none", "embed"),
+    "own_audio/table": ("none", "embed"),
+    "unembedding": ("embed", "vocab"),
+}
+
+
+def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """Lays devices out on the axes of `AXES`.
+
+    Args:
+      config: devices along each axis.
+      devices: devices to use, all by default.
+
+    Returns:
+      The mesh.
+
+    Raises:
+      ConfigError: the axes do not multiply to the number of devices.
+    """
+    devices = list(jax.devices()) if devices is None else devices
+    sizes = [getattr(config, axis) for axis in AXES]
+    named = math.prod(size for size in sizes if size != -1)
+    if -1 in sizes:
+        if len(devices) % named:
+            raise ConfigError(f"config.mesh = {sizes}: {named} does not divide the {len(devices)} devices")
+        sizes[sizes.index(-1)] = len(devices) // named
+    if math.prod(sizes) != len(devices):
+        wanted = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes))
+        raise ConfigError(
+            f"config.mesh ({wanted}) needs {math.prod(sizes)} devices, there are {len(devices)}: "
+            "change the axes, or set one to -1"
+        )
+    return Mesh(np.asarray(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def parameter_shardings(mesh: Mesh, tree: Any) -> Any:
+    """Shardings of a tree of parameters, or of anything laid out like it (optimiser moments).
+
+    Args:
+      mesh: the devices.
+      tree: arrays or ShapeDtypeStructs whose paths end like the parameters'.
+
+    Returns:
+      The same tree of NamedSharding. An axis that a mesh axis does not divide stays whole.
+    """
+
+    def sharding(path: tuple, leaf: Any) -> NamedSharding:
+        names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
+        axes = PARAMETER_AXES.get("/".join(names[-2:]), PARAMETER_AXES.get(names[-1] if names else "", ()))
+        axes = ("none",) * (leaf.ndim - len(axes)) + axes if axes and leaf.ndim >= len(axes) else ()
+        spec = []
+        for axis, size in zip(axes, leaf.shape):
+            target = LOGICAL_TO_MESH[axis]
+            spec.append(target if target and size % mesh.shape[target] == 0 else None)
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Sharding of batches: rows over all of `BATCH_AXES`."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())

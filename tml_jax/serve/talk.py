@@ -1,0 +1,122 @@
+"""A conversation on disk: both sides as one stereo file, what the model did at each micro-turn, and a picture."""
+
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tml_jax.config import INPUT_RATE, OUTPUT_RATE
+from tml_jax.data.layout import INPUT_SAMPLES, OUTPUT_SAMPLES
+from tml_jax.data.record import Cue, Text, Word
+from tml_jax.eval.timeline import draw_timeline
+from tml_jax.signal.media import resample, write_wav
+
+if TYPE_CHECKING:
+    from tml_jax.serve.session import MicroTurn
+
+FILES = ("conversation.wav", "micro_turns.jsonl", "timeline.png")
+
+
+def conversation_sound(user_audio: np.ndarray | None, micro_turns: Sequence["MicroTurn"]) -> np.ndarray:
+    """Both sides on one clock: what a bystander would have recorded.
+
+    Args:
+      user_audio: (n,) float32 at 16 kHz, at most 3,200 samples a micro-turn; None for silence.
+      micro_turns: what the model put out, from micro-turn 0 on.
+
+    Returns:
+      (2, 4800 × micro-turns) float32 at 24 kHz, user first. The sound of micro-turn i lies in window i + 1; that of the
+      last one would be heard after the end and is not there.
+
+    Raises:
+      ValueError: no micro-turns, micro-turns out of order, or audio of the wrong shape, type or length.
+    """
+    if not micro_turns or [turn.index for turn in micro_turns] != list(range(len(micro_turns))):
+        raise ValueError(f"got {len(micro_turns)} micro-turns: expected at least one, numbered in order from 0")
+    sound = np.zeros((2, OUTPUT_SAMPLES * len(micro_turns)), np.float32)
+    if user_audio is not None:
+        longest = INPUT_SAMPLES * len(micro_turns)
+        if user_audio.ndim != 1 or user_audio.dtype != np.float32 or len(user_audio) > longest:
+            raise ValueError(
+                f"user_audio is {user_audio.dtype} of shape {user_audio.shape}: expected float32 (n,) at {INPUT_RATE} "
+                f"Hz with at most {longest} samples for {len(micro_turns)} micro-turns"
+            )
+        heard = resample(user_audio[None], INPUT_RATE, OUTPUT_RATE)[0, : sound.shape[1]]
+        sound[0, : len(heard)] = heard
+    for turn in micro_turns[:-1]:
+        start = OUTPUT_SAMPLES * (turn.index + 1)
+        sound[1, start : start + OUTPUT_SAMPLES] = turn.samples
+    return sound
+
+
+def write_conversation(
+    output_dir: str | pathlib.Path,
+    user_audio: np.ndarray | None,
+    micro_turns: Sequence["MicroTurn"],
+    frames: Sequence[tuple[float, np.ndarray]] = (),
+    texts: Sequence[Text] = (),
+    cues: Sequence[Cue] = (),
+    words: Sequence[Word] = (),
+) -> list[pathlib.Path]:
+    """Writes conversation.wav, micro_turns.jsonl and timeline.png.
+
+    A new folder appears complete or not at all. In a folder that holds an earlier conversation, each file is replaced
+    whole, once all are written.
+
+    Args:
+      output_dir: folder to write; its parents are made.
+      user_audio: (n,) float32 at 16 kHz, or None.
+      micro_turns: what the model put out, from micro-turn 0 on.
+      frames: (seconds, (rows, columns, 3) uint8), for the picture.
+      texts: for the picture.
+      cues: for the picture.
+      words: the user's words, for the picture.
+
+    Returns:
+      The files written: stereo PCM16 at 24 kHz (user left, model right, see `conversation_sound`); one JSON object a
+      micro-turn with `index`, `start` (seconds), `gate`, `text`, `display`, `compute_seconds`; the picture.
+
+    Raises:
+      FileExistsError: the folder holds something else, or is a file.
+      ValueError: see `conversation_sound`.
+    """
+    folder = pathlib.Path(output_dir)
+    check_output(folder)
+    sound = conversation_sound(user_audio, micro_turns)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Inside an existing folder, so that its files can be renamed into place even where it is a mount of its own.
+    beside = folder if folder.exists() else folder.parent
+    with tempfile.TemporaryDirectory(prefix=".conversation-", dir=beside) as temporary:
+        written = pathlib.Path(temporary) / "complete"
+        written.mkdir()
+        write_wav(written / FILES[0], sound, OUTPUT_RATE)
+        fields = ("index", "start", "gate", "text", "display", "compute_seconds")
+        lines = [json.dumps({name: getattr(turn, name) for name in fields}, ensure_ascii=False) for turn in micro_turns]
+        (written / FILES[1]).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        draw_timeline(written / FILES[2], micro_turns, user_audio, frames, texts, cues, words)
+        if folder.exists():
+            for name in FILES:
+                os.replace(written / name, folder / name)
+        else:
+            os.rename(written, folder)
+    return [folder / name for name in FILES]
+
+
+def check_output(output_dir: str | pathlib.Path) -> None:
+    """Makes sure that a conversation may be written to a folder.
+
+    Raises:
+      FileExistsError: it holds something other than a conversation, or is a file.
+    """
+    folder = pathlib.Path(output_dir)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file: give a folder for the conversation")
+    others = sorted(entry.name for entry in folder.iterdir() if entry.name not in FILES)
+    if others:
+        raise FileExistsError(f"{folder} holds other files ({', '.join(others[:3])}): give a new or an empty folder")

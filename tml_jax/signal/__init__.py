@@ -1,0 +1,1 @@
+"""Sound in and out: mel spectra, dMel levels, the vocoder, media files."""

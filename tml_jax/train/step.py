@@ -1,0 +1,185 @@
+"""The train step: one compiled, sharded function from state and batch to state and figures."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from tml_jax.config import Config
+from tml_jax.data.packing import Batch
+from tml_jax.model.interaction import InteractionModel, init_variables
+from tml_jax.model.moe import update_balance
+from tml_jax.parallel.mesh import batch_sharding, parameter_shardings, replicated
+from tml_jax.tokens import Stream
+from tml_jax.train.losses import counts, loss_sums
+from tml_jax.train.optimizer import make_optimizer, schedule
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a run carries from step to step.
+
+    Attributes:
+      step: int32 scalar, optimiser steps done.
+      params: parameters, nested dicts of float32.
+      balance: router biases, nested dicts of float32; moved against the load, not by the optimiser.
+      opt_state: optimiser state.
+    """
+
+    step: jax.Array
+    params: Any
+    balance: Any
+    opt_state: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Compiled functions of a run.
+
+    Attributes:
+      init: seed → state, sharded.
+      step: (state, batch) → (state, metrics); the state given is consumed.
+      evaluate: (state, batch) → sums and counts, from which `mean_metrics` makes means over many batches.
+      put_batch: this process's rows, in numpy → the global batch on the devices.
+      abstract_state: shapes, dtypes and shardings of the state.
+    """
+
+    init: Callable[[int], TrainState]
+    step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+    evaluate: Callable[[TrainState, Batch], dict[str, jax.Array]]
+    put_batch: Callable[[Batch], Batch]
+    abstract_state: TrainState
+
+
+def mean_metrics(sums: dict[str, Any], config: Config) -> dict[str, Any]:
+    """Losses and accuracies from sums and counts, of one batch or of many added up."""
+    count = lambda name: jnp.maximum(sums[f"{name}_count"], 1)  # noqa: E731
+    text, gate, flow = (sums[f"{name}_sum"] / count(name) for name in ("text", "gate", "flow"))
+    weight, outputs = config.train.text_weight, sums["text_count"] * config.train.text_weight + sums["gate_count"]
+    token_loss = (weight * sums["text_sum"] + sums["gate_sum"]) / jnp.maximum(outputs, 1)
+    return {
+        "loss": token_loss + config.train.flow_weight * flow,
+        "text_loss": text,
+        "gate_loss": gate,
+        "flow_loss": flow,
+        "text_accuracy": sums["text_right"] / count("text"),
+        "gate_accuracy": sums["gate_right"] / count("gate"),
+    }
+
+
+def make_train(config: Config, mesh: Mesh) -> Train:
+    """Builds the functions of a run on a mesh.
+
+    Args:
+      config: the run.
+      mesh: the devices.
+
+    Returns:
+      The functions, not yet compiled.
+    """
+    model = InteractionModel(config.model, jnp.dtype(config.train.compute_dtype), config.train.remat)
+    optimizer = make_optimizer(config.train)
+    rate = schedule(config.train)
+
+    def init(seed: jax.Array) -> TrainState:
+        variables = init_variables(model, jax.random.key(seed))
+        params = variables["params"]
+        return TrainState(jnp.zeros((), jnp.int32), params, variables["balance"], optimizer.init(params))
+
+    abstract = jax.eval_shape(init, jax.ShapeDtypeStruct((), jnp.uint32))
+    shardings = parameter_shardings(mesh, abstract)
+    abstract = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract, shardings
+    )
+
+    def gradients(state: TrainState, batch: Batch, key: jax.Array) -> tuple[Any, dict[str, jax.Array], Any]:
+        """Gradients of the loss, sums and expert loads; microbatch by microbatch, divided by the whole's counts."""
+        parts = config.train.accumulate
+        total = counts(batch, config.model)
+
+        def loss(params: Any, part: Batch, key: jax.Array) -> tuple[jax.Array, tuple[dict, Any]]:
+            variables = {"params": params, "balance": state.balance}
+            sums, extras = loss_sums(model, variables, part, key, config.train, disturbed=True)
+            return mean_metrics({**sums, **total}, config)["loss"], (sums, extras)
+
+        gradient = jax.grad(loss, has_aux=True)
+        if parts == 1:
+            grads, (sums, extras) = gradient(state.params, batch, key)
+            return grads, {**sums, **total}, extras
+
+        def microbatch(carry: Any, inputs: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+            part, index = inputs
+            return jax.tree.map(jnp.add, carry, gradient(state.params, part, jax.random.fold_in(key, index))), None
+
+        split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+        first = jax.tree.map(lambda x: x[0], split)
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, state.params, first, key)
+        )
+        (grads, (sums, extras)), _ = jax.lax.scan(microbatch, zeros, (split, jnp.arange(parts)))
+        return grads, {**sums, **total}, extras
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+        grads, sums, extras = gradients(state, batch, key)
+        norm = optax.global_norm(grads)
+        metrics = mean_metrics(sums, config)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        balance, overload = _move_balance(state.balance, extras, config.train.balance_rate)
+        new = TrainState(state.step + 1, params, balance, opt_state)
+        # A step that is not finite changes nothing, so the state at hand is always one worth saving.
+        new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
+        metrics |= {
+            "grad_norm": norm,
+            "learning_rate": rate(state.step),
+            "micro_turns": jnp.sum(batch.stream == Stream.TIME),
+            "elements": jnp.sum(batch.stream != Stream.PADDING),
+            "expert_load_max": overload,
+            "finite": finite,
+        }
+        return new, metrics
+
+    def evaluate(state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+        variables = {"params": state.params, "balance": state.balance}
+        key = jax.random.key(config.train.seed)
+        sums, _ = loss_sums(model, variables, batch, key, config.train, disturbed=False)
+        return {**sums, **counts(batch, config.model)}
+
+    rows = batch_sharding(mesh)
+    whole = replicated(mesh)
+
+    def put_batch(batch: Batch) -> Batch:
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(rows, x), batch)
+
+    initialise = jax.jit(init, out_shardings=shardings)
+    return Train(
+        init=lambda seed: initialise(jnp.asarray(seed, jnp.uint32)),
+        step=jax.jit(step, in_shardings=(shardings, rows), out_shardings=(shardings, whole), donate_argnums=0),
+        evaluate=jax.jit(evaluate, in_shardings=(shardings, rows), out_shardings=whole),
+        put_batch=put_batch,
+        abstract_state=abstract,
+    )
+
+
+def _move_balance(balance: Any, extras: Any, rate: float) -> tuple[Any, jax.Array]:
+    """Moves every router's bias against its load; also the largest max/mean load of any layer."""
+    overload = jnp.ones(())
+
+    def move(biases: Any, loads: Any) -> Any:
+        nonlocal overload
+        if "bias" in biases:
+            load = loads["load"]
+            ratio = jnp.max(load, axis=-1) / jnp.maximum(jnp.mean(load, axis=-1), 1e-9)
+            overload = jnp.maximum(overload, jnp.max(ratio))
+            return {"bias": update_balance(biases["bias"], load, rate)}
+        # The biases lie one level (`moe`) below the layers whose extras hold the loads.
+        return {name: move(child, loads if name == "moe" else loads[name]) for name, child in biases.items()}
+
+    return {name: move(child, extras) for name, child in balance.items()}, overload
