@@ -14,13 +14,13 @@ def get_config() -> ConfigDict:
     config.name = "replica"
     config.model = dict(
         d_model=192,
-        num_layers=6,
+        num_layers=4,
         num_dense_layers=1,
-        global_every=3,
-        num_heads=6,
+        global_every=2,
+        num_heads=4,
         num_kv_heads=2,
-        head_dim=32,
-        window=128,
+        head_dim=48,
+        window=64,
         rel_extent=512,
         dense_ffn=512,
         expert_ffn=192,
@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
         text_vocab_size=480,
         vision_stages=((1, 5, 5, 16), (1, 10, 10, 32), (1, 40, 40, 64), (2, 40, 40, 192)),
         flow_width=400,
-        flow_blocks=3,
+        flow_blocks=2,
     )
     config.data = dict(
         directory="data/replica",
@@ -44,10 +44,10 @@ def get_config() -> ConfigDict:
         },
         held_out="held_out",
         generate={"scenes": 2800, "transcribed": 1400, "text": 300, "captioned": 300, "held_out": 280},
-        packing=dict(elements=1024, audio_in=640, video=64, audio_out=320, outputs=320, segments=8),
+        packing=dict(elements=512, audio_in=320, video=48, audio_out=112, outputs=160, segments=12),
         batch_size=4,
         workers=1,
     )
-    config.train = dict(steps=800, learning_rate=2e-3, warmup_steps=50)
+    config.train = dict(steps=800, learning_rate=2e-3, warmup_steps=50, flow_draws=2)
     config.serve = dict(context=2048)
     return config

@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
         sources={"scenes": {"path": "scenes", "weight": 1.0}},
         held_out="held_out",
         generate={"scenes": 28, "held_out": 8},
-        packing=dict(elements=256, audio_in=160, video=16, audio_out=96, outputs=96, segments=4),
+        packing=dict(elements=512, audio_in=320, video=16, audio_out=160, outputs=160, segments=4),
         batch_size=2,
         workers=0,
     )

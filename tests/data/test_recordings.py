@@ -154,10 +154,10 @@ def test_prepare_writes_recordings_and_lists_what_it_skipped(folder, tmp_path, c
     run_prepare(recordings=str(folder), output=str(tmp_path / "out"), max_seconds=1.0, video_grid="1x2")
     printed = capsys.readouterr().out
     shards = open_shards(tmp_path / "out")
-    assert (
-        len(shards) == 9
-        and f"9 conversations {sum(record.duration for record in shards):10.1f} s, 5 skipped" in printed
-    )
+    assert len(shards) > 8 and max(record.duration for record in shards) <= 1.0 + 1e-6
+    assert min(record.duration for record in shards) > 0.3
+    seconds = sum(record.duration for record in shards)
+    assert f"{len(shards)} conversations {seconds:10.1f} s, 5 skipped" in printed
     assert all(f"skipped {name}: " in printed for name in BROKEN)
     with pytest.raises(ValueError, match="exists already"):
         run_prepare(recordings=str(folder), output=str(tmp_path / "out"))

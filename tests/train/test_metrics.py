@@ -107,6 +107,8 @@ def test_progress_line_shows_loss_parts_speed_waiting_and_time_left():
     line = metrics.progress_line(40, 240, values, meter)
     for part in ("40/240", "loss 3.2500", "text 1.500", "gate 0.250", "300 micro-turns/s", "10%", "10 min left"):
         assert part in line
+    first = metrics.progress_line(1, 240, values, meter, compiling=True)
+    assert "12 s with compilation" in first and "left" not in first
 
 
 @pytest.mark.parametrize("seconds, text", [(44.6, "45 s"), (720, "12 min"), (3 * 3600 + 290, "3 h 05 min")])

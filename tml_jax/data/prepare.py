@@ -6,10 +6,12 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 from tml_jax.config import Config, ConfigError
+from tml_jax.data import scenes
 from tml_jax.data.shards import open_shards, write_shards
 from tml_jax.data.tokenizer import Tokenizer, train_tokenizer
 
-HELD_OUT = "held_out"
+HELD_OUT = "held_out"  # its name in `config.data.generate`
+_PROCESS_PAYS = 20  # conversations that are worth a process of their own
 
 
 def ensure_data(config: Config, log: Callable[[str], None] = print) -> None:
@@ -20,16 +22,19 @@ def ensure_data(config: Config, log: Callable[[str], None] = print) -> None:
       log: takes a line of progress.
 
     Raises:
-      ConfigError: `config.data.generate` names a source that the mixture does not have.
+      ConfigError: `config.data.generate` names a source that the mixture lacks or that cannot be generated.
       DataError: a source that is not generated is missing or broken.
     """
-    from tml_jax.data import scenes  # the voices behind it are an optional dependency
-
-    for name, count in config.data.generate.items():
-        directory = source_directory(config, name)
+    directories = {name: source_directory(config, name) for name in config.data.generate}
+    unknown = [name for name in directories if name not in scenes.SOURCES]
+    if unknown:
+        raise ConfigError(f"config.data.generate[{unknown[0]!r}]: generated sources are {', '.join(scenes.SOURCES)}")
+    for name, directory in directories.items():
         if not directory.exists():
+            count = config.data.generate[name]
             log(f"generating {count} conversations of {name} into {directory}")
-            write_shards(scenes.generate(config, name, count), directory)
+            processes = min(os.cpu_count() or 1, -(-count // _PROCESS_PAYS))
+            write_shards(scenes.generate(name, count, config.data.seed, processes), directory)
     for name in (*config.data.sources, HELD_OUT):
         open_shards(source_directory(config, name))
 

@@ -29,6 +29,7 @@ from tml_jax.signal.media import kinds, pcm16, read_audio, read_video
 _WORDS, _TRANSCRIPT = ".words.json", ".txt"
 # Files that may lie beside recordings and are none.
 _IGNORED = {"", ".md", ".json", ".csv", ".tsv", ".rttm", ".pdf", ".html", ".py", ".gz", ".zip"}
+_QUIET = 33.0  # rms of 16-bit samples, -60 dBFS: no speech
 _ADVICE = 1200.0  # seconds: longer recordings take noticeable memory
 
 
@@ -233,7 +234,7 @@ def cut(recording: Conversation, max_seconds: float) -> list[Conversation]:
 
     Returns:
       The recording itself if it is short enough; else pieces with ids `NAME/000`, … that cover it without a gap. Cuts
-      lie on micro-turn boundaries, at the quietest place in the second half of the longest piece; a word belongs to the
+      lie on micro-turn boundaries, at a quiet place in the second half of the longest piece; a word belongs to the
       piece it begins in. `meta["offset"]` is where a piece began.
     """
     if recording.duration <= max_seconds + 1e-6:
@@ -256,11 +257,14 @@ def _cut_points(recording: Conversation, max_seconds: float) -> list[float]:
             padded[step // 2 : step // 2 + len(power)] = power[: len(padded) - step // 2]
             energy += padded[: len(energy) * step].reshape(-1, step).mean(axis=1)
     points, now = [0], 0
-    while recording.duration - now * MICRO_TURN_SECONDS > max_seconds + 1e-6:
+    while (left := recording.duration / MICRO_TURN_SECONDS - now) > max_seconds / MICRO_TURN_SECONDS + 1e-6:
         first, last = now + (turns + 1) // 2, now + turns
-        # Of equally quiet places the last one: longer pieces keep more context.
-        window = energy[first : last + 1][::-1]
-        now = last - int(np.argmin(window))
+        if left < 1.5 * turns:  # two pieces are left: no sliver at the end
+            first, last = now + math.ceil(left / 3), now + math.floor(left * 2 / 3)
+        window = energy[first : last + 1]
+        quiet = window <= max(_QUIET**2, 4.0 * window.min())
+        # Of the quiet places the last one: longer pieces keep more context.
+        now = first + int(np.flatnonzero(quiet)[-1])
         points.append(now)
     return [point * MICRO_TURN_SECONDS for point in points] + [recording.duration]
 

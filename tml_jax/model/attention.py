@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from tml_jax.config import ModelConfig
 from tml_jax.model.layers import RMSNorm, ShortConv, fan_in_init
 
-BLOCK = 128  # queries of one block of a sliding layer
+BLOCK = 64  # queries of one block of a sliding layer
 _MASKED = -1e30
 
 
@@ -58,21 +58,23 @@ class AttentionCache:
     value_conv: jax.Array
 
 
-def relative_bias(relative: jax.Array, distance: jax.Array) -> jax.Array:
-    """Bias of every pair from the bias of every distance; the slow reference.
+def relative_bias(relative: jax.Array, table: jax.Array, distance: jax.Array) -> jax.Array:
+    """Bias of every pair, gathered from the bias of every distance; the slow reference.
 
     Args:
-      relative: (B, T, H, extent), bias by backward distance.
+      relative: (B, T, H, d_rel), relative states of the queries.
+      table: (d_rel, extent), bias profiles by backward distance.
       distance: (B, T, S) int32, query position − key position.
 
     Returns:
       (B, T, H, S); zero where the distance is negative or beyond the extent.
     """
-    extent = relative.shape[-1]
+    by_distance = jnp.einsum("bthr,re->bthe", relative, table)
+    extent = table.shape[1]
     index = jnp.clip(distance, 0, extent - 1)[:, :, None, :]
-    index = jnp.broadcast_to(index, (*relative.shape[:3], distance.shape[-1]))
+    index = jnp.broadcast_to(index, (*by_distance.shape[:3], distance.shape[-1]))
     inside = (distance >= 0) & (distance < extent)
-    return jnp.where(inside[:, :, None, :], jnp.take_along_axis(relative, index, axis=-1), 0)
+    return jnp.where(inside[:, :, None, :], jnp.take_along_axis(by_distance, index, axis=-1), 0)
 
 
 def attend_reference(
@@ -101,28 +103,42 @@ def attend_reference(
 
 
 def attend_packed_reference(
-    query: jax.Array, key: jax.Array, value: jax.Array, relative: jax.Array, segment: jax.Array, window: int
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    relative: jax.Array,
+    table: jax.Array,
+    segment: jax.Array,
+    window: int,
 ) -> jax.Array:
     """`attend_packed`, the slow way: every pair of positions, bias gathered."""
     time = query.shape[1]
     distance = jnp.arange(time)[:, None] - jnp.arange(time)[None, :]
     mask = (distance >= 0) & (distance < window) & (segment[:, :, None] == segment[:, None, :])
     distance = jnp.broadcast_to(distance, mask.shape)
-    return attend_reference(query, key, value, relative_bias(relative, distance), mask)
+    return attend_reference(query, key, value, relative_bias(relative, table, distance), mask)
 
 
 def attend_packed(
-    query: jax.Array, key: jax.Array, value: jax.Array, relative: jax.Array, segment: jax.Array, window: int
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    relative: jax.Array,
+    table: jax.Array,
+    segment: jax.Array,
+    window: int,
 ) -> jax.Array:
     """Causal attention within segments of packed rows, in blocks, so that a window costs what it sees.
 
-    The bias is laid out by shifting rows (the relative shift of Transformer-XL, arXiv 1901.02860) instead of a gather.
+    In a packed row the distance of a pair is known beforehand, the same in every row and segment. So the small table
+    is laid out by pair once and the bias is a matrix product with it, instead of a gather for every row and head.
 
     Args:
       query: (B, T, H, D).
       key: (B, T, K, D).
       value: (B, T, K, D).
-      relative: (B, T, H, extent), bias by backward distance.
+      relative: (B, T, H, d_rel), relative states of the queries.
+      table: (d_rel, extent), bias profiles by backward distance.
       segment: (B, T) int32.
       window: elements a query sees, itself included.
 
@@ -130,11 +146,10 @@ def attend_packed(
       (B, T, H, D).
     """
     batch, time, heads, width = query.shape
-    kv_heads, extent = key.shape[2], relative.shape[-1]
-    groups = heads // kv_heads
-    size = time if window >= time or time % BLOCK else BLOCK
-    blocks, back = time // size, 0 if window >= time or time % BLOCK else -(-(window - 1) // size)
-    seen = (back + 1) * size  # keys that a block of queries looks at
+    kv_heads, groups = key.shape[2], heads // key.shape[2]
+    whole = window >= time or time % BLOCK != 0
+    size, back = (time, 0) if whole else (BLOCK, -(-(window - 1) // BLOCK))
+    blocks, seen = time // size, (back + 1) * size  # `seen` keys for each block of queries
 
     def keys_of_block(x: jax.Array, fill: int) -> jax.Array:
         padding = [(0, 0)] * x.ndim
@@ -149,28 +164,27 @@ def attend_packed(
     mask = (distance >= 0) & (distance < window)
     mask = mask & (query_segment[..., :, None] == key_segment[..., None, :])  # (B, blocks, size, seen)
 
-    used = min(extent, seen)
-    by_distance = jnp.pad(relative[..., :used], ((0, 0), (0, 0), (0, 0), (0, seen - used)))
-    by_distance = by_distance.reshape(batch, blocks, size, kv_heads, groups, seen).transpose(0, 1, 3, 4, 2, 5)
-    bias = _shift(by_distance)  # (B, blocks, K, G, size, seen)
-
     grouped = query.reshape(batch, blocks, size, kv_heads, groups, width)
     scores = jnp.einsum("bnqkgd,bnskd->bnkgqs", grouped, keys) / width
+    states = relative.reshape(batch, blocks, size, kv_heads, groups, -1)
+    bias = jnp.einsum("bnqkgr,rqs->bnkgqs", states, _by_pair(table, size, seen))
     scores = scores.astype(jnp.float32) + bias.astype(jnp.float32)
     scores = jnp.where(mask[:, :, None, None], scores, _MASKED)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     return jnp.einsum("bnkgqs,bnskd->bnqkgd", weights, values).reshape(query.shape)
 
 
-def _shift(by_distance: jax.Array) -> jax.Array:
-    """(…, size, seen) by distance → (…, size, seen) by key, where distance = seen − size + query − key.
+def _by_pair(table: jax.Array, size: int, seen: int) -> jax.Array:
+    """(d_rel, extent) by distance → (d_rel, size, seen) by pair, where distance = seen − size + query − key.
 
-    Entries of negative distance hold other entries' values; the mask hides them.
+    Every row is the one before, shifted by one (the relative shift of Transformer-XL, arXiv 1901.02860). Pairs of
+    negative distance, which the mask hides, hold other pairs' values.
     """
-    *lead, size, seen = by_distance.shape
-    flipped = jnp.pad(by_distance[..., ::-1], [(0, 0)] * (len(lead) + 1) + [(0, 1)])
-    flat = flipped.reshape(*lead, size * (seen + 1))[..., size - 1 : size - 1 + size * seen]
-    return flat.reshape(*lead, size, seen)
+    used = min(table.shape[1], seen)
+    profile = jnp.pad(table[:, :used], ((0, 0), (0, seen - used)))[:, ::-1]
+    rows = jnp.broadcast_to(jnp.pad(profile, ((0, 0), (0, 1)))[:, None], (len(table), size, seen + 1))
+    flat = rows.reshape(len(table), size * (seen + 1))[:, size - 1 : size - 1 + size * seen]
+    return flat.reshape(len(table), size, seen)
 
 
 def ring_positions(newest: jax.Array, slots: int) -> jax.Array:
@@ -238,7 +252,7 @@ class Attention(nn.Module):
         else:
             position = where.length[:, None] + jnp.arange(time)[None]
         table = self.param("relative_table", nn.initializers.normal(0.02), (cfg.d_rel, extent), jnp.float32)
-        relative = jnp.einsum("bthr,re->bthe", relative, table.astype(x.dtype))
+        table = table.astype(x.dtype)
         if self.is_global and cfg.log_scaling_floor is not None:
             sharpen = jnp.log(jnp.maximum((position + 1).astype(jnp.float32) / cfg.log_scaling_floor, 1.0))
             sharpen = (1.0 + cfg.log_scaling_alpha * sharpen)[..., None, None]
@@ -247,11 +261,11 @@ class Attention(nn.Module):
 
         if isinstance(where, Packed):
             window = time if self.is_global else cfg.window
-            out = attend_packed(query, key, value, relative, where.segment, window)
+            out = attend_packed(query, key, value, relative, table, where.segment, window)
             new_cache = None
         else:
             window = context if self.is_global else cfg.window
-            out, new_cache = self._append(query, key, value, relative, position, window, cache)
+            out, new_cache = self._append(query, key, value, relative, table, position, window, cache)
             new_cache = new_cache.replace(key_conv=key_conv, value_conv=value_conv)
         kernel = self.param("out", fan_in_init(0, 1), (heads, width, model), jnp.float32)
         return jnp.einsum("bthk,hkd->btd", out, kernel.astype(x.dtype)), new_cache
@@ -262,6 +276,7 @@ class Attention(nn.Module):
         key: jax.Array,
         value: jax.Array,
         relative: jax.Array,
+        table: jax.Array,
         position: jax.Array,
         window: int,
         cache: AttentionCache,
@@ -280,7 +295,7 @@ class Attention(nn.Module):
         held = ring_positions(position[:, -1], slots)
         distance = position[:, :, None] - held[:, None, :]
         mask = (distance >= 0) & (distance < window) & (held >= 0)[:, None, :]
-        bias = relative_bias(relative, distance)
+        bias = relative_bias(relative, table, distance)
         return attend_reference(query, cache.key.astype(query.dtype), cache.value.astype(query.dtype), bias, mask), cache
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from tml_jax.config import ModelConfig
 from tml_jax.model.layers import fan_in_init
 
-BLOCK = 128  # rows of one block of the grouped product
+BLOCK = 64  # rows of one block of the grouped product
 FEW_TOKENS = 32  # up to here fetching the weights of each token is cheaper than sorting
 
 

@@ -91,6 +91,13 @@ def _next_hop(state: VocoderState, new: jax.Array) -> tuple[VocoderState, jax.Ar
     target = jnp.concatenate([state.magnitudes, new[..., None, :]], axis=-2)  # (..., 4, 481)
     hops = jnp.concatenate([state.hops, jnp.zeros_like(state.hops[..., :1, :])], axis=-2)  # (..., 7, 240)
     past, batch = hops[..., : OVERLAP - 1, :], new.shape[:-1]
+    # What the frame before expected of the hop to be put out fades into the new estimate, so that the hop joins the one
+    # before it. Without this each hop begins with a small step, 100 times a second.
+    fade = hann(2 * OWN.hop)[OWN.hop :]  # from 1 to 0
+    weight[0] /= np.maximum(1 - fade, 1e-9)
+    expected = hops[..., OVERLAP - 1 :, :] * np.pad(fade[None], ((0, OVERLAP - 1), (0, 0)))
+    # The barrier keeps the product apart from the sum below: fused, they round differently in different batches.
+    expected = jax.lax.optimization_barrier(expected)
     # Where no signal tells the phase of the new frame, it starts as a pulse in the middle of the window.
     pulse = np.where(np.arange(BINS) % 2, -1e-4, 1e-4).astype(np.float32)
     first_guess = jnp.concatenate([jnp.zeros_like(state.magnitudes), (new * pulse)[..., None, :]], axis=-2)
@@ -107,7 +114,7 @@ def _next_hop(state: VocoderState, new: jax.Array) -> tuple[VocoderState, jax.Ar
         frames = frames.reshape(*batch, OVERLAP, OVERLAP, OWN.hop)
         # Hop i of the 4 is hop 3 + i - j of frame j.
         summed = [sum(frames[..., j, OVERLAP - 1 + i - j, :] for j in range(i, OVERLAP)) for i in range(OVERLAP)]
-        hops = jnp.concatenate([past, jnp.stack(summed, axis=-2) / weight], axis=-2)
+        hops = jnp.concatenate([past, jnp.stack(summed, axis=-2) / weight + expected], axis=-2)
     return VocoderState(hops=hops[..., 1:, :], magnitudes=target[..., 1:, :]), hops[..., OVERLAP - 1, :]
 
 

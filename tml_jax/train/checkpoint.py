@@ -324,7 +324,7 @@ def _find(directory: str | os.PathLike, step: int | None) -> tuple[pathlib.Path,
 
 
 def _on_one_device(saved: Any) -> Any:
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), saved)
 
 

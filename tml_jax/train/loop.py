@@ -157,7 +157,7 @@ def _start(
         state, place = restored
         step = place["next_step"]
         for what, now in _place(step, config, data, tokenizer).items():
-            if place[what] != now:
+            if place.get(what) != now:
                 raise checkpoint.CheckpointError(
                     f"the {what} of {run_dir} changed since its checkpoint of step {step}: put back what it was "
                     "trained with, or train in another run directory, with train.init_from if you like"
@@ -209,7 +209,7 @@ class _Steps:
         self._config, self._data, self._writer, self._checkpoints, self._log = config, data, writer, checkpoints, log
         self._pending: _Pending | None = None
         self._meter = metrics.Meter()
-        self._compiled = False
+        self._compiling = True  # the first step does
         self._clock = time.perf_counter()
 
     def add(self, pending: _Pending) -> None:
@@ -235,10 +235,9 @@ class _Steps:
         if self._writer:
             self._writer.write(pending.step, metrics.TRAIN, {**values, **rates})
         steps = self._config.train.steps
-        if not self._compiled or pending.step % self._config.train.log_every == 0 or pending.step == steps:
-            self._log(metrics.progress_line(pending.step, steps, values, self._meter))
-            # The first step compiles, so its time says nothing about those to come.
-            self._meter, self._compiled = metrics.Meter(), True
+        if self._compiling or pending.step % self._config.train.log_every == 0 or pending.step == steps:
+            self._log(metrics.progress_line(pending.step, steps, values, self._meter, self._compiling))
+            self._meter, self._compiling = metrics.Meter(), False
 
     def held_out(self, step: int, values: dict[str, float]) -> None:
         """Writes the means of an evaluation.

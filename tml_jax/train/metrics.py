@@ -149,7 +149,7 @@ class Meter:
         return {"micro_turns_per_second": round(self.micro_turns / seconds, 3), "share_waiting": round(share, 4)}
 
 
-def progress_line(step: int, steps: int, values: Mapping[str, float], meter: Meter) -> str:
+def progress_line(step: int, steps: int, values: Mapping[str, float], meter: Meter, compiling: bool = False) -> str:
     """One line that tells a person how the run is doing.
 
     Args:
@@ -157,16 +157,17 @@ def progress_line(step: int, steps: int, values: Mapping[str, float], meter: Met
       steps: steps of the run.
       values: metrics of this step; those that are there among loss and its parts are shown.
       meter: the steps since the last line.
+      compiling: whether compilation is in the meter's time, which then says nothing about the steps to come.
     """
-    parts = " ".join(
-        f"{name} {values[f'{name}_loss']:.3f}" for name in ("text", "gate", "flow") if f"{name}_loss" in values
-    )
+    parts = [f"{name} {values[f'{name}_loss']:.3f}" for name in ("text", "gate", "flow") if f"{name}_loss" in values]
+    start = f"step {step:>{len(str(steps))}}/{steps}  loss {values['loss']:.4f} ({' '.join(parts)})  "
+    if compiling:
+        return f"{start}{duration(meter.seconds)} with compilation"
     rates = meter.rates()
     left = (steps - step) * meter.seconds / max(meter.steps, 1)
     return (
-        f"step {step:>{len(str(steps))}}/{steps}  loss {values['loss']:.4f} ({parts})  "
-        f"{rates['micro_turns_per_second']:,.0f} micro-turns/s  waiting for data {rates['share_waiting']:.0%}  "
-        f"{duration(left)} left"
+        f"{start}{rates['micro_turns_per_second']:,.0f} micro-turns/s  "
+        f"waiting for data {rates['share_waiting']:.0%}  {duration(left)} left"
     )
 
 

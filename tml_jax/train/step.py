@@ -118,9 +118,7 @@ def make_train(config: Config, mesh: Mesh) -> Train:
 
         split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
         first = jax.tree.map(lambda x: x[0], split)
-        zeros = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, state.params, first, key)
-        )
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, state.params, first, key))
         (grads, (sums, extras)), _ = jax.lax.scan(microbatch, zeros, (split, jnp.arange(parts)))
         return grads, {**sums, **total}, extras
 

@@ -1,0 +1,99 @@
+"""The --config flag: a file that builds a configuration, and --config.train.steps=100 to change any field of it.
+
+`config_flags` alone can change only what the file mentions. Here the file's configuration is first completed with all
+defaults, so every field of `tml_jax.config` has its flag. A command uses it so:
+
+  app.run(main, flags_parser=config_flag.parse)    and in main:    config = config_flag.get()
+"""
+
+import pathlib
+import runpy
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_dict, config_flags
+
+from tml_jax.config import Config, ConfigError, from_mapping, to_mapping
+
+_NAME = "config"
+
+
+def load(path: str) -> Config:
+    """Runs the `get_config()` of a file.
+
+    Args:
+      path: a Python file, such as configs/replica.py.
+
+    Returns:
+      The checked configuration.
+
+    Raises:
+      ConfigError: there is no such file, it has no `get_config`, or what that returns breaks a rule.
+    """
+    if not pathlib.Path(path).is_file():
+        raise ConfigError(f"--config={path}: no such file; give one such as configs/replica.py")
+    found = runpy.run_path(path)
+    if not callable(found.get("get_config")):
+        raise ConfigError(f"--config={path}: has no function get_config()")
+    return from_mapping(found["get_config"]())
+
+
+def get() -> Config:
+    """The configuration of the command line.
+
+    Raises:
+      ConfigError: there was no --config, or an override breaks a rule.
+    """
+    if _NAME not in flags.FLAGS:
+        raise ConfigError("--config is missing: give a file, such as --config=configs/replica.py")
+    return from_mapping(flags.FLAGS[_NAME].value)
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """A `flags_parser` for `app.run`. What is wrong with a flag ends the command with one line and exit code 2."""
+    try:
+        rest = _take_config(list(argv))
+        return flags.FLAGS(rest)
+    except (ConfigError, flags.Error, TypeError, ValueError) as error:
+        print(f"launch.{pathlib.Path(argv[0]).stem}: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _take_config(argv: list[str]) -> list[str]:
+    """Loads the file that --config names and declares the flags of its fields. Returns the other arguments."""
+    for index, argument in enumerate(argv):
+        flag, equals, path = argument.partition("=")
+        if flag not in (f"--{_NAME}", f"-{_NAME}"):
+            continue
+        if not equals and index + 1 == len(argv):
+            raise ConfigError("--config needs a file, such as --config=configs/replica.py")
+        rest = argv[:index] + argv[index + (1 if equals else 2) :]
+        fields = _fields(to_mapping(load(path if equals else argv[index + 1])))
+        for other in rest:
+            _check_field(fields, other.lstrip("-").partition("=")[0])
+        config_flags.DEFINE_config_dict(_NAME, fields, sys_argv=rest)
+        return rest
+    return argv
+
+
+def _fields(mapping: dict[str, Any]) -> ConfigDict:
+    """A ConfigDict in which fields that are None take any literal."""
+    fields = ConfigDict()
+    for name, value in mapping.items():
+        value = _fields(value) if isinstance(value, dict) else value
+        fields[name] = config_dict.placeholder(object) if value is None else value
+    return fields
+
+
+def _check_field(fields: ConfigDict, flag: str) -> None:
+    """Raises ConfigError where `flag` is config.SOMETHING and there is no such field."""
+    path = flag.split(".")
+    if path[0] not in (_NAME, f"no{_NAME}"):
+        return
+    for depth, name in enumerate(path[1:], start=1):
+        if not isinstance(fields, ConfigDict) or name not in fields:
+            known = ", ".join(fields) if isinstance(fields, ConfigDict) else "none"
+            raise ConfigError(f"--{'.'.join(path[: depth + 1])}: no such field; there are {known}")
+        fields = fields[name]

@@ -1,0 +1,77 @@
+"""Before the first step: only what is missing is made."""
+
+import dataclasses
+
+import pytest
+
+from configs import tiny
+from tml_jax.config import ConfigError, from_mapping
+from tml_jax.data import prepare
+from tml_jax.data.record import USER, Conversation, Text, Word
+from tml_jax.data.shards import DataError, open_shards, write_shards
+
+
+def records(source, count):
+    for index in range(count):
+        yield Conversation(
+            f"{source}-{index}", 1.0, words=(Word(USER, "seven", 0.1, 0.5),), texts=(Text(USER, "typed text", 0.2),)
+        )
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Stands in for the voices; lists what was asked for."""
+    asked = []
+
+    def generate(source, count, seed, processes):
+        asked.append((source, count, seed))
+        return records(source, count)
+
+    monkeypatch.setattr(prepare.scenes, "generate", generate)
+    return asked
+
+
+def config_for(directory, **changes):
+    config = from_mapping(tiny.get_config())
+    data = dataclasses.replace(config.data, directory=str(directory), seed=3, **changes)
+    return dataclasses.replace(config, data=data)
+
+
+def silent(line):
+    pass
+
+
+def test_only_missing_sources_are_generated(tmp_path, made):
+    config = config_for(tmp_path, generate={"scenes": 4, "held_out": 2})
+    write_shards(records("mine", 3), tmp_path / "scenes")
+    prepare.ensure_data(config, log=silent)
+    assert made == [("held_out", 2, 3)]
+    assert len(open_shards(tmp_path / "scenes")) == 3 and len(open_shards(tmp_path / "held_out")) == 2
+    prepare.ensure_data(config, log=silent)
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("name, message", [("scenez", "no such source"), ("mine", "generated sources are scenes")])
+def test_source_that_cannot_be_generated_is_named_before_any_work(tmp_path, made, name, message):
+    config = config_for(tmp_path, generate={"held_out": 2, name: 4})
+    sources = {"mine": dataclasses.replace(config.data.sources["scenes"], path="mine"), **config.data.sources}
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, sources=sources))
+    with pytest.raises(ConfigError, match=message):
+        prepare.ensure_data(config, log=silent)
+    assert made == []
+
+
+def test_source_that_is_neither_there_nor_generated_is_an_error(tmp_path, made):
+    with pytest.raises(DataError, match="scenes: no such folder"):
+        prepare.ensure_data(config_for(tmp_path, generate={"held_out": 2}), log=silent)
+
+
+def test_tokenizer_is_trained_once_on_words_and_texts(tmp_path, made):
+    config = config_for(tmp_path, generate={"scenes": 4, "held_out": 2})
+    prepare.ensure_data(config, log=silent)
+    first = prepare.ensure_tokenizer(config, tmp_path / "run" / "tokenizer.json", log=silent)
+    assert len(first.encode_words("seven")) == 1 and len(first.encode_words("typed")) == 1
+    assert first.size <= config.model.text_vocab_size
+    write_shards(records("other", 9), tmp_path / "scenes", overwrite=True)
+    again = prepare.ensure_tokenizer(config, tmp_path / "run" / "tokenizer.json", log=silent)
+    assert again.fingerprint == first.fingerprint

@@ -1,0 +1,284 @@
+"""Generated scenes: what the record says is what is heard and seen, and the splits do not mix."""
+
+import collections
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE
+from tml_jax.data import scene_scripts as scripts
+from tml_jax.data import scenes
+from tml_jax.data.record import MODEL, USER, to_bytes
+from tml_jax.data.scene_families import FAMILIES, make_scene
+from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES, Synthesizer
+from tml_jax.signal.media import float_audio
+
+EACH = 6  # scenes of each family and split
+
+
+@pytest.fixture(scope="module")
+def synthesizer():
+    return Synthesizer()
+
+
+@pytest.fixture(scope="module")
+def records(synthesizer):
+    """(family, split) → scenes."""
+    return {
+        (family, split): [
+            make_scene(synthesizer, f"{family}{index}", np.random.default_rng([7, index]), split, family)
+            for index in range(EACH)
+        ]
+        for family in FAMILIES
+        for split in (scripts.TRAIN, scripts.HELD_OUT)
+    }
+
+
+def everything(records, *families):
+    return [record for (family, _), found in records.items() if family in families for record in found]
+
+
+def level(audio, rate, start, end):
+    """dB re full scale between two times; -120 where there is nothing."""
+    samples = float_audio(audio[int(round(start * rate)) : int(round(end * rate))]).astype(np.float64)
+    return 10 * np.log10(np.mean(samples**2) + 1e-12) if len(samples) else -120.0
+
+
+def heard(record, start, end):
+    return level(record.model_audio, OUTPUT_RATE, start, end)
+
+
+def spoken(record, start, end):
+    return level(record.user_audio, INPUT_RATE, start, end)
+
+
+def model_words(record):
+    return [word for word in record.words if word.speaker == MODEL]
+
+
+def user_words(record):
+    return [word for word in record.words if word.speaker == USER]
+
+
+def cue(record, kind):
+    (found,) = [item for item in record.cues if item.kind == kind]
+    return found
+
+
+def test_words_are_where_the_sound_is_and_nowhere_else(records):
+    for record in everything(records, *FAMILIES):
+        for word in model_words(record):
+            assert heard(record, word.start, word.end) > -40, (record.id, word)
+        silent = np.ones(len(record.model_audio), bool)
+        for word in model_words(record):
+            silent[int(word.start * OUTPUT_RATE) - 2 : int(np.ceil(word.end * OUTPUT_RATE)) + 2] = False
+        assert not record.model_audio[silent].any(), record.id
+        if record.user_audio is None or not user_words(record):
+            continue
+        floor = spoken(record, 0.0, user_words(record)[0].start - 0.01)
+        for word in user_words(record):
+            assert spoken(record, word.start, word.end) > floor + 10, (record.id, word)
+
+
+def test_noise_lies_35_to_50_db_below_the_users_speech(records):
+    below = []
+    for record in everything(records, "answer", "timed"):
+        if user_words(record):
+            words = user_words(record)
+            noise = spoken(record, words[-1].end + 0.05, record.duration)
+            below.append(spoken(record, words[0].start, words[-1].end) - noise)
+            assert abs(below[-1] - record.meta["noise_below_speech_db"]) < 6, record.id
+    assert 30 < min(below) < max(below) < 55
+
+
+@pytest.mark.parametrize("split", [scripts.TRAIN, scripts.HELD_OUT])
+def test_replies_are_the_words_due_and_come_in_time(records, split):
+    bounds = {
+        "answer": (0.25, 0.45),
+        "pause": (0.25, 0.45),
+        "timed": (0.0, 0.0),
+        "cue": (0.2, 0.4),
+        "visual": (0.3, 0.5),
+    }
+    for family, (low, high) in bounds.items():
+        for record in records[family, split]:
+            due, (word,) = cue(record, "respond"), model_words(record)
+            assert word.text == due.text == record.meta["keyword"]
+            extra = 0.2 if record.meta.get("typed") else 0.0
+            assert low + extra - 1e-6 <= word.start - due.start <= high + extra + 1e-6, record.id
+            assert due.end == pytest.approx(word.end)
+            assert heard(record, 0.0, word.start - 0.001) == -120
+            assert heard(record, word.start, word.start + 0.1) > -50
+
+
+def test_the_user_is_silent_during_hold_and_the_request_ends_after_it(records):
+    for record in everything(records, "pause"):
+        hold, words = cue(record, "hold"), user_words(record)
+        assert 0.5 - 1e-6 <= hold.end - hold.start <= 1.65 and hold.end - hold.start == pytest.approx(
+            record.meta["pause"]
+        )
+        assert words[-1].start == pytest.approx(hold.end) and words[-1].text == record.meta["keyword"]
+        speech = spoken(record, words[0].start, words[-2].end)
+        assert spoken(record, hold.start + 0.02, hold.end - 0.02) < speech - 25, record.id
+        assert heard(record, hold.start, hold.end) == -120
+
+
+def test_the_model_is_silent_soon_after_an_interruption_and_was_speaking_before(records):
+    for record in everything(records, "interruption"):
+        stop, words = cue(record, "yield"), model_words(record)
+        last = [word for word in user_words(record) if word.end <= stop.start + 1e-6][-1]
+        assert last.end == pytest.approx(stop.start) and stop.end - stop.start == pytest.approx(0.4)
+        assert last.text == record.meta["break_in"].split()[-1]
+        assert heard(record, stop.end, record.duration) == -120 and record.duration - stop.end > 0.35
+        begun = [word for word in user_words(record)][-len(record.meta["break_in"].split())].start
+        assert any(word.start < begun for word in words), record.id
+        # Nothing is known before the micro-turn is over in which the interruption ends.
+        boundary = np.ceil(stop.start / MICRO_TURN_SECONDS - 1e-6) * MICRO_TURN_SECONDS
+        assert all(word.start < boundary and word.end <= boundary + MICRO_TURN_SECONDS + 1e-3 for word in words)
+        assert cue(record, "respond").text == " ".join(word.text for word in words)
+        assert len(words) < len(scripts.NUMBERS)
+
+
+def test_the_model_counts_on_through_a_backchannel_at_a_steady_pace(records):
+    for record in everything(records, "backchannel"):
+        keep, words = cue(record, "keep"), model_words(record)
+        assert tuple(word.text for word in words) == scripts.NUMBERS
+        np.testing.assert_allclose(np.diff([word.start for word in words]), 0.6, atol=1e-6)
+        assert words[0].start < keep.start < keep.end == pytest.approx(words[-1].end)
+        gaps = [after.start - before.end for before, after in zip(words, words[1:])]
+        assert max(gaps) < 0.35
+        steps = np.arange(keep.start, keep.end - 0.4, 0.1)
+        assert all(heard(record, step, step + 0.4) > -45 for step in steps), record.id
+        assert user_words(record)[-1].end < keep.end
+
+
+def test_timed_replies_come_exactly_as_long_after_the_request_as_asked(records):
+    for record in everything(records, "timed"):
+        delay = scripts.DELAYS[record.meta["delay"]]
+        assert record.meta["delay"] in [word.text for word in user_words(record)]
+        assert model_words(record)[0].start - user_words(record)[-1].end == pytest.approx(delay, abs=1e-6)
+
+
+def test_cued_replies_run_over_the_users_speech(records):
+    for record in everything(records, "cue"):
+        reply, due = model_words(record)[0], cue(record, "respond").start
+        given = [word for word in user_words(record) if abs(word.end - due) < 1e-6]
+        assert [word.text for word in given] == [record.meta["cue"]]
+        after = [word for word in user_words(record) if word.start > due]
+        assert after and after[0].start < reply.end and after[-1].end > reply.start, record.id
+
+
+def test_the_object_comes_into_sight_when_the_cue_says_so(records):
+    for (family, split), found in records.items():
+        for record in found if family == "visual" else ():
+            colour = np.asarray(scripts.COLOURS[split][record.meta["colour"]])
+            near = np.abs(record.frames.astype(int) - colour).max(axis=3) < 3
+            shown = near.reshape(len(near), -1).sum(axis=1) > 15
+            due = cue(record, "respond").start
+            np.testing.assert_array_equal(shown, record.frame_times >= due - 1e-6)
+            assert record.frame_times[shown][0] == pytest.approx(due) and shown.any() and not shown.all()
+            assert due > user_words(record)[-1].end and record.frames.shape[1:] == (40, 40, 3)
+            np.testing.assert_allclose(np.diff(record.frame_times), 0.1, atol=1e-6)
+
+
+def test_nobody_speaks_for_the_model_when_nothing_is_asked(records):
+    for record in everything(records, "silence"):
+        assert not record.model_audio.any() and not model_words(record)
+        assert [item.kind for item in record.cues] == ["hold"] and record.cues[0].end <= record.duration + 1e-6
+        assert not {word.text for word in record.words} & {"say", "count", *scripts.NUMBERS}
+
+
+def test_typed_requests_have_no_user_speech(synthesizer):
+    found = [
+        make_scene(synthesizer, str(index), np.random.default_rng([9, index]), scripts.TRAIN, "answer")
+        for index in range(40)
+    ]
+    typed = [record for record in found if record.meta["typed"]]
+    assert 2 <= len(typed) <= 16
+    for record in typed:
+        (text,) = record.texts
+        assert text.speaker == USER and record.meta["keyword"] in text.text.split() and not user_words(record)
+        assert record.user_audio is None or spoken(record, 0, record.duration) < -50
+    assert len({record.user_audio is None for record in typed}) == 2
+
+
+def test_scenes_are_short_and_begin_and_end_in_silence(records):
+    for record in everything(records, *FAMILIES):
+        assert record.duration <= 10.0 and record.duration / MICRO_TURN_SECONDS == pytest.approx(record.micro_turns)
+        first = min((w.start for w in record.words), default=0.1)
+        assert first <= 0.9 or record.meta.get("typed")
+        last = max((w.end for w in record.words), default=0.0)
+        assert record.duration - last >= 0.4, record.id
+
+
+def test_the_splits_share_no_voice_wording_time_size_or_colour(records):
+    assert not set(TRAIN_VOICES) & set(HELD_OUT_VOICES)
+    for kind, by_split in scripts.CARRIERS.items():
+        train, held_out = by_split[scripts.TRAIN], by_split[scripts.HELD_OUT]
+        assert len(set(train)) == len(train) >= 8 and len(set(held_out)) == len(held_out) >= 3, kind
+        assert not set(train) & set(held_out), kind
+    for field in dataclasses.fields(scripts.Grids):
+        train, held_out = (
+            set(getattr(scripts.GRIDS[split], field.name)) for split in (scripts.TRAIN, scripts.HELD_OUT)
+        )
+        assert train and held_out and min(abs(a - b) for a in train for b in held_out) > 1e-3, field.name
+    for table in (scripts.FILLERS, scripts.COLOURS):
+        assert not set(table[scripts.TRAIN]) & set(table[scripts.HELD_OUT])
+    voices = {scripts.TRAIN: TRAIN_VOICES, scripts.HELD_OUT: HELD_OUT_VOICES}
+    for (family, split), found in records.items():
+        for record in found:
+            assert record.meta["voice"] in [voice.name for voice in voices[split]] and record.meta["split"] == split
+            kind = "count" if family in ("interruption", "backchannel") else family
+            assert record.meta["wording"] in ("", *scripts.CARRIERS[kind][split])
+
+
+def test_held_out_families_are_equally_frequent_and_all_families_are_trained():
+    held_out = collections.Counter(record.family for record in scenes.generate("held_out", 16, 3, 1))
+    assert held_out == {family: 2 for family in FAMILIES}
+    trained = collections.Counter(record.family for record in scenes.generate("scenes", 60, 3, 1))
+    assert set(trained) >= set(FAMILIES) - {"silence"} and trained["silence"] < 12
+
+
+def test_generation_does_not_depend_on_the_number_of_processes_and_keeps_order():
+    alone = list(scenes.generate("scenes", 5, 11, 1))
+    shared = list(scenes.generate("scenes", 5, 11, 2))
+    assert [to_bytes(record) for record in alone] == [to_bytes(record) for record in shared]
+    assert [record.id for record in alone] == [f"scenes-11-{index:06d}" for index in range(5)]
+    other = next(scenes.generate("scenes", 1, 12, 1))
+    assert other.words != alone[0].words
+
+
+def test_transcription_shows_each_word_once_right_after_it_ended():
+    for record in scenes.generate("transcribed", 8, 0, 1):
+        assert record.texts[0].speaker == USER and record.texts[0].text == "transcribe" and record.texts[0].time == 0.0
+        shown = [(text.time, word) for text in record.texts[1:] for word in text.text.split()]
+        said = user_words(record)
+        assert [word for _, word in shown] == [word.text for word in said]
+        for (time, _), word in zip(shown, said):
+            window, ended = int(time / MICRO_TURN_SECONDS), int(word.end / MICRO_TURN_SECONDS + 1e-6)
+            assert window == ended + 1
+        assert not record.model_audio.any() and record.family == "transcribed"
+
+
+def test_text_has_no_sound_and_captions_name_colour_shape_and_direction():
+    for record in scenes.generate("text", 5, 0, 1):
+        assert record.user_audio is None and record.model_audio is None and record.frames is None
+        assert len(record.texts) >= 2 and all(text.speaker == MODEL for text in record.texts[1:])
+        assert max(text.time for text in record.texts) < record.duration
+    for record in scenes.generate("captioned", 12, 0, 1):
+        _, colour, kind, _, direction = record.texts[1].text.split()
+        colours = np.asarray(scripts.COLOURS[scripts.TRAIN][colour])
+        assert kind in scripts.SHAPES
+        near = np.abs(record.frames.astype(int) - colours).max(axis=3) < 3
+        centres = np.asarray([np.argwhere(frame).mean(axis=0) for frame in near])
+        moved = centres[6] - centres[0]  # until the caption is due
+        axis, sign = {"left": (1, -1), "right": (1, 1), "up": (0, -1), "down": (0, 1)}[direction]
+        assert sign * moved[axis] > 3 and abs(moved[1 - axis]) < 1.5, record.id
+
+
+def test_bad_arguments_are_refused_at_the_call():
+    with pytest.raises(ValueError, match="'speech': expected one of scenes"):
+        scenes.generate("speech", 1, 0, 1)
+    with pytest.raises(ValueError, match="count 0"):
+        scenes.generate("scenes", 0, 0, 1)
