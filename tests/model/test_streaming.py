@@ -8,7 +8,7 @@ import pytest
 from tml_jax.model.attention import Packed
 from tml_jax.model.flow import denormalise, normalise
 from tml_jax.model.inputs import ElementArrays
-from tml_jax.model.stream import InputBlock, flow_noise, init_state, micro_turn
+from tml_jax.model.stream import NOT_SAID, InputBlock, flow_noise, init_state, micro_turn
 from tml_jax.tokens import Control, Stream
 
 BLOCK = 1 + 3 + 2 + 4  # most input elements of a micro-turn
@@ -112,7 +112,7 @@ def check_equal(model, variables, config, inputs, outputs, row, seed) -> int:
             scores = logits[place - 1].copy()
             first = config.text_vocab_size
             if count < config.max_text_out:
-                for control in (Control.TIME, Control.FROM_USER, Control.FROM_BACKGROUND, Control.LOST_AUDIO):
+                for control in NOT_SAID:
                     scores[first + control] = -np.inf
             else:
                 gates = scores[[first + Control.LISTEN, first + Control.SPEAK]].copy()

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
 from tml_jax.train import checkpoint
@@ -29,6 +30,7 @@ def launch(compiled, *arguments):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_one_command_trains_evaluates_and_says_where_the_model_is(compiled, data, config, tmp_path):
     flags = ["--config=configs/tiny.py", f"--config.data.directory={data}", f"--run_dir={tmp_path}"]
     for name in ("steps", "warmup_steps", "checkpoint_every", "eval_every", "eval_batches", "log_every"):

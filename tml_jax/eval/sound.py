@@ -16,6 +16,7 @@ import numpy as np
 import soxr
 
 from tml_jax.config import OUTPUT_RATE
+from tml_jax.eval.sentences import SENTENCES
 from tml_jax.signal.mel import OWN, OWN_MEL_MIN, own_mel
 from tml_jax.signal.vocoder import init_vocoder, vocode
 
@@ -249,3 +250,22 @@ def measure_sound(
         word_error_original=word_error_rate(references, heard_original) if references else None,
         word_error=word_error_rate(references, heard) if references else None,
     )
+
+
+def held_out_sound(progress: Callable[[str], None] | None = None) -> str:
+    """Measures resynthesis on `SENTENCES` in the model's own voice, and returns the report as text.
+
+    Args:
+      progress: called with a line after each clip.
+
+    Returns:
+      `SoundReport.table`.
+
+    Raises:
+      ImportError: the extra `replica` is missing.
+    """
+    from tml_jax.data.voices import MODEL_VOICE, Synthesizer
+
+    synthesizer = Synthesizer()
+    clips = [(synthesizer.say(text, MODEL_VOICE, 1.0, seed).samples, text) for seed, text in enumerate(SENTENCES)]
+    return measure_sound(clips, progress=progress).table()

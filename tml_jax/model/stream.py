@@ -19,7 +19,8 @@ from tml_jax.model.inputs import ElementArrays
 from tml_jax.model.interaction import InteractionModel
 from tml_jax.tokens import Control, Stream
 
-NOT_SAID = (Control.TIME, Control.FROM_USER, Control.FROM_BACKGROUND, Control.LOST_AUDIO)
+# Tokens the model is never let say: those of the input side, and what no data teaches yet.
+NOT_SAID = (Control.TIME, Control.FROM_USER, Control.FROM_BACKGROUND, Control.LOST_AUDIO, Control.DELEGATE)
 
 
 @flax.struct.dataclass

@@ -1,0 +1,158 @@
+"""What a trained model does on held-out conversations, beside policies that know no words; and with its ears shut.
+
+The conversations are streamed through the model as a session would be, 200 ms at a time, several side by side.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from tml_jax.config import OUTPUT_RATE, Config
+from tml_jax.data.layout import INPUT_SAMPLES, fit_samples
+from tml_jax.data.record import MODEL, Conversation
+from tml_jax.data.shards import open_shards
+from tml_jax.eval import baselines
+from tml_jax.eval.interactivity import aggregate, by_family, measure, reply_frequency, table
+from tml_jax.eval.sound import plain_words, recognise, word_error_rate
+from tml_jax.eval.timeline import draw_loss_curves
+from tml_jax.serve.session import Arrived, MicroTurn, Talker, arrivals
+from tml_jax.serve.talk import write_conversation
+
+TOGETHER = 32  # conversations streamed side by side
+FIT_CONVERSATIONS = 500  # training conversations that the baselines are fitted on
+HEARD_REPLIES = 60  # replies whose sound is given to the recogniser
+
+
+def evaluate(run_dir: str | pathlib.Path, config: Config, log: Callable[[str], None] = print) -> str:
+    """Evaluates a run on its held-out conversations.
+
+    Writes RUN/eval: `table.md`, `results.json`, `loss.png`, and for one conversation of each family the sound and the
+    timeline picture.
+
+    Args:
+      run_dir: folder of the run.
+      config: its configuration.
+      log: where progress goes.
+
+    Returns:
+      The tables, in Markdown.
+    """
+    run_dir, folder = pathlib.Path(run_dir), pathlib.Path(config.data.directory)
+    held_out = list(open_shards(folder / config.data.held_out))
+    shards = open_shards(folder / next(iter(config.data.sources.values())).path)
+    train = [shards[index] for index in range(min(FIT_CONVERSATIONS, len(shards)))]
+    fitted, frequency = baselines.fit(train), reply_frequency(held_out)
+
+    talker = Talker(str(run_dir))
+    log(f"evaluating on {len(held_out)} held-out conversations")
+    spoken = stream(talker, held_out)
+    muted = stream(talker, [mute(conversation) for conversation in held_out])
+    turns = {"model": spoken, "model, audio muted": muted}
+    for name, policy in baselines.POLICIES.items():
+        turns[name] = [baselines.run(policy, fitted, conversation) for conversation in held_out]
+    turns["as recorded (ceiling)"] = [baselines.as_recorded(conversation) for conversation in held_out]
+    measured = {
+        name: [measure(conversation, lines, frequency) for conversation, lines in zip(held_out, every)]
+        for name, every in turns.items()
+    }
+    scores = {name: aggregate(items) for name, items in measured.items()}
+    families = by_family(measured["model"])
+    tables = f"{table(scores)}\nThe model, by family:\n\n{table(families)}\n{heard_words(held_out, spoken)}"
+
+    output = run_dir / "eval"
+    output.mkdir(exist_ok=True)
+    results = {"policies": scores, "families": families}
+    plain = {kind: {name: dataclasses.asdict(score) for name, score in rows.items()} for kind, rows in results.items()}
+    (output / "results.json").write_text(json.dumps(plain, indent=1))
+    (output / "table.md").write_text(tables)
+    draw_loss_curves(run_dir / "metrics.jsonl", output / "loss.png")
+    for family in sorted({conversation.family for conversation in held_out}):
+        index = next(i for i, conversation in enumerate(held_out) if conversation.family == family)
+        _write_example(output / family, held_out[index], spoken[index])
+    return tables
+
+
+def stream(talker: Talker, conversations: Sequence[Conversation]) -> list[list[MicroTurn]]:
+    """Streams the user's side of conversations through a model.
+
+    Args:
+      talker: the model.
+      conversations: of any length; those of like length run side by side.
+
+    Returns:
+      The micro-turns of each conversation, in the order given.
+    """
+    order = sorted(range(len(conversations)), key=lambda index: conversations[index].micro_turns)
+    turns: list[list[MicroTurn]] = [[] for _ in conversations]
+    for start in range(0, len(order), TOGETHER):
+        group = order[start : start + TOGETHER]
+        # The last group is filled up, so that one compiled program serves all.
+        group += [group[-1]] * (min(TOGETHER, len(order)) - len(group))
+        longest = max(conversations[index].micro_turns for index in group)
+        windows = [user_side(conversations[index], longest) for index in group]
+        for together in talker.talk_together(windows, [talker.seed + index for index in group]):
+            for index, turn in dict(zip(group, together)).items():
+                if turn.index < conversations[index].micro_turns:
+                    turns[index].append(turn)
+    return turns
+
+
+def user_side(conversation: Conversation, micro_turns: int) -> Iterator[Arrived]:
+    """What arrives of a conversation, window by window: everything but the model's own side."""
+    audio = conversation.user_audio
+    if audio is not None:
+        audio = fit_samples(audio, micro_turns * INPUT_SAMPLES)
+    frames = [] if conversation.frames is None else list(zip(conversation.frame_times.tolist(), conversation.frames))
+    texts = [text for text in conversation.texts if text.speaker != MODEL]
+    return arrivals(audio, frames, texts, micro_turns)
+
+
+def mute(conversation: Conversation) -> Conversation:
+    """The conversation with silence for the user's audio."""
+    audio = conversation.user_audio
+    return dataclasses.replace(conversation, user_audio=None if audio is None else np.zeros_like(audio))
+
+
+def heard_words(conversations: Sequence[Conversation], spoken: Sequence[Sequence[MicroTurn]]) -> str:
+    """Whether the model's sound says what its text says, by an offline recogniser.
+
+    Args:
+      conversations: held-out conversations; their own model audio is the comparison.
+      spoken: what the model put out in each.
+
+    Returns:
+      A sentence with the word error rates of the model's sound and of the recorded voice.
+    """
+    said, heard, due, recorded = [], [], [], []
+    for conversation, turns in zip(conversations, spoken):
+        text = plain_words(" ".join("".join(turn.text for turn in turns).split()))
+        reference = plain_words(" ".join(word.text for word in conversation.words if word.speaker == MODEL))
+        if not text or not reference or len(said) == HEARD_REPLIES:
+            continue
+        said.append(text)
+        heard.append(recognise(np.concatenate([turn.samples for turn in turns]), OUTPUT_RATE))
+        due.append(reference)
+        recorded.append(recognise(conversation.model_audio.astype(np.float32) / 32768, OUTPUT_RATE))
+    if not said:
+        return "The model said nothing, so there was nothing to recognise.\n"
+    return (
+        f"Recognised by pocketsphinx over {len(said)} replies: {100 * word_error_rate(said, heard):.1f}% word error "
+        f"between the model's text and its sound; {100 * word_error_rate(due, recorded):.1f}% for the recorded voice "
+        "it learned from.\n"
+    )
+
+
+def _write_example(folder: pathlib.Path, conversation: Conversation, turns: Sequence[MicroTurn]) -> None:
+    frames = [] if conversation.frames is None else list(zip(conversation.frame_times.tolist(), conversation.frames))
+    texts = [text for text in conversation.texts if text.speaker != MODEL]
+    words = [word for word in conversation.words if word.speaker != MODEL]
+    audio = fit_samples(
+        np.zeros(0, np.int16) if conversation.user_audio is None else conversation.user_audio,
+        conversation.micro_turns * INPUT_SAMPLES,
+    )
+    write_conversation(folder, audio, turns, frames, texts, conversation.cues, words)
+
+
