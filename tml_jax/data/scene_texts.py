@@ -32,8 +32,8 @@ def random_sentence(rng: np.random.Generator) -> str:
 
 
 def _spoken_words(rng: np.random.Generator) -> str:
-    """A sentence, or a few keywords and numbers in a row, as in the scenes."""
-    if rng.random() < 0.5:
+    """A sentence, or (mostly) a few keywords and numbers in a row: the words that the scenes turn on."""
+    if rng.random() < 0.2:
         return random_sentence(rng)
     vocabulary = scripts.KEYWORDS + scripts.NUMBERS + ("say", "please", "word", "stop", "wait", "go", "now", "seconds")
     return " ".join(str(word) for word in rng.choice(vocabulary, int(rng.integers(2, 7))))

@@ -171,9 +171,9 @@ def init_caches(config: ModelConfig, batch: int, context: int, block: int, dtype
     before, periods, after = layer_plan(config)
 
     def layer(index: int) -> LayerCache:
-        conv = jnp.zeros((batch, config.conv_kernel - 1, config.d_model), jnp.float32)
+        conv = (batch, config.conv_kernel - 1, config.d_model)
         attention = init_attention_cache(config, config.is_global(index), batch, context, block, dtype)
-        return LayerCache(attention, conv, conv)
+        return LayerCache(attention, jnp.zeros(conv, jnp.float32), jnp.zeros(conv, jnp.float32))
 
     caches = {f"layer_{index}": layer(index) for index in before + after}
     if periods:

@@ -47,6 +47,20 @@ def own_levels(log_mel: jax.Array) -> jax.Array:
     return jnp.clip(jnp.round(scaled), 0, DMEL_LEVELS - 1).astype(jnp.int32)
 
 
+def level_table_init(key: jax.Array, shape: tuple[int, int], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    """Start of a (bins · 16, D) table: rows of a bin rise evenly with the level, plus noise.
+
+    The sum over bins is then nearly a random projection of the spectrum, so that like sounds start alike; with
+    unrelated rows a small model spends most of its training on finding that out.
+    """
+    bins = shape[0] // DMEL_LEVELS
+    slope_key, noise_key = jax.random.split(key)
+    level = (jnp.arange(DMEL_LEVELS, dtype=dtype) - (DMEL_LEVELS - 1) / 2) / (DMEL_LEVELS / 4)
+    slope = 0.02 * jax.random.normal(slope_key, (bins, 1, shape[1]), dtype)
+    noise = 0.005 * jax.random.normal(noise_key, (bins, DMEL_LEVELS, shape[1]), dtype)
+    return (level[:, None] * slope + noise).reshape(shape)
+
+
 class BagOfLevels(nn.Module):
     """Sum of one table row for each (bin, level), then RMSNorm.
 
@@ -61,7 +75,7 @@ class BagOfLevels(nn.Module):
     def __call__(self, levels: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """Args: levels (…, bins) integer. Returns: (…, D) in dtype."""
         rows = self.bins * DMEL_LEVELS  # row = bin · 16 + level
-        table = self.param("table", nn.initializers.normal(0.02), (rows, self.d_model), jnp.float32)
+        table = self.param("table", level_table_init, (rows, self.d_model), jnp.float32)
         one_hot = jax.nn.one_hot(levels, DMEL_LEVELS, dtype=dtype).reshape(*levels.shape[:-1], rows)
         return RMSNorm(self.eps, name="norm")(one_hot @ table.astype(dtype))
 

@@ -82,8 +82,9 @@ def init_state(
     """
     batch = seeds.shape[0]
     raw = jax.vmap(lambda seed: jax.random.key_data(jax.random.key(seed)))(seeds)
-    zeros = jnp.zeros((batch,), jnp.int32)
-    return StreamState(init_caches(config, batch, context, block, dtype), zeros, zeros, raw)
+    # Every array is a buffer of its own, so that a step may take the state over (donate it).
+    length, micro_turn = jnp.zeros((batch,), jnp.int32), jnp.zeros((batch,), jnp.int32)
+    return StreamState(init_caches(config, batch, context, block, dtype), length, micro_turn, raw)
 
 
 def flow_noise(seed: jax.Array, micro_turn: jax.Array, temperature: float) -> jax.Array:

@@ -1,6 +1,7 @@
 """The train step: one compiled, sharded function from state and batch to state and figures."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from tml_jax.config import Config
 from tml_jax.data.packing import Batch
 from tml_jax.model.interaction import InteractionModel, init_variables
 from tml_jax.model.moe import update_balance
+from tml_jax.parallel.compile_options import compiler_options
 from tml_jax.parallel.mesh import batch_sharding, parameter_shardings, replicated
 from tml_jax.tokens import Stream
 from tml_jax.train.losses import counts, loss_sums
@@ -157,10 +159,13 @@ def make_train(config: Config, mesh: Mesh) -> Train:
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(rows, x), batch)
 
     initialise = jax.jit(init, out_shardings=shardings)
+    compiled = functools.partial(
+        jax.jit, in_shardings=(shardings, rows), compiler_options=compiler_options(mesh.devices.flat[0].platform)
+    )
     return Train(
         init=lambda seed: initialise(jnp.asarray(seed, jnp.uint32)),
-        step=jax.jit(step, in_shardings=(shardings, rows), out_shardings=(shardings, whole), donate_argnums=0),
-        evaluate=jax.jit(evaluate, in_shardings=(shardings, rows), out_shardings=whole),
+        step=compiled(step, out_shardings=(shardings, whole), donate_argnums=0),
+        evaluate=compiled(evaluate, out_shardings=whole),
         put_batch=put_batch,
         abstract_state=abstract,
     )

@@ -1,0 +1,35 @@
+"""What the tests of every folder share: a small model with random weights, and a place for compiled programs."""
+
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # or an installed libtpu is asked for devices that are not there
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+TESTS = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(TESTS), str(TESTS / "data")]  # `small` and `synthetic`
+
+from small import SMALL, random_variables  # noqa: E402
+
+from tml_jax.model.interaction import InteractionModel  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache() -> pathlib.Path:
+    """Compiled programs, kept from one test run to the next."""
+    cache = TESTS.parent / ".pytest_cache" / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    return cache
+
+
+@pytest.fixture(scope="session")
+def small_model() -> InteractionModel:
+    return InteractionModel(SMALL)
+
+
+@pytest.fixture(scope="session")
+def small_variables():
+    return random_variables(SMALL)
