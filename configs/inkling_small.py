@@ -1,6 +1,6 @@
 """The open 276B/12B release that the input design is shared with, plus this project's outputs.
 
-  python -m launch.params --config=configs/inkling_small.py
+python -m launch.params --config=configs/inkling_small.py
 """
 
 from ml_collections import ConfigDict

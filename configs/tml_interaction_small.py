@@ -1,6 +1,6 @@
 """TML-Interaction-Small: 276B parameters, 12B active.
 
-  python -m launch.params --config=configs/tml_interaction_small.py
+python -m launch.params --config=configs/tml_interaction_small.py
 """
 
 from ml_collections import ConfigDict

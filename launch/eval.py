@@ -1,7 +1,7 @@
 """Evaluates a trained model, or the sound of the vocoder alone.
 
-  python -m launch.eval --suite=replica --checkpoint=runs/replica
-  python -m launch.eval --suite=sound
+python -m launch.eval --suite=replica --checkpoint=runs/replica
+python -m launch.eval --suite=sound
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Prints the parameters of a model by part; nothing is allocated.
 
-  python -m launch.params --config=configs/tml_interaction_small.py
+python -m launch.params --config=configs/tml_interaction_small.py
 """
 
 import sys

@@ -6,13 +6,13 @@ import sys
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # or an installed libtpu is asked for devices that are not there
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import pytest
 
 TESTS = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(TESTS), str(TESTS / "data")]  # `small` and `synthetic`
 
-from small import SMALL, random_variables  # noqa: E402
+from small import SMALL, random_variables, small_config  # noqa: E402
 
 from tml_jax.model.interaction import InteractionModel  # noqa: E402
 
@@ -33,3 +33,13 @@ def small_model() -> InteractionModel:
 @pytest.fixture(scope="session")
 def small_variables():
     return random_variables(SMALL)
+
+
+@pytest.fixture(scope="session")
+def small_talker(small_variables):
+    """A talker of the small model, with the tokenizer of the synthetic conversations."""
+    from synthetic import tokenizer  # here, because few tests need it and all that comes with it
+
+    from tml_jax.serve.session import Talker
+
+    return Talker.of(small_config(), tokenizer(), small_variables, seed=3)

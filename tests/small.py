@@ -6,9 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from synthetic import make_conversation, tokenizer
 
 from configs import tiny
-from tml_jax.config import Config, ModelConfig, ServeConfig, from_mapping
+from tml_jax.config import Config, ModelConfig, PackingConfig, ServeConfig, from_mapping
+from tml_jax.data.elements import conversation_elements
+from tml_jax.data.packing import Batch, pack
 from tml_jax.model.interaction import InteractionModel, init_variables
 from tml_jax.tokens import Control
 
@@ -37,6 +40,7 @@ SMALL = ModelConfig(
     flow_blocks=1,
     max_text_out=3,
 )
+PACKING = PackingConfig(elements=192, audio_in=48, video=16, audio_out=48, outputs=80, segments=2)
 
 
 def small_config(context: int = 400, max_text_in: int = 3) -> Config:
@@ -82,3 +86,20 @@ def random_variables(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
 
 
 SAID = (Control.LISTEN, Control.SPEAK, Control.DISPLAY, Control.END)  # what the model may say beside text
+
+
+def random_batch(config: Config, rows: int, seed: int) -> Batch:
+    """Packed rows of synthetic conversations, two of a second or less in each.
+
+    Args:
+      config: the run; its packing must hold them.
+      rows: of the batch.
+      seed: of the conversations.
+
+    Returns:
+      The batch, in numpy.
+    """
+    made = [make_conversation(1000 * seed + i, 0.6 + 0.1 * (i % 5)) for i in range(2 * rows)]
+    elements = [conversation_elements(conversation, tokenizer(), config) for conversation in made]
+    pairs = [[2 * row, 2 * row + 1] for row in range(rows)]
+    return pack([[elements[i] for i in pair] for pair in pairs], pairs, config.data.packing)

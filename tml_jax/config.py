@@ -119,7 +119,9 @@ class ModelConfig:
         check(self.top_k <= self.num_experts, "top_k", f"must be at most num_experts = {self.num_experts}")
 
         spare = self.vocab_size - self.text_vocab_size
-        check(spare >= len(Control), "vocab_size", f"needs {len(Control)} rows after text_vocab_size for control tokens")
+        check(
+            spare >= len(Control), "vocab_size", f"needs {len(Control)} rows past text_vocab_size, for control tokens"
+        )
         check(self.log_scaling_floor is None or self.log_scaling_floor > 0, "log_scaling_floor", "None, or above 0")
         check(self.flow_width >= OWN_FRAMES * MEL_BINS, "flow_width", f"must be at least {OWN_FRAMES * MEL_BINS}")
         check(self.flow_temperature >= 0, "flow_temperature", "must not be negative")

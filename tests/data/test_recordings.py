@@ -1,13 +1,14 @@
 """Import of real recordings: layouts, broken files, cutting."""
 
 import json
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 from test_media import encode_audio, encode_video, tone
 
-from launch import prepare
 from tml_jax.data.record import MODEL, USER, Conversation, Word
 from tml_jax.data.recordings import Options, Report, cut, import_recordings
 from tml_jax.data.shards import open_shards
@@ -138,41 +139,42 @@ def test_missing_and_empty_folders_and_bad_options_are_errors(tmp_path):
             Options(**wrong)
 
 
-def run_prepare(**values):
-    with flagsaver.flagsaver(**values):
-        prepare.prepare()
+def run_prepare(*flags):
+    """The command as a user runs it: exit code, what it printed."""
+    command = [sys.executable, "-m", "launch.prepare", *flags]
+    root = pathlib.Path(__file__).resolve().parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout + done.stderr
 
 
-@pytest.fixture
-def parsed_flags():
-    if not prepare.flags.FLAGS.is_parsed():
-        prepare.flags.FLAGS(["prepare", "--output=unused"])
-
-
-def test_prepare_writes_recordings_and_lists_what_it_skipped(folder, tmp_path, capsys, parsed_flags):
+def test_prepare_writes_recordings_and_lists_what_it_skipped(folder, tmp_path):
     break_some(folder)
-    run_prepare(recordings=str(folder), output=str(tmp_path / "out"), max_seconds=1.0, video_grid="1x2")
-    printed = capsys.readouterr().out
+    flags = f"--recordings={folder}", f"--output={tmp_path / 'out'}"
+    code, printed = run_prepare(*flags, "--max_seconds=1.0", "--video_grid=1x2")
+    assert code == 0
     shards = open_shards(tmp_path / "out")
     assert len(shards) > 8 and max(record.duration for record in shards) <= 1.0 + 1e-6
     assert min(record.duration for record in shards) > 0.3
     seconds = sum(record.duration for record in shards)
     assert f"{len(shards)} conversations {seconds:10.1f} s, 5 skipped" in printed
     assert all(f"skipped {name}: " in printed for name in BROKEN)
-    with pytest.raises(ValueError, match="exists already"):
-        run_prepare(recordings=str(folder), output=str(tmp_path / "out"))
-    run_prepare(recordings=str(folder), output=str(tmp_path / "out"), overwrite=True)
-    assert len(open_shards(tmp_path / "out")) == 5
+    code, printed = run_prepare(*flags)
+    assert code != 0 and "exists already" in printed
+    code, _ = run_prepare(*flags, "--overwrite")
+    assert code == 0 and len(open_shards(tmp_path / "out")) == 5
 
 
-def test_prepare_refuses_flags_that_do_not_fit(folder, tmp_path, parsed_flags):
-    out = str(tmp_path / "out")
-    with pytest.raises(ValueError, match="either --generate"):
-        run_prepare(output=out)
-    with pytest.raises(ValueError, match="either --generate"):
-        run_prepare(output=out, generate="text", recordings=str(folder))
-    with pytest.raises(ValueError, match="--video_grid=2by3"):
-        run_prepare(output=out, recordings=str(folder), video_grid="2by3")
-    with pytest.raises(ValueError, match="no folder of records"):
-        run_prepare(output=str(folder), generate="text", overwrite=True)
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "either --generate"),
+        (("--generate=text", "--recordings={folder}"), "either --generate"),
+        (("--recordings={folder}", "--video_grid=2by3"), "--video_grid=2by3"),
+        (("--output={folder}", "--generate=text", "--overwrite"), "no folder of records"),
+    ],
+)
+def test_prepare_refuses_flags_that_do_not_fit(folder, tmp_path, flags, message):
+    out = tmp_path / "out"
+    code, printed = run_prepare(f"--output={out}", *(flag.format(folder=folder) for flag in flags))
+    assert code != 0 and message in printed
+    assert not out.exists()

@@ -12,7 +12,7 @@ from tml_jax.data.packing import pack
 from tml_jax.model.attention import Packed
 from tml_jax.model.flow import denormalise
 from tml_jax.model.inputs import ElementArrays
-from tml_jax.model.stream import NOT_SAID, InputBlock, flow_noise, init_state, micro_turn
+from tml_jax.model.stream import NOT_SAID, InputBlock, choose_token, flow_noise, init_state, micro_turn
 from tml_jax.tokens import Control, Stream
 
 BLOCK = 1 + 3 + 2 + 4  # most input elements of a micro-turn
@@ -73,9 +73,7 @@ def run_packed(small_model):
     """Logits before every output token and mel of every audio element, of whole conversations at once."""
 
     def run(variables, batch, noise):
-        elements = ElementArrays(
-            batch.stream, batch.token, batch.slot, batch.audio_in, batch.video, batch.audio_out
-        )
+        elements = ElementArrays(batch.stream, batch.token, batch.slot, batch.audio_in, batch.video, batch.audio_out)
         hidden, _ = small_model.apply(variables, elements, Packed(batch.segment, batch.position))
         at = lambda place: jnp.take_along_axis(hidden, jnp.maximum(place, 0)[..., None], axis=1)  # noqa: E731
         logits = small_model.apply(variables, at(batch.output_from), method="logits")
@@ -99,17 +97,21 @@ def conversation(inputs: list[Elements], outputs) -> Elements:
         slot[stream == kind] = np.arange(np.sum(stream == kind))
     sides = [np.concatenate([getattr(turn, name) for turn in inputs]) for name in ("audio_in", "video")]
     mel = outputs.mel[outputs.speak].reshape(-1, 5, 80)
-    return Elements(stream.astype(np.int8), token.astype(np.int32), slot, np.cumsum(stream == Stream.TIME) - 1, *sides, mel)
+    turns = np.cumsum(stream == Stream.TIME) - 1
+    return Elements(stream.astype(np.int8), token.astype(np.int32), slot, turns, *sides, mel)
 
 
-def greedy(logits: np.ndarray, said: int) -> int:
-    """The token that streaming chooses after `said` tokens of this micro-turn."""
-    gates = np.asarray([FIRST + Control.LISTEN, FIRST + Control.SPEAK])
+def chosen(logits: np.ndarray, said: int) -> int:
+    """What comes after `said` tokens of a micro-turn: LISTEN if likelier than all else together, else the likeliest."""
+    listen, speak = FIRST + Control.LISTEN, FIRST + Control.SPEAK
+    allowed = np.setdiff1d(np.arange(logits.size), FIRST + np.asarray(NOT_SAID))
     if said == SMALL.max_text_out:
-        return gates[np.argmax(logits[gates])]
-    logits = logits.copy()
-    logits[FIRST + np.asarray(NOT_SAID)] = -np.inf
-    return int(np.argmax(logits))
+        allowed = np.asarray([listen, speak])
+    score = np.exp(np.float64(logits[allowed]) - logits[allowed].max())
+    if score[allowed == listen] > score[allowed != listen].sum():
+        return listen
+    others = allowed[allowed != listen]
+    return others[np.argmax(logits[others])]
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +137,7 @@ def test_streaming_gives_what_the_packed_pass_gives(small_variables, streamed, r
         said, spoken = 0, len(elements.audio_out)
         for index in range(np.sum(batch.output_from[row] >= 0)):
             token = batch.output_token[row, index]
-            assert token == greedy(logits[row, index], said)
+            assert token == chosen(logits[row, index], said)
             is_gate = elements.stream[batch.output_from[row, index] + 1] == Stream.GATE
             said = 0 if is_gate else said + 1
         np.testing.assert_allclose(mel[row, :spoken], elements.audio_out, rtol=0, atol=1e-4)
@@ -179,3 +181,22 @@ def test_the_seed_decides_the_sound_and_nothing_else_before_it_is_heard(stream):
     begins = int(np.argmax(first.speak))
     assert first.speak[begins] and np.array_equal(first.token[: begins + 1], third.token[: begins + 1])
     assert np.abs(first.mel[begins] - third.mel[begins]).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("likely", "said", "expected"),
+    [
+        ({Control.LISTEN: 0.51, 7: 0.48}, 0, Control.LISTEN),
+        ({Control.LISTEN: 0.48, 7: 0.3, 8: 0.21}, 0, 7 - FIRST),  # likelier than any, but not than all
+        ({Control.LISTEN: 0.3, Control.SPEAK: 0.4, 7: 0.29}, 1, Control.SPEAK),
+        ({Control.TIME: 0.9, Control.LISTEN: 0.04, 7: 0.05}, 0, 7 - FIRST),  # what is never said does not count
+        ({7: 0.9, Control.LISTEN: 0.06, Control.SPEAK: 0.03}, SMALL.max_text_out, Control.LISTEN),
+        ({7: 0.9, Control.LISTEN: 0.03, Control.SPEAK: 0.06}, SMALL.max_text_out, Control.SPEAK),
+    ],
+)
+def test_silence_is_chosen_where_it_is_likelier_than_everything_else_together(likely, said, expected):
+    probability = np.full(SMALL.logits_size, 0.01 / SMALL.logits_size, np.float32)
+    for token, share in likely.items():
+        probability[token + FIRST if isinstance(token, Control) else token] = share
+    token = choose_token(jnp.log(probability)[None], jnp.asarray([said]), SMALL)
+    assert token[0] == FIRST + expected and chosen(np.log(probability), said) == token[0]

@@ -19,14 +19,14 @@ from jax.sharding import Mesh
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-from tml_jax.config import AUDIO_ELEMENTS, MEL_BINS, OWN_FRAMES, PATCH, Config, MeshConfig, from_mapping  # noqa: E402
-from tml_jax.data.packing import empty_batch  # noqa: E402
-from tml_jax.model.inputs import ElementArrays  # noqa: E402
-from tml_jax.model.interaction import InteractionModel, init_variables  # noqa: E402
-from tml_jax.model.stream import InputBlock, init_state, micro_turn  # noqa: E402
-from tml_jax.parallel.mesh import batch_sharding, make_mesh, parameter_shardings, replicated  # noqa: E402
-from tml_jax.serve.session import block_sizes  # noqa: E402
-from tml_jax.train.step import make_train  # noqa: E402
+from tml_jax.config import AUDIO_ELEMENTS, MEL_BINS, OWN_FRAMES, PATCH, Config, MeshConfig, from_mapping
+from tml_jax.data.packing import empty_batch
+from tml_jax.model.inputs import ElementArrays
+from tml_jax.model.interaction import InteractionModel, init_variables
+from tml_jax.model.stream import InputBlock, init_state, micro_turn
+from tml_jax.parallel.mesh import batch_sharding, make_mesh, parameter_shardings, replicated
+from tml_jax.serve.session import block_sizes
+from tml_jax.train.step import make_train
 
 
 def compile_step(config: Config, mesh: Mesh) -> jax.stages.Compiled:

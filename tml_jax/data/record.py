@@ -146,5 +146,3 @@ def from_bytes(data: bytes) -> Conversation:
         fields["frames"] = np.frombuffer(pixels, np.uint8).reshape(shape)
         fields["frame_times"] = np.asarray(fields["frame_times"], np.float64)
     return Conversation(**fields)
-
-

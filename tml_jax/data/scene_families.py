@@ -13,7 +13,7 @@ from tml_jax.config import MICRO_TURN_SECONDS
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.record import USER, Conversation
 from tml_jax.data.scene_render import FRAME_RATE, Shape, Timeline, draw_video, lengthen_pause, scene_duration
-from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES, Synthesizer
+from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES, Synthesizer, vary
 
 COUNT_PACE = 0.6  # seconds from number to number when the model counts
 _TYPED_SHARE = 0.2  # of `answer` scenes
@@ -216,7 +216,7 @@ def make_scene(synthesizer: Synthesizer, name: str, rng: np.random.Generator, sp
       The conversation, with `words`, `cues` and sound that agree to the sample.
     """
     voices = TRAIN_VOICES if split == scripts.TRAIN else HELD_OUT_VOICES
-    voice = voices[int(rng.integers(len(voices)))]
+    voice = vary(voices[int(rng.integers(len(voices)))], rng)
     grids = scripts.GRIDS[split]
     speed = grids.speed[int(rng.integers(len(grids.speed)))]
     meta = {"voice": voice.name, "speed": speed, "split": split, "wording": ""}

@@ -6,7 +6,7 @@ from tml_jax.config import MICRO_TURN_SECONDS
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.record import MODEL, USER, Conversation
 from tml_jax.data.scene_render import FRAME_RATE, Shape, Timeline, draw_video, scene_duration
-from tml_jax.data.voices import TRAIN_VOICES, Synthesizer
+from tml_jax.data.voices import TRAIN_VOICES, Synthesizer, vary
 
 # What the user types to ask for each kind of writing.
 TRANSCRIBE, WRITE, DESCRIBE = "transcribe", "write", "describe"
@@ -52,7 +52,7 @@ def make_transcribed(synthesizer: Synthesizer, name: str, rng: np.random.Generat
       micro-turn t; words of one window are shown together.
     """
     grids = scripts.GRIDS[scripts.TRAIN]
-    voice = TRAIN_VOICES[int(rng.integers(len(TRAIN_VOICES)))]
+    voice = vary(TRAIN_VOICES[int(rng.integers(len(TRAIN_VOICES)))], rng)
     speed = grids.speed[int(rng.integers(len(grids.speed)))]
     timeline = Timeline(synthesizer, rng, voice, speed)
     timeline.text(USER, TRANSCRIBE, 0.0)

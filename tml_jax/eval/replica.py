@@ -22,7 +22,7 @@ from tml_jax.serve.session import Arrived, MicroTurn, Talker, arrivals
 from tml_jax.serve.talk import write_conversation
 
 TOGETHER = 32  # conversations streamed side by side
-FIT_CONVERSATIONS = 500  # training conversations that the baselines are fitted on
+FIT_CONVERSATIONS = 500  # of each training source, that the baselines are fitted on
 HEARD_REPLIES = 60  # replies whose sound is given to the recogniser
 
 
@@ -42,8 +42,9 @@ def evaluate(run_dir: str | pathlib.Path, config: Config, log: Callable[[str], N
     """
     run_dir, folder = pathlib.Path(run_dir), pathlib.Path(config.data.directory)
     held_out = list(open_shards(folder / config.data.held_out))
-    shards = open_shards(folder / next(iter(config.data.sources.values())).path)
-    train = [shards[index] for index in range(min(FIT_CONVERSATIONS, len(shards)))]
+    shards = [open_shards(folder / source.path) for source in config.data.sources.values()]
+    train = [records[index] for records in shards for index in range(min(FIT_CONVERSATIONS, len(records)))]
+    train = [conversation for conversation in train if conversation.cues]  # transcriptions and the like have none
     fitted, frequency = baselines.fit(train), reply_frequency(held_out)
 
     talker = Talker(str(run_dir))
@@ -154,5 +155,3 @@ def _write_example(folder: pathlib.Path, conversation: Conversation, turns: Sequ
         conversation.micro_turns * INPUT_SAMPLES,
     )
     write_conversation(folder, audio, turns, frames, texts, conversation.cues, words)
-
-

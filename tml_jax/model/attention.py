@@ -77,9 +77,7 @@ def relative_bias(relative: jax.Array, table: jax.Array, distance: jax.Array) ->
     return jnp.where(inside[:, :, None, :], jnp.take_along_axis(by_distance, index, axis=-1), 0)
 
 
-def attend_reference(
-    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array, mask: jax.Array
-) -> jax.Array:
+def attend_reference(query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array, mask: jax.Array) -> jax.Array:
     """Softmax attention over all pairs.
 
     Args:
@@ -296,7 +294,8 @@ class Attention(nn.Module):
         distance = position[:, :, None] - held[:, None, :]
         mask = (distance >= 0) & (distance < window) & (held >= 0)[:, None, :]
         bias = relative_bias(relative, table, distance)
-        return attend_reference(query, cache.key.astype(query.dtype), cache.value.astype(query.dtype), bias, mask), cache
+        keys, values = cache.key.astype(query.dtype), cache.value.astype(query.dtype)
+        return attend_reference(query, keys, values, bias, mask), cache
 
 
 def init_attention_cache(

@@ -63,5 +63,3 @@ def active_parameters(config: ModelConfig, counts: Mapping[str, int]) -> int:
     idle = ("audio embedding", "own-audio embedding", "patch network", "flow head", "text embedding")
     used = sum(number for part, number in counts.items() if part not in idle)
     return used - counts["routed experts"] * (config.num_experts - config.top_k) // config.num_experts
-
-

@@ -113,6 +113,7 @@ class InputEmbeddings(nn.Module):
     dtype: jnp.dtype
 
     def setup(self) -> None:
+        """Makes the parts."""
         cfg = self.config
         self.table = self.param("text_table", nn.initializers.normal(0.02), (cfg.vocab_size, cfg.d_model), jnp.float32)
         self.text_norm = RMSNorm(cfg.norm_eps)

@@ -28,6 +28,7 @@ class InteractionModel(nn.Module):
     remat: str = "none"
 
     def setup(self) -> None:
+        """Makes the parts."""
         cfg = self.config
         self.inputs = InputEmbeddings(cfg, self.dtype)
         self.backbone = Backbone(cfg, self.remat)
@@ -49,9 +50,7 @@ class InteractionModel(nn.Module):
             self.velocity(jnp.zeros((1, TARGET)), jnp.zeros((1,)), hidden[:1, 0])
         return hidden, extras
 
-    def append(
-        self, elements: ElementArrays, where: Append, caches: Any, context: int
-    ) -> tuple[jax.Array, Any]:
+    def append(self, elements: ElementArrays, where: Append, caches: Any, context: int) -> tuple[jax.Array, Any]:
         """Appends T elements to B streams.
 
         Args:

@@ -106,6 +106,29 @@ def flow_noise(seed: jax.Array, micro_turn: jax.Array, temperature: float) -> ja
     return temperature * jax.vmap(one)(seed, micro_turn)
 
 
+def choose_token(logits: jax.Array, count: jax.Array, config: ModelConfig) -> jax.Array:
+    """Decides on the next output token: whether to stay silent first, then what to put out.
+
+    LISTEN wins only where it is likelier than everything else together. Against single tokens it would win whenever
+    the model is sure that it is its turn but wavers between words.
+
+    Args:
+      logits: (B, text_vocab_size + control tokens).
+      count: (B,) int32, tokens already put out in this micro-turn; at `max_text_out` only a gate may follow.
+      config: the model.
+
+    Returns:
+      (B,) int32 tokens.
+    """
+    listen, speak = (config.text_vocab_size + control for control in (Control.LISTEN, Control.SPEAK))
+    said = jnp.ones((config.logits_size,), bool).at[jnp.asarray(NOT_SAID) + config.text_vocab_size].set(False)
+    gates = jnp.zeros((config.logits_size,), bool).at[jnp.asarray([listen, speak])].set(True)
+    allowed = jnp.where((count == config.max_text_out)[:, None], gates, said)
+    log_probability = jax.nn.log_softmax(jnp.where(allowed, logits, -jnp.inf))
+    other = jnp.argmax(log_probability.at[:, listen].set(-jnp.inf), axis=-1)
+    return jnp.where(log_probability[:, listen] > jnp.log(0.5), listen, other).astype(jnp.int32)
+
+
 def micro_turn(
     model: InteractionModel, variables: dict[str, Any], state: StreamState, block: InputBlock, context: int
 ) -> tuple[StreamState, MicroTurnOutput]:
@@ -123,10 +146,7 @@ def micro_turn(
     """
     config = model.config
     batch = block.valid.shape[0]
-    first_control = config.text_vocab_size
-    said = jnp.ones((config.logits_size,), bool).at[jnp.asarray(NOT_SAID) + first_control].set(False)
-    listen, speak = first_control + Control.LISTEN, first_control + Control.SPEAK
-    gates = jnp.zeros((config.logits_size,), bool).at[jnp.asarray([listen, speak])].set(True)
+    listen, speak = (config.text_vocab_size + control for control in (Control.LISTEN, Control.SPEAK))
 
     def append(
         elements: ElementArrays, valid: jax.Array, length: jax.Array, caches: Any
@@ -138,15 +158,10 @@ def micro_turn(
     with jax.named_scope("input"):
         hidden, length, caches = append(block.elements, block.valid, state.length, state.caches)
 
-    def choose(hidden: jax.Array, count: jax.Array) -> jax.Array:
-        logits = model.apply(variables, hidden, method="logits")
-        allowed = jnp.where((count == config.max_text_out)[:, None], gates, said)
-        return jnp.argmax(jnp.where(allowed, logits, -jnp.inf), axis=-1).astype(jnp.int32)
-
     def text_step(carry: tuple) -> tuple:
         hidden, length, caches, token, count, gate = carry
         active = gate < 0
-        chosen = choose(hidden, count)
+        chosen = choose_token(model.apply(variables, hidden, method="logits"), count, config)
         is_gate = (chosen == listen) | (chosen == speak)
         stream = jnp.where(is_gate, Stream.GATE, Stream.TEXT_OUT).astype(jnp.int8)
         after, length, caches = append(_token_elements(stream, chosen), active.astype(jnp.int32), length, caches)

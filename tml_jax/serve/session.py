@@ -24,6 +24,7 @@ from tml_jax.tokens import Control
 from tml_jax.train.checkpoint import restore_params_for_inference
 
 HISTORY = 800  # samples before a window that its first dMel frame reaches back to
+MAX_BYTES = 4  # of a character in UTF-8, so most tokens that one character can be made of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +120,8 @@ def make_block(inputs: Sequence[Elements], config: Config) -> InputBlock:
     """Inputs of B sessions as one padded block, of the smallest of the few shapes that holds them all."""
     grid = config.data.video_grid[0] * config.data.video_grid[1]
     sizes = block_sizes(config)
-    length = next(size for size in sizes if size >= max(len(elements.stream) for elements in inputs))
+    seen = any(len(elements.video) for elements in inputs)  # the smallest block has no room for a frame
+    length = next(size for size in sizes[seen:] if size >= max(len(elements.stream) for elements in inputs))
     batch = len(inputs)
     stream = np.zeros((batch, length), np.int8)
     token, slot = np.zeros((2, batch, length), np.int32)
@@ -187,7 +189,8 @@ class Talker:
 
     def start(self, seeds: Sequence[int]) -> Sessions:
         """Empty sessions, one for each seed."""
-        stream = init_state(self.config.model, jnp.asarray(seeds), self.config.serve.context, block_sizes(self.config)[-1])
+        config = self.config
+        stream = init_state(config.model, jnp.asarray(seeds), config.serve.context, block_sizes(config)[-1])
         return Sessions(stream, init_vocoder((len(seeds),)))
 
     def talk(
@@ -216,9 +219,7 @@ class Talker:
         for turns in self.talk_together([windows], [self.seed]):
             yield turns[0]
 
-    def talk_together(
-        self, sessions: Sequence[Iterator[Arrived]], seeds: Sequence[int]
-    ) -> Iterator[list[MicroTurn]]:
+    def talk_together(self, sessions: Sequence[Iterator[Arrived]], seeds: Sequence[int]) -> Iterator[list[MicroTurn]]:
         """Streams several sessions of the same length side by side.
 
         Args:
@@ -269,20 +270,30 @@ def arrivals(
 
 
 class _Mouth:
-    """Turns output tokens into spoken and shown text; a span may go over several micro-turns."""
+    """Turns output tokens into spoken and shown text; a span, or a character, may go over several micro-turns."""
 
     def __init__(self, tokenizer: Tokenizer, config: Config) -> None:
         self._tokenizer = tokenizer
-        self._first_control = config.model.text_vocab_size
         self._open, self._close = (control_token(c, config.model) for c in (Control.DISPLAY, Control.END))
         self._showing = False
+        self._said: list[int] = []  # tokens of characters that are not complete yet
+        self._shown: list[int] = []
 
     def words(self, tokens: list[int]) -> tuple[str, str]:
         """Tokens before the gate of one micro-turn → (spoken, shown)."""
-        said, shown = [], []
         for token in tokens:
             if token in (self._open, self._close):
                 self._showing = token == self._open
             elif token < self._tokenizer.size:
-                (shown if self._showing else said).append(token)
-        return self._tokenizer.decode(said), self._tokenizer.decode(shown)
+                (self._shown if self._showing else self._said).append(token)
+        said, self._said = self._complete(self._said)
+        shown, self._shown = self._complete(self._shown)
+        return said, shown
+
+    def _complete(self, tokens: list[int]) -> tuple[str, list[int]]:
+        """The text of `tokens`, and those at its end that are only the first bytes of a character."""
+        for cut in range(min(len(tokens), MAX_BYTES - 1) + 1):
+            text = self._tokenizer.decode(tokens[: len(tokens) - cut])
+            if not text.endswith("\ufffd"):
+                return text, tokens[len(tokens) - cut :]
+        return self._tokenizer.decode(tokens), []
