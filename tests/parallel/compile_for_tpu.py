@@ -3,7 +3,8 @@
   python tests/parallel/compile_for_tpu.py step configs/tiny.py v5e:2x4 '{"fsdp": 2, "expert": 2, "tensor": 2}'
   python tests/parallel/compile_for_tpu.py micro_turn configs/tiny.py v5e:2x4 '{"tensor": 2, "data": -1}'
 
-To be run with JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 TPU_WORKER_HOSTNAMES=localhost.
+A fifth argument changes fields of the model, such as '{"num_layers": 2}'. To be run with JAX_PLATFORMS=cpu
+TPU_SKIP_MDS_QUERY=1 TPU_WORKER_HOSTNAMES=localhost.
 """
 
 import dataclasses
@@ -56,11 +57,13 @@ def compile_micro_turn(config: Config, mesh: Mesh) -> jax.stages.Compiled:
     return step.trace(variables, state, given).lower(lowering_platforms=("tpu",)).compile()
 
 
-def main(what: str, path: str, topology: str, axes: str) -> None:
+def main(what: str, path: str, topology: str, axes: str, model: str = "{}") -> None:
     spec = importlib.util.spec_from_file_location("config_file", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = dataclasses.replace(from_mapping(module.get_config()), mesh=MeshConfig(**json.loads(axes)))
+    config = from_mapping(module.get_config())
+    changed = dataclasses.replace(config.model, **json.loads(model))
+    config = dataclasses.replace(config, model=changed, mesh=MeshConfig(**json.loads(axes)))
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     mesh = make_mesh(config.mesh, list(devices))
     rows = batch_sharding(mesh).num_devices // mesh.shape["tensor"]
