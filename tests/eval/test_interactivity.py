@@ -3,10 +3,10 @@ import math
 
 import numpy as np
 import pytest
-from tml_jax.serve.session import MicroTurn
 
 from tml_jax.data.record import MODEL, USER, Conversation, Cue, Word
 from tml_jax.eval import interactivity
+from tml_jax.serve.session import MicroTurn
 
 
 def micro_turn(index, gate, text=""):

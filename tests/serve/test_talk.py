@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from tml_jax.serve.session import MicroTurn
 
 from launch import talk as command
 from tml_jax.data.record import USER, Text
 from tml_jax.serve import session, talk
+from tml_jax.serve.session import MicroTurn
 from tml_jax.signal import media
 
 
