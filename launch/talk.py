@@ -100,6 +100,8 @@ def main(argv: Sequence[str]) -> None:
     except (OSError, ValueError, CheckpointError) as error:
         raise SystemExit(f"launch.talk: {error}") from error
 
+    print("compiling", flush=True)
+    talker.warm_up()
     print("  heard at  gate    words", flush=True)
     micro_turns = list(narrate(talker.talk(user_audio, frames, texts)))
     files = write_conversation(_OUTPUT.value, user_audio, micro_turns, frames, texts)

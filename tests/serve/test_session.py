@@ -137,6 +137,14 @@ def test_every_micro_turn_has_its_time_gate_text_and_sound(small_talker):
     assert not any(loud[: [turn.gate for turn in turns].index("SPEAK")]) and any(loud)
 
 
+def test_after_warming_up_no_micro_turn_compiles(small_talker):
+    small_talker.warm_up()
+    compiled = small_talker._step._cache_size()
+    texts = [Text(USER, "red green blue red", 0.3), Text(USER, "red", 0.9)]
+    list(small_talker.talk(noise(4, 1.6), frames=[(0.5, np.zeros((40, 40, 3), np.uint8))], texts=texts))
+    assert small_talker._step._cache_size() == compiled
+
+
 def test_without_audio_the_number_of_micro_turns_must_be_given(small_talker):
     assert len(list(small_talker.talk(None, micro_turns=2))) == 2
     with pytest.raises(ValueError, match="micro_turns"):

@@ -22,6 +22,9 @@ class FakeTalker:
         self.config = types.SimpleNamespace(data=types.SimpleNamespace(video_grid=(1, 2)))
         FakeTalker.made = self
 
+    def warm_up(self):
+        self.warm = True
+
     def talk(self, user_audio, frames=(), texts=()):
         self.given = user_audio, list(frames), list(texts)
         left = 0
@@ -175,7 +178,8 @@ def test_the_command_talks_and_reports(prepared, capsys):
     assert audio.shape == (10 * 3200,) and not audio[16_000:].any()  # 1 s and 1 s of tail
     assert texts == [Text(USER, "first", 0.0), Text(USER, "hi", 0.3)]
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in printed[1:4]] == [
+    assert FakeTalker.made.warm
+    assert [line.split() for line in printed[2:5]] == [
         ["0.2", "s", "SPEAK", "w0"],
         ["0.4", "s", "SPEAK", "w1"],
         ["0.6", "s", "LISTEN"],

@@ -177,7 +177,8 @@ class Talker:
         return talker
 
     def _set(self, config: Config, tokenizer: Tokenizer, variables: dict[str, Any], seed: int) -> None:
-        self.config, self.tokenizer, self.variables, self.seed = config, tokenizer, variables, seed
+        self.config, self.tokenizer, self.seed = config, tokenizer, seed
+        self.variables = jax.device_put(variables)
         model, context = InteractionModel(config.model), config.serve.context
 
         def step(variables: dict[str, Any], sessions: Sessions, block: InputBlock) -> tuple:
@@ -191,7 +192,22 @@ class Talker:
         """Empty sessions, one for each seed."""
         config = self.config
         stream = init_state(config.model, jnp.asarray(seeds), config.serve.context, block_sizes(config)[-1])
-        return Sessions(stream, init_vocoder((len(seeds),)))
+        # On the model's device for good: the state that a step returns is, and another kind would compile again.
+        device = next(iter(jax.tree.leaves(self.variables)[0].devices()))
+        return jax.device_put(Sessions(stream, init_vocoder((len(seeds),))), device)
+
+    def warm_up(self, sessions: int = 1) -> None:
+        """Compiles the step for every shape of input, so that no micro-turn of a conversation waits for it.
+
+        Args:
+          sessions: how many will be talked through together.
+        """
+        state = self.start([0] * sessions)
+        for size in block_sizes(self.config):
+            elements = input_elements([0] * (size - 1), None, None, self.config.model)
+            block = make_block([elements] * sessions, self.config)
+            state, output, _ = self._step(self.variables, state, block)
+            jax.block_until_ready(output)
 
     def talk(
         self,
