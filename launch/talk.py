@@ -17,8 +17,8 @@ from absl import app, flags
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, PATCH
 from tml_jax.data.record import USER, Text
+from tml_jax.eval.conversation import check_output, write_conversation
 from tml_jax.serve import session
-from tml_jax.serve.talk import check_output, write_conversation
 from tml_jax.signal import media
 from tml_jax.train.checkpoint import CheckpointError
 

@@ -9,7 +9,8 @@ from absl.testing import flagsaver
 
 from launch import talk as command
 from tml_jax.data.record import USER, Text
-from tml_jax.serve import session, talk
+from tml_jax.eval import conversation
+from tml_jax.serve import session
 from tml_jax.serve.session import MicroTurn
 from tml_jax.signal import media
 
@@ -58,7 +59,7 @@ def test_the_file_holds_both_sides_on_one_clock(tmp_path):
     tone = np.zeros(5 * 3200, np.float32)
     tone[8000:12000] = 0.5 * np.sin(2 * np.pi * 440 * np.arange(4000) / 16_000)  # 0.5 … 0.75 s
     turns = [micro_turn(t, t == 2, " yes" if t == 2 else "") for t in range(5)]
-    files = talk.write_conversation(tmp_path / "out", tone, turns)
+    files = conversation.write_conversation(tmp_path / "out", tone, turns)
     assert [file.name for file in files] == ["conversation.wav", "micro_turns.jsonl", "timeline.png"]
     shape, (user, model) = read_wav(files[0])
     assert shape == (2, 24_000, 2)
@@ -73,28 +74,28 @@ def test_the_file_holds_both_sides_on_one_clock(tmp_path):
 
 
 def test_the_sound_of_the_last_micro_turn_lies_beyond_the_end():
-    sound = talk.conversation_sound(None, [micro_turn(0, False), micro_turn(1, True)])
+    sound = conversation.conversation_sound(None, [micro_turn(0, False), micro_turn(1, True)])
     assert sound.shape == (2, 9600) and not sound.any()
 
 
 def test_short_user_audio_is_filled_with_silence_and_long_audio_refused():
     turns = [micro_turn(t, False) for t in range(3)]
-    assert talk.conversation_sound(np.ones(100, np.float32), turns).shape == (2, 14_400)
+    assert conversation.conversation_sound(np.ones(100, np.float32), turns).shape == (2, 14_400)
     with pytest.raises(ValueError, match="at most 9600"):
-        talk.conversation_sound(np.ones(9601, np.float32), turns)
+        conversation.conversation_sound(np.ones(9601, np.float32), turns)
     with pytest.raises(ValueError, match="int16"):
-        talk.conversation_sound(np.ones(9600, np.int16), turns)
+        conversation.conversation_sound(np.ones(9600, np.int16), turns)
 
 
 @pytest.mark.parametrize("turns", [[], [micro_turn(1, False)], [micro_turn(0, False), micro_turn(2, False)]])
 def test_missing_micro_turns_are_refused(turns):
     with pytest.raises(ValueError, match="in order from 0"):
-        talk.conversation_sound(None, turns)
+        conversation.conversation_sound(None, turns)
 
 
 def test_micro_turns_are_written_one_a_line(tmp_path):
     turns = [micro_turn(0, False), micro_turn(1, True, " naïve")]
-    file = talk.write_conversation(tmp_path / "out", None, turns)[1]
+    file = conversation.write_conversation(tmp_path / "out", None, turns)[1]
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     assert lines[1] == {
         "index": 1, "start": 0.2, "gate": "SPEAK", "text": " naïve", "display": "", "compute_seconds": 0.05,
@@ -104,17 +105,17 @@ def test_micro_turns_are_written_one_a_line(tmp_path):
 
 def test_an_earlier_conversation_is_replaced_and_nothing_else_is(tmp_path):
     folder = tmp_path / "deep" / "out"
-    talk.write_conversation(folder, None, [micro_turn(t, False) for t in range(9)])
-    files = talk.write_conversation(folder, None, [micro_turn(0, False)])
+    conversation.write_conversation(folder, None, [micro_turn(t, False) for t in range(9)])
+    files = conversation.write_conversation(folder, None, [micro_turn(0, False)])
     assert len(read_wav(files[0])[1][0]) == 4800
-    assert sorted(entry.name for entry in folder.iterdir()) == sorted(talk.FILES)
+    assert sorted(entry.name for entry in folder.iterdir()) == sorted(conversation.FILES)
     (folder / "notes.txt").write_text("mine")
     before = files[1].read_bytes()
     with pytest.raises(FileExistsError, match="notes.txt"):
-        talk.write_conversation(folder, None, [micro_turn(t, False) for t in range(4)])
+        conversation.write_conversation(folder, None, [micro_turn(t, False) for t in range(4)])
     assert files[1].read_bytes() == before
     with pytest.raises(FileExistsError, match="is a file"):
-        talk.write_conversation(folder / "notes.txt", None, [micro_turn(0, False)])
+        conversation.write_conversation(folder / "notes.txt", None, [micro_turn(0, False)])
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -122,10 +123,10 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     (tmp_path / "existing").mkdir()
-    monkeypatch.setattr(talk, "draw_timeline", fail)
+    monkeypatch.setattr(conversation, "draw_timeline", fail)
     for folder in (tmp_path / "new", tmp_path / "existing"):
         with pytest.raises(OSError, match="disk full"):
-            talk.write_conversation(folder, None, [micro_turn(0, False)])
+            conversation.write_conversation(folder, None, [micro_turn(0, False)])
     assert [entry.name for entry in tmp_path.iterdir()] == ["existing"]
     assert not list((tmp_path / "existing").iterdir())
 
@@ -186,9 +187,9 @@ def test_the_command_talks_and_reports(prepared, capsys):
     ]
     assert any("real-time factor 0.25" in line for line in printed)
     assert [line for line in printed if line.startswith("wrote")] == [
-        f"wrote {prepared / 'out' / name}" for name in talk.FILES
+        f"wrote {prepared / 'out' / name}" for name in conversation.FILES
     ]
-    assert all((prepared / "out" / name).stat().st_size > 0 for name in talk.FILES)
+    assert all((prepared / "out" / name).stat().st_size > 0 for name in conversation.FILES)
 
 
 def test_text_alone_lasts_until_after_the_last_text(prepared):
