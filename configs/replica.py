@@ -34,6 +34,7 @@ def get_config() -> ConfigDict:
         flow_width=400,
         flow_blocks=2,
         flow_steps=8,
+        flow_temperature=0.0,  # the replica has one voice, and noise only blurs it
     )
     config.data = dict(
         directory="data/replica",

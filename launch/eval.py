@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
+from launch import huge_pages
 from tml_jax.data.shards import DataError
 from tml_jax.train.checkpoint import CheckpointError, read_config
 
@@ -35,4 +36,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    huge_pages.restart()
     app.run(main)

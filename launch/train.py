@@ -15,7 +15,7 @@ from typing import NoReturn
 import jax
 from absl import app, flags, logging
 
-from launch import config_flag
+from launch import config_flag, huge_pages
 from tml_jax.config import Config, ConfigError
 from tml_jax.data import prepare
 from tml_jax.data.shards import DataError
@@ -71,4 +71,5 @@ def _end(error: Exception, code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
+    huge_pages.restart()
     app.run(main, flags_parser=config_flag.parse)
