@@ -10,7 +10,7 @@ import jax
 import pytest
 
 TESTS = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(TESTS), str(TESTS / "data")]  # `small` and `synthetic`
+sys.path[:0] = [str(TESTS), str(TESTS / "data"), str(TESTS / "interop")]  # `small`, `synthetic`, `releases`
 
 from small import SMALL, random_variables, small_config  # noqa: E402
 

@@ -51,6 +51,8 @@ class ModelConfig:
       num_heads: query heads.
       num_kv_heads: key/value heads, a divisor of `num_heads`.
       head_dim: width of a head.
+      sliding_heads: (query heads, key/value heads, width) of the sliding layers where they differ from the global ones;
+        None where they do not.
       window: elements a sliding layer sees, itself included; also the extent of its relative bias.
       rel_extent: backward distance up to which global layers have a relative bias.
       d_rel: rank of the relative bias of a head.
@@ -95,6 +97,7 @@ class ModelConfig:
     vision_stages: tuple[tuple[int, int, int, int], ...]
     flow_width: int
     flow_blocks: int
+    sliding_heads: tuple[int, int, int] | None = None
     d_rel: int = 16
     log_scaling_floor: int | None = None
     log_scaling_alpha: float = 0.1
@@ -116,6 +119,10 @@ class ModelConfig:
         )  # fmt: skip
         check(0 <= self.num_dense_layers <= self.num_layers, "num_dense_layers", "must lie in 0 … num_layers")
         check(self.num_heads % self.num_kv_heads == 0, "num_kv_heads", f"must divide num_heads = {self.num_heads}")
+        if self.sliding_heads is not None:
+            heads, kv_heads, width = self.sliding_heads
+            whole = min(heads, kv_heads, width) > 0 and heads % kv_heads == 0
+            check(whole, "sliding_heads", "three numbers above 0, the second a divisor of the first")
         check(self.top_k <= self.num_experts, "top_k", f"must be at most num_experts = {self.num_experts}")
 
         spare = self.vocab_size - self.text_vocab_size
@@ -147,6 +154,11 @@ class ModelConfig:
     def is_global(self, layer: int) -> bool:
         """Whether `layer` (counted from 0) attends globally."""
         return (layer + 1) % self.global_every == 0
+
+    def heads(self, is_global: bool) -> tuple[int, int, int]:
+        """(query heads, key/value heads, width of a head) of a kind of layer."""
+        everywhere = (self.num_heads, self.num_kv_heads, self.head_dim)
+        return everywhere if is_global or self.sliding_heads is None else self.sliding_heads
 
     def is_dense(self, layer: int) -> bool:
         """Whether `layer` (counted from 0) has a dense MLP rather than experts."""
@@ -361,8 +373,9 @@ class Config:
         rows, accumulate = self.data.batch_size, self.train.accumulate
         _require(rows % accumulate == 0, "train", "accumulate", accumulate, f"must divide data.batch_size = {rows}")
         axes = {
-            "tensor": {"model.num_kv_heads": self.model.num_kv_heads, "model.expert_ffn": self.model.expert_ffn,
-                       "model.dense_ffn": self.model.dense_ffn},
+            "tensor": {"model.num_kv_heads": self.model.num_kv_heads,
+                       "model.sliding_heads[1]": self.model.heads(is_global=False)[1],
+                       "model.expert_ffn": self.model.expert_ffn, "model.dense_ffn": self.model.dense_ffn},
             "expert": {"model.num_experts": self.model.num_experts},
             "fsdp": {"model.d_model": self.model.d_model},
         }  # fmt: skip

@@ -4,17 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from inkling_inputs import (
-    GOLDEN,
-    GOLDEN_CONFIG,
-    SEED,
-    TOLERANCE,
-    Sequence,
-    random_chunks,
-    random_weights,
-    relative_error,
-)
+from inkling_inputs import GOLDEN, GOLDEN_CONFIG, SEED, random_weights
 from inkling_ours import Ours
+
+from tml_jax.eval.parity import TOLERANCE, Sequence, random_chunks, relative_error
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,12 @@ import importlib
 
 import numpy as np
 import pytest
-from inkling_inputs import BASE, SEED, TOLERANCE, random_chunks, random_sequence, relative_error, stages
+from inkling_inputs import BASE, SEED, stages
 from inkling_ours import Ours
 
 from tml_jax.config import ModelConfig
-from tml_jax.interop.inkling import PLANNED_STAGES
+from tml_jax.eval.parity import TOLERANCE, random_chunks, random_sequence, relative_error
+from tml_jax.interop.inkling_config import PLANNED_STAGES
 
 pytestmark = pytest.mark.parity
 

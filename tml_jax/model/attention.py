@@ -223,7 +223,7 @@ class Attention(nn.Module):
         """
         cfg = self.config
         batch, time, model = x.shape
-        heads, kv_heads, width = cfg.num_heads, cfg.num_kv_heads, cfg.head_dim
+        heads, kv_heads, width = cfg.heads(self.is_global)
         extent = cfg.rel_extent if self.is_global else cfg.window
 
         def project(name: str, count: int, size: int) -> jax.Array:
@@ -316,7 +316,8 @@ def init_attention_cache(
     """
     slots = (context if is_global else config.window) + block - 1
     slots = math.ceil(slots / 8) * 8
-    shape = (batch, slots, config.num_kv_heads, config.head_dim)
-    conv = (batch, config.conv_kernel - 1, config.num_kv_heads * config.head_dim)
+    _, kv_heads, width = config.heads(is_global)
+    shape = (batch, slots, kv_heads, width)
+    conv = (batch, config.conv_kernel - 1, kv_heads * width)
     zeros = jnp.zeros
     return AttentionCache(zeros(shape, dtype), zeros(shape, dtype), zeros(conv, jnp.float32), zeros(conv, jnp.float32))

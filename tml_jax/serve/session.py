@@ -18,12 +18,11 @@ from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.model.inputs import ElementArrays
 from tml_jax.model.interaction import InteractionModel
 from tml_jax.model.stream import InputBlock, StreamState, init_state, micro_turn
-from tml_jax.signal.mel import dmel
+from tml_jax.signal.mel import HISTORY, dmel
 from tml_jax.signal.vocoder import VocoderState, init_vocoder, vocode
 from tml_jax.tokens import Control
 from tml_jax.train.checkpoint import restore_params_for_inference
 
-HISTORY = 800  # samples before a window that its first dMel frame reaches back to
 MAX_BYTES = 4  # of a character in UTF-8, so most tokens that one character can be made of
 
 

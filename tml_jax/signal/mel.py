@@ -1,4 +1,5 @@
-"""Mel spectra: what the model hears (dMel, 16 kHz) and what it says (own mel, 24 kHz). NumPy, on the host.
+"""Mel spectra: what the model hears (dMel, 16 kHz) and what it says (own mel, 24 kHz). NumPy, on the
+host; `dmel_compiled` where it is part of a compiled program.
 
 Both are one short-time Fourier transform and one Slaney filter bank with different settings. The heard one is the front
 end of the open Inkling weights, level for level. Every frame is worked out on its own, so that a stream cut into any
@@ -7,10 +8,15 @@ whole number of hops gives the same bits as the whole at once.
 
 import dataclasses
 import functools
+from types import ModuleType
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tml_jax.config import DMEL_LEVELS, INPUT_RATE, MEL_BINS, OUTPUT_RATE
+
+Array = np.ndarray | jax.Array
 
 DMEL_MIN, DMEL_MAX = -7.0, 2.0  # log10 mel of the lowest and the highest dMel level
 OWN_MEL_MIN, OWN_MEL_MAX = -5.0, 1.0  # log10 mel of the model's voice; the floor lies below 16-bit rounding noise
@@ -70,16 +76,20 @@ def _tables(spectrum: Spectrum) -> tuple[np.ndarray, np.ndarray]:
     return hann(spectrum.window), mel_filters(spectrum)
 
 
-def _log_mel(padded: np.ndarray, spectrum: Spectrum, floor: float) -> np.ndarray:
-    """Mel frames of `padded`, (n,) float32, one for each hop at which a whole window fits; log10, at least `floor`."""
+def _log_mel(padded: Array, spectrum: Spectrum, floor: float, xp: ModuleType = np) -> Array:
+    """Mel frames of `padded`, (n,) float32, one for each hop at which a whole window fits; log10, at least `floor`.
+
+    `xp` is the module that computes: numpy, or jax.numpy for what is compiled.
+    """
     window, filters = _tables(spectrum)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, spectrum.window)[:: spectrum.hop]
-    fourier = np.fft.rfft(frames * window, axis=-1)
-    power = np.square(fourier.real) + np.square(fourier.imag)
-    magnitude = np.sqrt(np.maximum(power, np.float32(spectrum.magnitude_floor**2)))
+    starts = np.arange(0, padded.shape[0] - spectrum.window + 1, spectrum.hop)
+    frames = padded[starts[:, None] + np.arange(spectrum.window)]
+    fourier = xp.fft.rfft(frames * window, axis=-1)
+    power = xp.square(fourier.real) + xp.square(fourier.imag)
+    magnitude = xp.sqrt(xp.maximum(power, np.float32(spectrum.magnitude_floor**2)))
     # One product for each frame: a single product over all frames would round differently with their number.
     mel = (magnitude[:, None, :] @ filters)[:, 0, :]
-    return np.log10(np.maximum(mel, np.float32(10.0**floor)))
+    return xp.log10(xp.maximum(mel, np.float32(10.0**floor)))
 
 
 def _check_samples(samples: np.ndarray, name: str) -> np.ndarray:
@@ -132,9 +142,29 @@ def dmel_levels(log_mel: np.ndarray) -> np.ndarray:
     Returns:
       uint8 of the same shape, 0 … 15.
     """
+    return _levels(np.asarray(log_mel, np.float32), np)
+
+
+def _levels(log_mel: Array, xp: ModuleType) -> Array:
     centres = np.linspace(DMEL_MIN, DMEL_MAX, DMEL_LEVELS).astype(np.float32)
-    values = np.clip(np.asarray(log_mel, np.float32), centres[0], centres[-1])
-    return np.abs(values[..., None] - centres).argmin(axis=-1).astype(np.uint8)
+    values = xp.clip(log_mel, centres[0], centres[-1])
+    return xp.abs(values[..., None] - centres).argmin(axis=-1).astype(np.uint8)
+
+
+def dmel_compiled(samples: jax.Array, history: jax.Array) -> jax.Array:
+    """`dmel` for what is compiled or exported: the same steps on jax arrays.
+
+    Fourier transforms of two libraries differ in the last bits, so that a value in the middle between two levels may
+    fall to the other one.
+
+    Args:
+      samples: (n,) float32 at 16 kHz, n a multiple of 800.
+      history: (800,) float32, the samples just before.
+
+    Returns:
+      (n / 800, 80) uint8, 0 … 15.
+    """
+    return _levels(_log_mel(jnp.concatenate([history, samples]), HEARD, -10.0, jnp), jnp)
 
 
 def dmel(samples: np.ndarray, history: np.ndarray | None = None) -> np.ndarray:

@@ -176,6 +176,32 @@ def read_config(run_dir: str | os.PathLike) -> Config:
         raise CheckpointError(f"{path} is not JSON ({error})") from error
 
 
+def find_checkpoint(directory: str | os.PathLike, step: int | None = None) -> tuple[pathlib.Path, pathlib.Path]:
+    """Finds a checkpoint on disk.
+
+    Args:
+      directory: RUN, RUN/checkpoints or RUN/checkpoints/STEP.
+      step: which checkpoint of the run; None takes the newest.
+
+    Returns:
+      (run directory, folder of the checkpoint), absolute.
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    path = pathlib.Path(directory).absolute()
+    if path.parent.name == CHECKPOINTS and path.name.isdigit():
+        path, step = path.parent.parent, int(path.name) if step is None else step
+    run_dir = path.parent if path.name == CHECKPOINTS else path
+    folder = run_dir / CHECKPOINTS
+    steps = sorted(int(item.name) for item in folder.glob("*") if item.name.isdigit()) if folder.is_dir() else []
+    if not steps:
+        raise CheckpointError(f"no checkpoint in {folder}: give the directory of a training run")
+    if step is not None and step not in steps:
+        raise CheckpointError(f"no checkpoint of step {step} in {folder}: there are {', '.join(map(str, steps))}")
+    return run_dir, folder / str(steps[-1] if step is None else step)
+
+
 def restore_params_for_inference(
     directory: str | os.PathLike, step: int | None = None, abstract_variables: dict[str, Any] | None = None
 ) -> tuple[Config, pathlib.Path, dict[str, Any]]:
@@ -193,7 +219,7 @@ def restore_params_for_inference(
     Raises:
       CheckpointError: no such checkpoint, it is damaged, or it is of another model.
     """
-    run_dir, folder = _find(directory, step)
+    run_dir, folder = find_checkpoint(directory, step)
     config, tokenizer = read_config(run_dir), run_dir / TOKENIZER
     if not tokenizer.exists():
         raise CheckpointError(f"{tokenizer} is missing: copy the run's tokenizer beside its {CONFIG}")
@@ -219,7 +245,7 @@ def init_from(directory: str | os.PathLike, state: State) -> tuple[State, InitRe
     Raises:
       CheckpointError: no such checkpoint, it is damaged, or no array matches.
     """
-    _, folder = _find(directory, None)
+    _, folder = find_checkpoint(directory)
     fresh = {name: getattr(state, name) for name in _MODEL}
     try:
         saved, metadata = _saved(folder)
@@ -306,21 +332,6 @@ def _check_same_arrays(folder: pathlib.Path, wanted: dict[str, Any], saved: dict
     if different:
         shown = "; ".join(sorted(different)[:3]) + ("; …" if len(different) > 3 else "")
         raise CheckpointError(f"the checkpoint {folder} is of another model, {len(different)} arrays differ: {shown}")
-
-
-def _find(directory: str | os.PathLike, step: int | None) -> tuple[pathlib.Path, pathlib.Path]:
-    """(run directory, folder of the checkpoint)."""
-    path = pathlib.Path(directory).absolute()
-    if path.parent.name == CHECKPOINTS and path.name.isdigit():
-        path, step = path.parent.parent, int(path.name) if step is None else step
-    run_dir = path.parent if path.name == CHECKPOINTS else path
-    folder = run_dir / CHECKPOINTS
-    steps = sorted(int(item.name) for item in folder.glob("*") if item.name.isdigit()) if folder.is_dir() else []
-    if not steps:
-        raise CheckpointError(f"no checkpoint in {folder}: give the directory of a training run")
-    if step is not None and step not in steps:
-        raise CheckpointError(f"no checkpoint of step {step} in {folder}: there are {', '.join(map(str, steps))}")
-    return run_dir, folder / str(steps[-1] if step is None else step)
 
 
 def _on_one_device(saved: Any) -> Any:

@@ -1,0 +1,48 @@
+"""Converts a release of the open Inkling weights into a checkpoint to train from and to talk with.
+
+  python -m launch.convert --source=HF_FOLDER --target=runs/inkling --mtp=drop
+  python -m launch.convert --source=HF_FOLDER --target=runs/inkling --mtp=keep --config=configs/inkling_small.py
+
+The sizes of the model come from the release's config.json, everything else from --config. What the release lacks is
+initialised and listed. The same command goes on where it was interrupted. The way back is
+`launch.export --format=transformers`.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from configs import inkling_small
+from launch import config_flag
+from tml_jax.config import ConfigError, from_mapping
+from tml_jax.interop.convert import DROP, KEEP, from_release
+from tml_jax.interop.journal import ConvertError
+from tml_jax.interop.tensor_files import TensorFileError
+
+_SOURCE = flags.DEFINE_string("source", None, "Folder of the release: config.json, tokenizer.json, safetensors files.")
+_TARGET = flags.DEFINE_string("target", None, "Folder of the run to make.")
+_MTP = flags.DEFINE_enum(
+    "mtp", None, [KEEP, DROP], "The release's layers for predicting several tokens at once, which this model lacks."
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command; what is wrong with its input ends it with a line for each thing."""
+    try:
+        if len(argv) > 1:
+            raise ConvertError(f"argument {argv[1]!r}: every option is a --flag")
+        if not _SOURCE.value or not _TARGET.value:
+            raise ConvertError("give --source, the folder of a release, and --target, the folder to make")
+        given = "config" in flags.FLAGS
+        config = config_flag.get() if given else from_mapping(inkling_small.get_config())
+        from_release(_SOURCE.value, _TARGET.value, config, _MTP.value, log=lambda line: print(line, flush=True))
+    except (ConvertError, ConfigError, TensorFileError, OSError, ValueError) as error:
+        for line in str(error).splitlines():
+            print(f"launch.convert: {line}", file=sys.stderr)
+        raise SystemExit(1) from error
+    print(f"train: python -m launch.train --config=… --config.train.init_from={_TARGET.value}")
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=config_flag.parse)

@@ -1,0 +1,89 @@
+"""Long work that can be interrupted: what is done, on disk, and how far it is, in words."""
+
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+
+_SAY_EVERY = 5.0  # seconds between lines of progress
+
+Log = Callable[[str], None]
+
+
+class ConvertError(ValueError):
+    """Something cannot be converted: a line for each thing that is wrong with it."""
+
+
+class Journal:
+    """Which tensors are done, on disk: a conversion that was killed goes on after the last of them."""
+
+    def __init__(self, path: pathlib.Path, fingerprint: str) -> None:
+        """Begins a journal, or goes on with the one at `path`.
+
+        Raises:
+          ConvertError: the journal is of another conversion.
+        """
+        self.done: set[str] = set()
+        self.sums: dict[str, int] = {}  # parameter → bit sum so far
+        lines = path.read_text().splitlines() if path.exists() else []
+        entries = []
+        for line in lines:
+            try:
+                entries.append(json.loads(line))
+            except json.JSONDecodeError:  # torn by the kill, so not done
+                break
+        if entries and entries[0] != {"fingerprint": fingerprint}:
+            raise ConvertError(
+                f"{path.parent} is of another conversion (the source, the configuration or --mtp changed since): "
+                "delete it to begin anew"
+            )
+        for entry in entries[1:]:
+            self._take(entry["name"], entry["sums"])
+        self._file = open(path, "w")
+        for entry in entries or [{"fingerprint": fingerprint}]:
+            self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+
+    def add(self, name: str, sums: Mapping[str, int]) -> None:
+        """Notes that a tensor is done; its parameters are on disk."""
+        if name in self.done:
+            return
+        self._take(name, sums)
+        self._file.write(json.dumps({"name": name, "sums": dict(sums)}) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _take(self, name: str, sums: Mapping[str, int]) -> None:
+        self.done.add(name)
+        for path, total in sums.items():
+            self.sums[path] = (self.sums.get(path, 0) + total) % (1 << 32)
+
+
+class Progress:
+    """Says how many bytes are done, how fast, and how long the rest will take."""
+
+    def __init__(self, total: int, log: Log) -> None:
+        """Args: total bytes; where lines go."""
+        self.total, self._log = total, log
+        self._done, self._skipped = 0, 0
+        self._began = self._said = time.monotonic()
+
+    def skip(self, count: int) -> None:
+        """Bytes that were done before."""
+        self._done += count
+        self._skipped += count
+
+    def add(self, count: int) -> None:
+        """Bytes that were done now."""
+        self._done += count
+        now = time.monotonic()
+        if now - self._said < _SAY_EVERY:
+            return
+        self._said = now
+        rate = (self._done - self._skipped) / (now - self._began)
+        left = (self.total - self._done) / max(rate, 1.0)
+        again = f" ({self._skipped / 1e9:.2f} GB were there)" if self._skipped else ""
+        self._log(
+            f"{self._done / 1e9:.2f} of {self.total / 1e9:.2f} GB{again}  {rate / 1e6:.0f} MB/s  {left:.0f} s left"
+        )
