@@ -1,7 +1,8 @@
-"""Evaluates a trained model, or the sound of the vocoder alone.
+"""Evaluates a trained model, the sound of the vocoder alone, or the model against the reference implementation.
 
 python -m launch.eval --suite=replica --checkpoint=runs/replica
 python -m launch.eval --suite=sound
+python -m launch.eval --suite=parity --checkpoint=runs/inkling      (needs the extra `parity`)
 """
 
 from collections.abc import Sequence
@@ -9,11 +10,44 @@ from collections.abc import Sequence
 from absl import app, flags
 
 from launch import huge_pages
+from tml_jax.config import ConfigError
 from tml_jax.data.shards import DataError
+from tml_jax.interop.journal import ConvertError
 from tml_jax.train.checkpoint import CheckpointError, read_config
 
-_SUITE = flags.DEFINE_enum("suite", "replica", ["replica", "sound"], "What to measure.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of the run; for the suite `replica`.")
+_SUITE = flags.DEFINE_enum("suite", "replica", ["replica", "sound", "parity"], "What to measure.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of the run; for the suites `replica` and `parity`.")
+_REFERENCE = flags.DEFINE_string(
+    "reference", None, "For `parity`: a folder that transformers loads; default: the checkpoint, exported for it."
+)
+
+
+def _checkpoint() -> str:
+    if _CHECKPOINT.value is None:
+        raise CheckpointError("give --checkpoint=RUN, the folder that launch.train or launch.convert made")
+    return _CHECKPOINT.value
+
+
+def _sound() -> None:
+    from tml_jax.eval.sound import held_out_sound
+
+    print(held_out_sound())
+
+
+def _replica() -> None:
+    from tml_jax.eval import replica
+
+    print(replica.evaluate(_checkpoint(), read_config(_checkpoint())))
+
+
+def _parity() -> None:
+    from tml_jax.eval import parity
+
+    errors = parity.compare(_checkpoint(), _REFERENCE.value)
+    different = [what for what, error in errors.items() if error > parity.TOLERANCE]
+    if different:
+        raise SystemExit(f"launch.eval: {len(different)} of {len(errors)} comparisons differ: {'; '.join(different)}")
+    print(f"all {len(errors)} comparisons agree to {parity.TOLERANCE:g}")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -21,18 +55,13 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     try:
-        if _SUITE.value == "sound":
-            from tml_jax.eval.sound import held_out_sound
-
-            print(held_out_sound())
-            return
-        if _CHECKPOINT.value is None:
-            raise CheckpointError("give --checkpoint=RUN, the folder that launch.train made")
-        from tml_jax.eval import replica
-
-        print(replica.evaluate(_CHECKPOINT.value, read_config(_CHECKPOINT.value)))
-    except (CheckpointError, DataError) as error:
+        {"sound": _sound, "replica": _replica, "parity": _parity}[_SUITE.value]()
+    except (CheckpointError, ConfigError, ConvertError, DataError) as error:
         raise SystemExit(f"launch.eval: {error}") from error
+    except ModuleNotFoundError as error:
+        extra = "parity" if _SUITE.value == "parity" else "replica"
+        message = f"launch.eval: {error.name} is not installed: python -m pip install -e '.[{extra}]'"
+        raise SystemExit(message) from error
 
 
 if __name__ == "__main__":

@@ -144,8 +144,30 @@ def micro_turn(
     Returns:
       The new state, and the output.
     """
+    hidden, state = take_in_block(model, variables, state, block, context)
+    return put_out(model, variables, state, hidden, context)
+
+
+def take_in_block(
+    model: InteractionModel, variables: dict[str, Any], state: StreamState, block: InputBlock, context: int
+) -> tuple[jax.Array, StreamState]:
+    """The first half of `micro_turn`: appends the input.
+
+    Returns:
+      The hidden state after the last element (B, D), and the state, still in the same micro-turn.
+    """
+    with jax.named_scope("input"):
+        where = Append(state.length, block.valid)
+        hidden, caches = model.apply(variables, block.elements, where, state.caches, context, method="append")
+        return hidden, state.replace(caches=caches, length=state.length + block.valid)
+
+
+def put_out(
+    model: InteractionModel, variables: dict[str, Any], state: StreamState, hidden: jax.Array, context: int
+) -> tuple[StreamState, MicroTurnOutput]:
+    """The second half of `micro_turn`: text, gate and sound, from what `take_in_block` returns."""
     config = model.config
-    batch = block.valid.shape[0]
+    batch = hidden.shape[0]
     listen, speak = (config.text_vocab_size + control for control in (Control.LISTEN, Control.SPEAK))
 
     def append(
@@ -154,9 +176,6 @@ def micro_turn(
         where = Append(length, valid)
         hidden, caches = model.apply(variables, elements, where, caches, context, method="append")
         return hidden, length + valid, caches
-
-    with jax.named_scope("input"):
-        hidden, length, caches = append(block.elements, block.valid, state.length, state.caches)
 
     def text_step(carry: tuple) -> tuple:
         hidden, length, caches, token, count, gate = carry
@@ -175,7 +194,7 @@ def micro_turn(
     with jax.named_scope("text"):
         token = jnp.zeros((batch, config.max_text_out), jnp.int32)
         count, gate = jnp.zeros((batch,), jnp.int32), jnp.full((batch,), -1, jnp.int32)
-        carry = (hidden, length, caches, token, count, gate)
+        carry = (hidden, state.length, state.caches, token, count, gate)
         carry = jax.lax.while_loop(lambda carry: jnp.any(carry[-1] < 0), text_step, carry)
     hidden, length, caches, token, count, gate = carry
     speaks = gate == speak
