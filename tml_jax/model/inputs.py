@@ -135,7 +135,7 @@ class InputEmbeddings(nn.Module):
         return self.own_audio(levels.reshape(*levels.shape[:-2], OWN_FRAMES * MEL_BINS), self.dtype)
 
     def seen(self, pixels: jax.Array) -> jax.Array:
-        """Pixels (…, 2, 40, 40, 3) uint8 → (…, D)."""
+        """Pixels (…, 2, 40, 40, 3) uint8, or int16 with −1 outside of a still picture → (…, D)."""
         scaled = (pixels.astype(jnp.float32) / 255.0 - jnp.asarray(PIXEL_MEAN)) / jnp.asarray(PIXEL_STD)
         out = self.video(scaled.reshape(-1, *pixels.shape[-4:]), self.dtype)
         return out.reshape(*pixels.shape[:-4], self.config.d_model)
