@@ -51,7 +51,9 @@ def still_patches(picture: np.ndarray) -> np.ndarray:
       ValueError: the shape or the type is wrong.
     """
     if picture.ndim != 3 or picture.shape[2] != PATCH[3] or picture.dtype != np.uint8 or not picture.size:
-        raise ValueError(f"a picture of shape {picture.shape} and type {picture.dtype}: expected (rows, columns, 3) uint8")
+        raise ValueError(
+            f"a picture of shape {picture.shape} and type {picture.dtype}: expected (rows, columns, 3) uint8"
+        )
     rows, columns, colours = picture.shape
     down, across = -(-rows // PATCH[1]), columns // PATCH[2] + 1
     canvas = np.full((down * PATCH[1], across * PATCH[2], colours), OUTSIDE, np.int16)
