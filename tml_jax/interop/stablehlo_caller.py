@@ -74,7 +74,8 @@ def main(question: str, answer: str) -> None:
         output = jax.device_get(output)
         tokens = output["tokens"][0, : output["count"][0]].tolist()
         words = b"".join(text_of.get(token, b"") for token in tokens).decode(errors="replace")
-        print(f"{(index + 1) * manifest['micro_turn_seconds']:6.1f} s  {'SPEAK ' if output['speak'][0] else 'LISTEN'} {words}")
+        gate = "SPEAK " if output["speak"][0] else "LISTEN"
+        print(f"{(index + 1) * manifest['micro_turn_seconds']:6.1f} s  {gate}  {words}", flush=True)
         said.append(output["samples"][0])
     with wave.open(answer, "wb") as file:
         file.setnchannels(1)
