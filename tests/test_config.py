@@ -81,6 +81,11 @@ WRONG = [
     ("mesh.tensor", 3, "must divide model.num_kv_heads = 2"),
     ("mesh.expert", 3, "must divide model.num_experts = 4"),
     ("mesh.fsdp", 5, "must divide model.d_model = 64"),
+    ("train.seed", -1, "0 … 2³² − 1"),
+    ("data.seed", -1, "0 … 2³² − 1"),
+    ("data.generate.scenes", -3, "greater than 0"),
+    ("train.learning_rate", float("inf"), "finite"),
+    ("train.flow_weight", float("inf"), "finite"),
 ]  # fmt: skip
 
 
@@ -94,6 +99,16 @@ def test_a_wrong_value_is_an_error_with_field_value_and_rule(field, value, rule)
     assert message.startswith(f"config.{field} = ") and rule in message
     digits = lambda text: re.findall(r"[a-z]+|\d+", str(text))  # noqa: E731  lists may come back as tuples
     assert set(digits(value)) <= set(digits(message))
+
+
+@pytest.mark.parametrize(("mesh", "fits"), [({"fsdp": 2}, True), ({"fsdp": 4}, False), ({"data": 2, "expert": 2}, False)])
+def test_the_rows_of_a_batch_must_divide_over_the_mesh(mesh, fits):
+    mapping = tiny.get_config().to_dict() | {"mesh": mesh}
+    if fits:
+        from_mapping(mapping)
+        return
+    with pytest.raises(ConfigError, match="config.data.batch_size = 2: must be a multiple of mesh.data × mesh.fsdp"):
+        from_mapping(mapping)
 
 
 @pytest.mark.parametrize("axis", ["model.num_kv_heads", "model.expert_ffn", "model.dense_ffn"])

@@ -5,6 +5,7 @@ name, type or value raises `ConfigError`, which names the field, the value and t
 """
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ OWN_FRAMES = 5  # 10 ms mel frames in one 50 ms element of the model's own audio
 INPUT_RATE = 16_000  # Hz, what the model hears
 OUTPUT_RATE = 24_000  # Hz, what the model says
 PATCH = (2, 40, 40, 3)  # frames, rows, columns, colours of one video patch
+BATCH_AXES = ("data", "fsdp", "expert")  # axes of the mesh over all of which the rows of a batch are split
 
 
 class ConfigError(ValueError):
@@ -36,7 +38,7 @@ def _require(ok: bool, section: str, field: str, value: Any, rule: str) -> None:
 def _require_positive(section: Any, name: str, *fields: str) -> None:
     for field in fields:
         value = getattr(section, field)
-        _require(value > 0, name, field, value, "must be greater than 0")
+        _require(0 < value < math.inf, name, field, value, "must be greater than 0, and finite")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,6 +240,9 @@ class DataConfig:
         _require_positive(self, "data", "batch_size", "prefetch")
         _require(bool(self.sources), "data", "sources", dict(self.sources), "needs at least one source")
         _require(self.workers >= 0, "data", "workers", self.workers, "must not be negative")
+        _require(0 <= self.seed < 2**32, "data", "seed", self.seed, "must lie in 0 … 2³² − 1")
+        for name, count in self.generate.items():
+            _require(count > 0, "data.generate", name, count, "must be greater than 0; leave the source out instead")
         grid_ok = len(self.video_grid) == 2 and min(self.video_grid) > 0
         _require(grid_ok, "data", "video_grid", self.video_grid, "two numbers above 0: patches down and across")
 
@@ -314,8 +319,9 @@ class TrainConfig:
         check(0 < self.beta2 < 1, "beta2", "must lie between 0 and 1")
         check(0 <= self.final_rate <= 1, "final_rate", "must lie in 0 … 1")
         check(0 <= self.own_audio_drop < 1, "own_audio_drop", "must lie in 0 … 1, 1 excluded")
+        check(0 <= self.seed < 2**32, "seed", "must lie in 0 … 2³² − 1")
         for field in ("weight_decay", "flow_weight", "text_weight", "own_audio_noise", "balance_rate"):
-            check(getattr(self, field) >= 0, field, "must not be negative")
+            check(0 <= getattr(self, field) < math.inf, field, "must not be negative, and finite")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -375,7 +381,8 @@ class Config:
         axes = {
             "tensor": {"model.num_kv_heads": self.model.num_kv_heads,
                        "model.sliding_heads[1]": self.model.heads(is_global=False)[1],
-                       "model.expert_ffn": self.model.expert_ffn, "model.dense_ffn": self.model.dense_ffn},
+                       "model.expert_ffn": self.model.expert_ffn, "model.dense_ffn": self.model.dense_ffn,
+                       "model.vocab_size": self.model.vocab_size},
             "expert": {"model.num_experts": self.model.num_experts},
             "fsdp": {"model.d_model": self.model.d_model},
         }  # fmt: skip
@@ -383,6 +390,23 @@ class Config:
             parts = getattr(self.mesh, axis)
             for field, size in sizes.items():
                 _require(parts == -1 or size % parts == 0, "mesh", axis, parts, f"must divide {field} = {size}")
+        shards = [getattr(self.mesh, axis) for axis in BATCH_AXES]
+        if -1 not in shards:
+            self.check_rows(math.prod(shards))
+
+    def check_rows(self, shards: int) -> None:
+        """Makes sure that the rows of a microbatch can be split evenly.
+
+        Args:
+          shards: parts, the product of the sizes of `BATCH_AXES`.
+
+        Raises:
+          ConfigError: they cannot.
+        """
+        rows, accumulate = self.data.batch_size, self.train.accumulate
+        rule = f"must be a multiple of {' × '.join(f'mesh.{axis}' for axis in BATCH_AXES)} × train.accumulate = "
+        parts = shards * accumulate
+        _require(rows % parts == 0, "data", "batch_size", rows, f"{rule}{shards} × {accumulate} = {parts}")
 
 
 def from_mapping(mapping: Mapping[str, Any]) -> Config:

@@ -111,7 +111,7 @@ def plain_inputs(sessions: list[list[Arrived]], config) -> list[dict[str, np.nda
 
 
 def windows_of(seed: int, config, turns: int) -> list[Arrived]:
-    """The user's side of a random conversation."""
+    """The user's side of a random conversation, its microphone off for a micro-turn."""
     conversation = make_conversation(seed)
     audio = conversation.user_audio
     audio = None if audio is None else fit_samples(audio, turns * INPUT_SAMPLES)
@@ -119,7 +119,9 @@ def windows_of(seed: int, config, turns: int) -> list[Arrived]:
     rows, columns = config.data.video_grid
     frames = [(time, np.roll(np.tile(frame, (rows, columns, 1)), 7, axis=1)) for time, frame in frames]
     texts = [text for text in conversation.texts if text.speaker != MODEL]
-    return list(arrivals(audio, frames, texts, turns))
+    windows = list(arrivals(audio, frames, texts, turns))
+    windows[3] = dataclasses.replace(windows[3], audio=None)
+    return windows
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 3)])

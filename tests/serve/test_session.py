@@ -13,7 +13,17 @@ from synthetic import VOCABULARY, make_config, make_conversation, tokenizer
 from tml_jax.data.elements import conversation_elements
 from tml_jax.data.layout import INPUT_SAMPLES, control_token, fit_samples
 from tml_jax.data.record import BACKGROUND, MODEL, USER, Conversation, Text
-from tml_jax.serve.session import Arrived, Ear, Talker, _Mouth, arrivals, block_sizes, make_block, take_in
+from tml_jax.serve.session import (
+    Arrived,
+    Ear,
+    NotFiniteError,
+    Talker,
+    _Mouth,
+    arrivals,
+    block_sizes,
+    make_block,
+    take_in,
+)
 from tml_jax.tokens import Control, Stream
 
 CONFIG = make_config()
@@ -178,6 +188,15 @@ def test_sessions_together_say_what_each_says_alone(small_talker):
         for one, other in zip([turns[row] for turns in together], alone, strict=True):
             assert (one.gate, one.text, one.display) == (other.gate, other.text, other.display)
             np.testing.assert_allclose(one.mel, other.mel, atol=1e-4)
+
+
+def test_weights_that_are_no_numbers_end_the_talk_instead_of_hanging(small_talker, small_variables):
+    scale = small_variables["params"]["backbone"]["final_norm"]["scale"]
+    backbone = small_variables["params"]["backbone"] | {"final_norm": {"scale": scale.at[3].set(np.nan)}}
+    broken = small_variables | {"params": small_variables["params"] | {"backbone": backbone}}
+    talker = Talker.of(small_talker.config, small_talker.tokenizer, broken)
+    with pytest.raises(NotFiniteError, match="micro-turn 0: .* not finite; .*take another checkpoint"):
+        list(talker.talk(noise(0, 0.4)))
 
 
 def test_sessions_of_different_length_are_refused(small_talker):

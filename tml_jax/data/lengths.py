@@ -14,6 +14,7 @@ from tml_jax.config import Config
 from tml_jax.data.layout import layout, layout_sizes
 from tml_jax.data.packing import SIZE_NAMES, capacities, fits
 from tml_jax.data.record import Conversation
+from tml_jax.data.shards import DataError
 from tml_jax.data.tokenizer import Tokenizer
 
 LENGTHS_FORMAT = 1  # to be raised when the same record would take other elements
@@ -138,7 +139,7 @@ def usable_records(records: Records, lengths: np.ndarray, config: Config, name: 
       (usable,) int64, record numbers within the source, ascending.
 
     Raises:
-      ValueError: none is left.
+      DataError: none is left.
     """
     readable = lengths[:, 0] != UNREADABLE
     fitting = fits(lengths, config.data.packing)
@@ -151,7 +152,7 @@ def usable_records(records: Records, lengths: np.ndarray, config: Config, name: 
     usable = np.flatnonzero(readable & fitting)
     if not usable.size:
         most = dict(zip(SIZE_NAMES, capacities(config.data.packing).tolist()))
-        raise ValueError(
+        raise DataError(
             f"source {name!r}: none of its {len(records)} records can be used; a row holds {most}. Prepare the data "
             "again, or raise config.data.packing"
         )

@@ -57,12 +57,14 @@ class MicroTurnOutput:
       count: (B,) int32, how many of them there are.
       speak: (B,) bool, the gate.
       mel: (B, 20, 80) float32 log10 mel, at its floor where the session listens.
+      finite: (B,) bool, false where logits or mel were not finite numbers; such a session listens.
     """
 
     token: jax.Array
     count: jax.Array
     speak: jax.Array
     mel: jax.Array
+    finite: jax.Array
 
 
 def init_state(
@@ -178,9 +180,13 @@ def put_out(
         return hidden, length + valid, caches
 
     def text_step(carry: tuple) -> tuple:
-        hidden, length, caches, token, count, gate = carry
+        hidden, length, caches, token, count, gate, finite = carry
         active = gate < 0
-        chosen = choose_token(model.apply(variables, hidden, method="logits"), count, config)
+        logits = model.apply(variables, hidden, method="logits")
+        sound_mind = jnp.all(jnp.isfinite(logits), axis=-1)
+        # Without numbers to choose by, a gate must still come, or the micro-turn would never end.
+        chosen = jnp.where(sound_mind, choose_token(logits, count, config), listen)
+        finite = finite & (sound_mind | ~active)
         is_gate = (chosen == listen) | (chosen == speak)
         stream = jnp.where(is_gate, Stream.GATE, Stream.TEXT_OUT).astype(jnp.int8)
         after, length, caches = append(_token_elements(stream, chosen), active.astype(jnp.int32), length, caches)
@@ -189,14 +195,14 @@ def put_out(
         token = jnp.where(column & said_now[:, None], chosen[:, None], token)
         gate = jnp.where(active & is_gate, chosen, gate)
         hidden = jnp.where(active[:, None], after, hidden)
-        return hidden, length, caches, token, count + said_now, gate
+        return hidden, length, caches, token, count + said_now, gate, finite
 
     with jax.named_scope("text"):
         token = jnp.zeros((batch, config.max_text_out), jnp.int32)
         count, gate = jnp.zeros((batch,), jnp.int32), jnp.full((batch,), -1, jnp.int32)
-        carry = (hidden, state.length, state.caches, token, count, gate)
-        carry = jax.lax.while_loop(lambda carry: jnp.any(carry[-1] < 0), text_step, carry)
-    hidden, length, caches, token, count, gate = carry
+        carry = (hidden, state.length, state.caches, token, count, gate, jnp.ones((batch,), bool))
+        carry = jax.lax.while_loop(lambda carry: jnp.any(carry[-2] < 0), text_step, carry)
+    hidden, length, caches, token, count, gate, finite = carry
     speaks = gate == speak
     noise = flow_noise(state.seed, state.micro_turn, config.flow_temperature)
 
@@ -217,7 +223,7 @@ def put_out(
     mel = mel.transpose(1, 0, 2, 3).reshape(batch, AUDIO_ELEMENTS * OWN_FRAMES, MEL_BINS)
     mel = jnp.where(speaks[:, None, None], mel, denormalise(jnp.full((TARGET,), -jnp.inf))[0, 0])
     state = StreamState(caches, length, state.micro_turn + 1, state.seed)
-    return state, MicroTurnOutput(token, count, speaks, mel)
+    return state, MicroTurnOutput(token, count, speaks, mel, finite & jnp.all(jnp.isfinite(mel), axis=(1, 2)))
 
 
 def _side(batch: int, audio_out: jax.Array | None = None) -> dict[str, jax.Array]:

@@ -7,10 +7,9 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from tml_jax.config import ConfigError, MeshConfig
+from tml_jax.config import BATCH_AXES, ConfigError, MeshConfig
 
 AXES = ("data", "fsdp", "expert", "tensor")
-BATCH_AXES = ("data", "fsdp", "expert")  # rows of a batch are split over all of these
 
 # Logical axis → mesh axis. `embed` is gathered for use (fsdp), so it must be an axis that no product sums over
 # across devices more often than needed; heads and hidden widths are split over `tensor`, experts over `expert`.

@@ -26,6 +26,10 @@ from tml_jax.train.checkpoint import restore_params_for_inference
 MAX_BYTES = 4  # of a character in UTF-8, so most tokens that one character can be made of
 
 
+class NotFiniteError(RuntimeError):
+    """The model put out something that is no number: says when, and what that means."""
+
+
 @dataclasses.dataclass(frozen=True)
 class MicroTurn:
     """What the model put out in one micro-turn. Its sound is heard in the window after.
@@ -243,6 +247,9 @@ class Talker:
 
         Yields:
           The micro-turns of all sessions.
+
+        Raises:
+          NotFiniteError: the model's numbers are not finite.
         """
         state = self.start(seeds)
         ears, mouths = [Ear()] * len(seeds), [_Mouth(self.tokenizer, self.config) for _ in seeds]
@@ -253,6 +260,11 @@ class Talker:
             block = make_block([elements for _, elements in taken], self.config)
             state, output, samples = self._step(self.variables, state, block)
             output, samples = jax.device_get((output, samples))
+            if not output.finite.all():
+                raise NotFiniteError(
+                    f"micro-turn {index}: the model's logits or mel are not finite; its weights are damaged, or "
+                    "come from a training that diverged: take another checkpoint"
+                )
             took = time.perf_counter() - began
             turns = []
             for row, mouth in enumerate(mouths):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from tml_jax.config import Config
+from tml_jax.config import BATCH_AXES, Config
 from tml_jax.data.packing import Batch
 from tml_jax.model.interaction import InteractionModel, init_variables
 from tml_jax.model.moe import update_balance
@@ -83,7 +84,11 @@ def make_train(config: Config, mesh: Mesh) -> Train:
 
     Returns:
       The functions, not yet compiled.
+
+    Raises:
+      ConfigError: the mesh does not divide the rows of a microbatch.
     """
+    config.check_rows(math.prod(mesh.shape[axis] for axis in BATCH_AXES))
     model = InteractionModel(config.model, jnp.dtype(config.train.compute_dtype), config.train.remat)
     optimizer = make_optimizer(config.train)
     rate = schedule(config.train)
