@@ -101,7 +101,9 @@ def test_a_wrong_value_is_an_error_with_field_value_and_rule(field, value, rule)
     assert set(digits(value)) <= set(digits(message))
 
 
-@pytest.mark.parametrize(("mesh", "fits"), [({"fsdp": 2}, True), ({"fsdp": 4}, False), ({"data": 2, "expert": 2}, False)])
+@pytest.mark.parametrize(
+    ("mesh", "fits"), [({"fsdp": 2}, True), ({"fsdp": 4}, False), ({"data": 2, "expert": 2}, False)]
+)
 def test_the_rows_of_a_batch_must_divide_over_the_mesh(mesh, fits):
     mapping = tiny.get_config().to_dict() | {"mesh": mesh}
     if fits:
