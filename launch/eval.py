@@ -11,7 +11,6 @@ from absl import app, flags
 
 from launch import huge_pages
 from tml_jax.config import ConfigError
-from tml_jax.data.shards import DataError
 from tml_jax.interop.journal import ConvertError
 from tml_jax.train.checkpoint import CheckpointError, read_config
 
@@ -56,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     try:
         {"sound": _sound, "replica": _replica, "parity": _parity}[_SUITE.value]()
-    except (CheckpointError, ConfigError, ConvertError, DataError) as error:
+    except (CheckpointError, ConfigError, ConvertError, OSError, ValueError) as error:
         raise SystemExit(f"launch.eval: {error}") from error
     except ModuleNotFoundError as error:
         extra = "parity" if _SUITE.value == "parity" else "replica"

@@ -28,6 +28,8 @@ USER_CHANNEL = flags.DEFINE_enum("user_channel", "left", ["left", "right"], "The
 VIDEO_GRID = flags.DEFINE_string("video_grid", "1x1", "Patches of 40 x 40 pixels down x across a frame.")
 MAX_SECONDS = flags.DEFINE_float("max_seconds", 30.0, "Longest piece of a recording.", lower_bound=1.0)
 
+NAMED = 20  # ignored files of one ending that are printed
+
 
 def parse_grid(text: str) -> tuple[int, int]:
     """Reads patches down x across, such as `2x3`.
@@ -48,11 +50,23 @@ def _counted(records: Iterable[Conversation], families: collections.Counter, sec
         yield record
 
 
+def _print_left_out(report: recordings.Report) -> None:
+    """A line for each recording that was skipped, and for each ending of which files were ignored."""
+    for name, reason in report.skipped:
+        print(f"skipped {name}: {reason}")
+    by_ending = collections.defaultdict(list)
+    for name in report.ignored:
+        by_ending[pathlib.PurePath(name).suffix.lower()].append(name)
+    for ending, names in sorted(by_ending.items()):
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        print(f"ignored ({ending or 'no ending'} is not sound or video): {', '.join(names[:NAMED])}{more}")
+
+
 def prepare() -> None:
     """Does what the flags say and prints what was written.
 
     Raises:
-      ValueError: the flags or the folders do not fit; nothing was written.
+      ValueError: the flags or the folders do not fit, or no recording can be used; nothing was written.
     """
     if (GENERATE.value is None) == (RECORDINGS.value is None):
         raise ValueError("give either --generate=SOURCE or --recordings=FOLDER")
@@ -71,24 +85,29 @@ def prepare() -> None:
     families, seconds = collections.Counter(), collections.Counter()
     try:
         written = shards.write_shards(_counted(records, families, seconds), output, overwrite=OVERWRITE.value)
+    except shards.DataError as error:
+        if report.skipped and not report.pieces:
+            count = len(report.skipped)
+            raise ValueError(f"--recordings={RECORDINGS.value}: none of {count} can be used, see above") from error
+        raise
     finally:
-        for name, reason in report.skipped:
-            print(f"skipped {name}: {reason}")
+        _print_left_out(report)
     for family in sorted(families):
         print(f"{family:16} {families[family]:6d} conversations {seconds[family]:10.1f} s")
-    print(f"{'all':16} {written:6d} conversations {seconds.total():10.1f} s, {len(report.skipped)} skipped")
+    left_out = f"{len(report.skipped)} skipped, {len(report.ignored)} ignored"
+    print(f"{'all':16} {written:6d} conversations {seconds.total():10.1f} s, {left_out}")
     print(f"written to {output}")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Entry point."""
+    """Runs the command. What is wrong with its flags or folders ends it with one line."""
     if len(argv) > 1:
         raise app.UsageError(f"arguments {argv[1:]} are not understood: every option is a --flag")
     logging.set_verbosity(logging.INFO)
     try:
         prepare()
-    except ValueError as error:
-        raise app.UsageError(str(error)) from error
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"launch.prepare: {error}") from error
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
   python -m launch.talk --checkpoint=runs/replica --audio=question.wav --output=answer
   python -m launch.talk --checkpoint=runs/replica --video=scene.mp4 --text="at 1.0: What is this?" --output=answer
 
-The sound of a film is heard if --audio names the film too. Nothing is heard ahead of time: each micro-turn takes in
-200 ms and answers before it gets the next. The output folder gets conversation.wav (user left, model right),
-micro_turns.jsonl and timeline.png.
+The sound of a film is heard if --audio names the film too; without --audio there is no microphone. Nothing is heard
+ahead of time: each micro-turn takes in 200 ms and answers before it gets the next. One exception: sound that is not at
+16 kHz is resampled first, by a filter that looks up to 5 ms ahead (10 ms from 8 kHz, see `media.resample`). The output
+folder gets conversation.wav (user left, model right), micro_turns.jsonl and timeline.png.
 """
 
 import pathlib
@@ -22,13 +23,17 @@ from tml_jax.serve import session
 from tml_jax.signal import media
 from tml_jax.train.checkpoint import CheckpointError
 
+_AUDIO_HELP = (
+    "Recording of the user, any format and rate. Without it the session has no microphone, which is not the same as "
+    "silence: for a user who is silent, give a silent file, however short."
+)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a trained model.", required=True)
-_AUDIO = flags.DEFINE_string("audio", None, "Recording of the user, any format and rate.")
+_AUDIO = flags.DEFINE_string("audio", None, _AUDIO_HELP)
 _VIDEO = flags.DEFINE_string("video", None, "Film of what the user shows.")
 _TEXT = flags.DEFINE_multi_string("text", [], 'Typed text: "at 1.5: hello" (seconds), or "hello" for the start.')
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write: new, empty, or an earlier one.", required=True)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the model's draws.")
-_TAIL = flags.DEFINE_float("tail", 2.0, "Seconds of silence after the input, for the model to finish.", lower_bound=0.0)
+_TAIL = flags.DEFINE_float("tail", 2.0, "Seconds after the input, for the model to finish.", lower_bound=0.0)
 
 
 def parse_text(argument: str) -> Text:
@@ -40,21 +45,22 @@ def parse_text(argument: str) -> Text:
     return Text(USER, words.strip(), time)
 
 
-def with_tail(audio: np.ndarray | None, times: Sequence[float], tail: float) -> np.ndarray:
-    """The user's side of the whole session: audio (or silence), then silence.
+def with_tail(audio: np.ndarray | None, times: Sequence[float], tail: float) -> tuple[np.ndarray | None, int]:
+    """The user's sound in the whole session, and how long that is.
 
     Args:
-      audio: (n,) float32 at 16 kHz, or None.
+      audio: (n,) float32 at 16 kHz, or None where there is no microphone.
       times: of frames and texts, seconds; the session lasts at least until the last.
-      tail: seconds of silence after all input.
+      tail: seconds after all input.
 
     Returns:
-      (3200 × micro-turns,) float32.
+      The audio with silence after it, (3200 × micro-turns,) float32, or None; the number of micro-turns.
     """
-    audio = np.zeros(0, np.float32) if audio is None else audio
-    seconds = max([len(audio) / INPUT_RATE, *times]) + tail
+    seconds = max([0.0 if audio is None else len(audio) / INPUT_RATE, *times]) + tail
     count = max(1, int(np.ceil(round(seconds / MICRO_TURN_SECONDS, 6))))
-    return np.pad(audio, (0, count * round(MICRO_TURN_SECONDS * INPUT_RATE) - len(audio)))
+    if audio is None:
+        return None, count
+    return np.pad(audio, (0, count * round(MICRO_TURN_SECONDS * INPUT_RATE) - len(audio))), count
 
 
 def narrate(micro_turns: Iterable[session.MicroTurn]) -> Iterator[session.MicroTurn]:
@@ -68,12 +74,8 @@ def narrate(micro_turns: Iterable[session.MicroTurn]) -> Iterator[session.MicroT
         yield turn
 
 
-def _read_audio(path: str) -> np.ndarray:
-    return media.read_audio(path, INPUT_RATE, channels=1)[0]
-
-
-def _load() -> tuple[session.Talker, np.ndarray, list[tuple[float, np.ndarray]], list[Text]]:
-    """The talker, and the user's audio, frames and texts. The quick checks come first, loading the model last."""
+def _load() -> tuple[session.Talker, np.ndarray | None, int, list[tuple[float, np.ndarray]], list[Text]]:
+    """The talker, the user's audio, micro-turns to run, frames and texts. Quick checks come first, the model last."""
     if not (_AUDIO.value or _VIDEO.value or _TEXT.value):
         raise ValueError("nothing to say to the model: give --audio, --video or --text")
     if not pathlib.Path(_CHECKPOINT.value).is_dir():
@@ -88,7 +90,7 @@ def _load() -> tuple[session.Talker, np.ndarray, list[tuple[float, np.ndarray]],
         rows, columns = (cells * size for cells, size in zip(talker.config.data.video_grid, PATCH[1:3]))
         frames = list(media.read_video(_VIDEO.value, rows, columns))
     times = [time for time, _ in frames] + [text.time for text in texts]
-    return talker, with_tail(audio, times, _TAIL.value), frames, texts
+    return talker, *with_tail(audio, times, _TAIL.value), frames, texts
 
 
 def main(argv: Sequence[str]) -> None:
@@ -96,14 +98,14 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     try:
-        talker, user_audio, frames, texts = _load()
+        talker, user_audio, count, frames, texts = _load()
     except (OSError, ValueError, CheckpointError) as error:
         raise SystemExit(f"launch.talk: {error}") from error
 
     print("compiling", flush=True)
     talker.warm_up()
     print("  heard at  gate    words", flush=True)
-    micro_turns = list(narrate(talker.talk(user_audio, frames, texts)))
+    micro_turns = list(narrate(talker.talk(user_audio, frames, texts, micro_turns=count)))
     files = write_conversation(_OUTPUT.value, user_audio, micro_turns, frames, texts)
 
     compute = np.asarray([turn.compute_seconds for turn in micro_turns])

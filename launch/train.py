@@ -31,6 +31,9 @@ def run(config: Config, run_dir: pathlib.Path) -> None:
     """The whole way from a configuration to a model, in `run_dir`."""
     first = jax.process_index() == 0
     if first:
+        if config.train.init_from and not checkpoint.saved_steps(run_dir):  # else it resumes, from its own
+            if line := checkpoint.adopt_tokenizer(config.train.init_from, run_dir, config.model):
+                print(line, flush=True)
         logging.set_verbosity(logging.INFO)  # the generator tells its progress there
         prepare.ensure_data(config)
         logging.set_verbosity(logging.WARNING)

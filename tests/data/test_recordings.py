@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from test_media import encode_audio, encode_video, tone
+from test_media import encode_audio, encode_video, spoil, tone
 
 from tml_jax.data.record import MODEL, USER, Conversation, Word
 from tml_jax.data.recordings import Options, Report, cut, import_recordings
@@ -99,6 +99,42 @@ def test_broken_recordings_are_named_counted_and_do_not_stop_the_others(folder):
     assert "0 ≤ start ≤ end" in reasons["times"]
 
 
+def test_damaged_recordings_are_named_and_not_imported(tmp_path):
+    noise = np.random.default_rng(1).uniform(-0.5, 0.5, (1, 6 * 48000)).astype(np.float32)
+    blocks = np.random.default_rng(1).integers(0, 255, (90, 12, 12, 3), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    write_wav(tmp_path / "cut.wav", noise, 48000)
+    encode_audio(tmp_path / "short.mp3", noise, 48000, "libmp3lame", "mono")
+    encode_video(tmp_path / "torn.avi", blocks, 15, noise)
+    write_wav(tmp_path / "whole.wav", noise, 48000)
+    for name, how in (("cut.wav", "cut"), ("short.mp3", "cut"), ("torn.avi", "middle")):
+        spoil(tmp_path / name, how)
+    report = Report()
+    assert [record.id for record in import_recordings(tmp_path, report=report)] == ["whole"]
+    reasons = dict(report.skipped)
+    assert list(reasons) == ["cut", "short", "torn"]
+    assert "cut.wav: cut short" in reasons["cut"] and "short.mp3: cut short" in reasons["short"]
+    assert "torn.avi: cut short or damaged" in reasons["torn"]
+
+
+def test_both_files_of_a_broken_recording_are_named(tmp_path):
+    for name in ("broken.wav", "broken.mp4", "half.wav"):
+        (tmp_path / name).write_bytes(b"nothing that can be read")
+    encode_video(tmp_path / "half.mp4", np.zeros((15, 48, 48, 3), np.uint8), 15)
+    report = Report()
+    assert not list(import_recordings(tmp_path, report=report))
+    reasons = dict(report.skipped)
+    assert "broken.mp4: not a sound" in reasons["broken"] and "broken.wav: not a sound" in reasons["broken"]
+    assert "half.wav: not a sound" in reasons["half"] and "(its files: half.mp4, half.wav)" in reasons["half"]
+
+
+def test_files_that_belong_to_no_recording_are_ignored_by_name(folder):
+    for name in ("take1", "take2.xyz", "deep/lonely.txt", ".hidden"):
+        (folder / name).write_bytes((folder / "two.wav").read_bytes())
+    report = Report()
+    assert len(list(import_recordings(folder, report=report))) == 5
+    assert report.ignored == ["README.md", "deep/lonely.txt", "take1", "take2.xyz"] and not report.skipped
+
+
 def test_long_recordings_are_cut_in_silence_without_loss():
     rate, seconds = 16000, 25.0
     rng = np.random.default_rng(0)
@@ -156,12 +192,24 @@ def test_prepare_writes_recordings_and_lists_what_it_skipped(folder, tmp_path):
     assert len(shards) > 8 and max(record.duration for record in shards) <= 1.0 + 1e-6
     assert min(record.duration for record in shards) > 0.3
     seconds = sum(record.duration for record in shards)
-    assert f"{len(shards)} conversations {seconds:10.1f} s, 5 skipped" in printed
+    assert f"{len(shards)} conversations {seconds:10.1f} s, 5 skipped, 1 ignored" in printed
+    assert "ignored (.md is not sound or video): README.md" in printed
     assert all(f"skipped {name}: " in printed for name in BROKEN)
     code, printed = run_prepare(*flags)
     assert code != 0 and "exists already" in printed
     code, _ = run_prepare(*flags, "--overwrite")
     assert code == 0 and len(open_shards(tmp_path / "out")) == 5
+
+
+def test_prepare_ends_with_one_line_if_no_recording_can_be_used(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("one.wav", "two.mp4"):
+        (tmp_path / "in" / name).write_bytes(b"nothing that can be read")
+    code, printed = run_prepare(f"--recordings={tmp_path / 'in'}", f"--output={tmp_path / 'out'}")
+    assert code == 1 and "skipped one: " in printed and "skipped two: " in printed
+    assert printed.splitlines()[-1].endswith("none of 2 can be used, see above")
+    assert "Traceback" not in printed and "flags:" not in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 @pytest.mark.parametrize(
@@ -176,5 +224,5 @@ def test_prepare_writes_recordings_and_lists_what_it_skipped(folder, tmp_path):
 def test_prepare_refuses_flags_that_do_not_fit(folder, tmp_path, flags, message):
     out = tmp_path / "out"
     code, printed = run_prepare(f"--output={out}", *(flag.format(folder=folder) for flag in flags))
-    assert code != 0 and message in printed
+    assert code == 1 and message in printed and "flags:" not in printed
     assert not out.exists()

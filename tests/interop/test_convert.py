@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,6 +196,74 @@ def test_a_killed_conversion_looks_like_nothing_and_goes_on(release, converted, 
     _, _, ours = restore_params_for_inference(target)
     _, _, whole = restore_params_for_inference(converted[0])
     jax.tree.map(np.testing.assert_array_equal, ours, whole)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def check_killed_in_finish(release, converted, target, patch_kill) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch_kill(patch)
+        from_release(release, target, CONFIG, KEEP, silent)
+    from_release(release, target, CONFIG, KEEP, silent)
+    assert not (target / ".converting").exists()
+    _, _, ours = restore_params_for_inference(target)
+    _, _, whole = restore_params_for_inference(converted[0])
+    jax.tree.map(np.testing.assert_array_equal, ours, whole)
+
+
+@pytest.mark.parametrize("after", [0, 1, 7])
+def test_a_kill_while_arrays_are_moved_into_the_checkpoint_loses_nothing(release, converted, tmp_path, after):
+    def kill(patch):
+        left, rename = [after], os.rename
+
+        def renamed(old, new):
+            if "arrays" in str(old) and str(new).find(".built") > 0:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise Killed
+            rename(old, new)
+
+        patch.setattr(os, "rename", renamed)
+
+    check_killed_in_finish(release, converted, tmp_path / "run", kill)
+
+
+def test_a_kill_before_or_after_the_checkpoint_gets_its_name_loses_nothing(release, converted, tmp_path):
+    def before(patch):
+        rename = os.rename
+
+        def renamed(old, new):
+            if pathlib.Path(new).name == "0":
+                raise Killed
+            rename(old, new)
+
+        patch.setattr(os, "rename", renamed)
+
+    def after(patch):
+        remove = shutil.rmtree
+
+        def removed(path, *rest, **named):
+            if pathlib.Path(path).name == ".converting":
+                raise Killed
+            remove(path, *rest, **named)
+
+        patch.setattr(shutil, "rmtree", removed)
+
+    check_killed_in_finish(release, converted, tmp_path / "before", before)
+    check_killed_in_finish(release, converted, tmp_path / "after", after)
+
+
+def test_an_export_of_another_type_is_not_continued(converted, tmp_path):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        def begin(self):
+            raise Killed
+
+        patch.setattr("tml_jax.interop.tensor_files.TensorFile.__enter__", begin)
+        to_transformers(converted[0], tmp_path / "hf", "float16", log=silent)
+    with pytest.raises(ConvertError, match="of another export: delete it"):
+        to_transformers(converted[0], tmp_path / "hf", "bfloat16", log=silent)
 
 
 def test_a_conversion_of_something_else_is_not_continued(release, tmp_path):

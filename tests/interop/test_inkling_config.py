@@ -21,7 +21,27 @@ LARGE = {
 }
 
 
-def test_the_preset_is_what_the_releases_config_json_gives():
+# Sizes of Inkling-Small as published, in the spelling of its config.json; the file itself is not here.
+PUBLISHED = {
+    "model_type": "inkling_mm_model",
+    "text_config": {
+        "hidden_size": 4096, "num_hidden_layers": 42, "dense_mlp_idx": 2,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+        "swa_num_attention_heads": 32, "swa_num_key_value_heads": 8, "swa_head_dim": 128,
+        "sliding_window_size": 512, "d_rel": 16, "rel_extent": 1024,
+        "local_layer_ids": [layer for layer in range(42) if layer % 6 != 5],
+        "log_scaling_n_floor": 128_000, "log_scaling_alpha": 0.1, "sconv_kernel_size": 4, "rms_norm_eps": 1e-6,
+        "dense_intermediate_size": 16_384, "intermediate_size": 2048,
+        "n_routed_experts": 256, "num_experts_per_tok": 6, "n_shared_experts": 2, "route_scale": 8.0,
+        "vocab_size": 201_024, "unpadded_vocab_size": 200_058, "logits_mup_width_multiplier": 16.0,
+    },
+    "audio_config": {"n_mel_bins": 80, "mel_vocab_size": 16},
+    "vision_config": {"patch_size": 40, "temporal_patch_size": 2, "n_channels": 3, "n_layers": 4},
+}  # fmt: skip
+
+
+def test_the_preset_is_what_the_published_sizes_give():
+    assert from_release(PUBLISHED, SMALL) == SMALL
     assert from_release(config_json(SMALL), SMALL) == SMALL
     other = dataclasses.replace(SMALL, num_layers=6, d_model=64, num_experts=8, logit_divisor=1.0)
     assert from_release(config_json(SMALL), other) == SMALL

@@ -26,11 +26,12 @@ class FakeTalker:
     def warm_up(self):
         self.warm = True
 
-    def talk(self, user_audio, frames=(), texts=()):
-        self.given = user_audio, list(frames), list(texts)
+    def talk(self, user_audio, frames=(), texts=(), micro_turns=None):
+        self.given, self.micro_turns = (user_audio, list(frames), list(texts)), micro_turns
         left = 0
-        for index, window in enumerate(user_audio.reshape(-1, 3200)):
-            left = 2 if np.abs(window).max() > 0.1 else left - 1
+        for index in range(micro_turns):
+            loud = user_audio is not None and np.abs(user_audio[3200 * index : 3200 * (index + 1)]).max() > 0.1
+            left = 2 if loud else left - 1
             yield micro_turn(index, left > 0, f" w{index}" if left > 0 else "")
 
 
@@ -177,6 +178,7 @@ def test_the_command_talks_and_reports(prepared, capsys):
     audio, _, texts = FakeTalker.made.given
     assert FakeTalker.made.seed == 7
     assert audio.shape == (10 * 3200,) and not audio[16_000:].any()  # 1 s and 1 s of tail
+    assert FakeTalker.made.micro_turns == 10
     assert texts == [Text(USER, "first", 0.0), Text(USER, "hi", 0.3)]
     printed = capsys.readouterr().out.splitlines()
     assert FakeTalker.made.warm
@@ -192,10 +194,19 @@ def test_the_command_talks_and_reports(prepared, capsys):
     assert all((prepared / "out" / name).stat().st_size > 0 for name in conversation.FILES)
 
 
-def test_text_alone_lasts_until_after_the_last_text(prepared):
+def test_text_alone_has_no_microphone_and_lasts_until_after_the_last_text(prepared):
     run(checkpoint=str(prepared / "model"), text=["at 1.0: hi"], output=str(prepared / "out"), tail=0.5)
     audio, frames, _ = FakeTalker.made.given
-    assert audio.shape == (8 * 3200,) and not audio.any() and frames == []
+    assert audio is None and frames == [] and FakeTalker.made.micro_turns == 8
+    assert read_wav(prepared / "out" / "conversation.wav")[1].shape == (2, 8 * 4800)
+
+
+def test_a_silent_file_is_silence_as_long_as_the_session(prepared):
+    media.write_wav(prepared / "silent.wav", np.zeros((1, 1600), np.float32), 16_000)
+    settings = {"audio": str(prepared / "silent.wav"), "text": ["at 1.0: hi"], "tail": 0.5}
+    run(checkpoint=str(prepared / "model"), output=str(prepared / "out"), **settings)
+    audio = FakeTalker.made.given[0]
+    assert audio.shape == (8 * 3200,) and not audio.any()
 
 
 def test_a_film_is_cut_to_the_models_grid_and_the_session_outlasts_it(prepared, monkeypatch):
@@ -207,7 +218,7 @@ def test_a_film_is_cut_to_the_models_grid_and_the_session_outlasts_it(prepared, 
     run(checkpoint=str(prepared / "model"), video="film.mp4", output=str(prepared / "out"), tail=0.2)
     audio, frames, _ = FakeTalker.made.given
     assert len(frames) == 15 and frames[0][1].shape == (40, 80, 3)  # the fake's grid is 1 × 2 patches
-    assert audio.shape == (8 * 3200,)  # 1.4 s and 0.2 s of tail
+    assert audio is None and FakeTalker.made.micro_turns == 8  # 1.4 s and 0.2 s of tail
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from conftest import ROOT
 
 from tml_jax.train import checkpoint
 
-# The evaluation has tests of its own; here it only shows that it gets the run that was just trained.
+# In place of the evaluation (test_main_path.py runs it), a line that shows that it got the run that was just trained.
 COMMAND = """
 import sys, types
 from absl import app
@@ -53,5 +53,5 @@ def test_one_command_trains_evaluates_and_says_where_the_model_is(compiled, data
 def test_wrong_configuration_is_one_line_and_exit_code_2(compiled, tmp_path):
     done = launch(compiled, "--config=configs/tiny.py", "--config.train.keep=0", f"--run_dir={tmp_path / 'run'}")
     assert done.returncode == 2
-    assert done.stderr.strip() == "launch.train: config.train.keep = 0: must be greater than 0"
+    assert done.stderr.strip() == "launch.train: config.train.keep = 0: must be greater than 0, and finite"
     assert not (tmp_path / "run").exists()

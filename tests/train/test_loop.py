@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import pathlib
 import random
 import shutil
 import signal
@@ -211,6 +213,18 @@ def test_other_model_or_data_is_refused_by_name(config, uninterrupted, tmp_path)
     assert checkpoint.read_config(run_dir) == config
 
 
+def test_other_seed_or_layout_is_refused_by_name(config, uninterrupted, tmp_path):
+    run_dir = shutil.copytree(uninterrupted, tmp_path / "copy")
+    with pytest.raises(ConfigError, match=r"config.train.seed = 5: .* was started with 0; give that"):
+        loop.train(with_train(config, seed=5), run_dir, log=silent)
+    wordier = dataclasses.replace(config, serve=dataclasses.replace(config.serve, max_text_in=9))
+    with pytest.raises(ConfigError, match=r"config.serve.max_text_in = 9: .* was started with 8"):
+        loop.train(wordier, run_dir, log=silent)
+    # Training on with another rate, for longer talks, is what a person may want.
+    longer = dataclasses.replace(config, serve=dataclasses.replace(config.serve, context=600))
+    assert loop.train(with_train(longer, learning_rate=1e-3), run_dir, log=silent).resumed_from == 12
+
+
 def test_changed_records_are_noticed_on_resume(config, uninterrupted, tmp_path):
     run_dir = shutil.copytree(uninterrupted, tmp_path / "copy")
     shutil.copytree(f"{config.data.directory}/held_out", tmp_path / "other" / "held_out")
@@ -235,6 +249,46 @@ def test_init_from_starts_a_new_run_with_the_weights_and_says_what_it_loaded(con
     arrays = len(jax.tree.leaves((report.state.params, report.state.balance)))
     assert f"starting from {uninterrupted}: loaded {arrays} arrays, 0 stay fresh, 0 unused" in said
     assert lines(run_dir)[0]["loss"] < lines(uninterrupted)[0]["loss"]
+
+
+def test_init_from_refuses_a_run_with_another_tokenizer(config, uninterrupted, new_run):
+    run_dir = new_run("other_words")
+    train_tokenizer(["quite other words"] * 3, 300).save(run_dir / checkpoint.TOKENIZER)
+    with pytest.raises(checkpoint.CheckpointError, match="another tokenizer than .*another run directory"):
+        loop.train(with_train(config, init_from=str(uninterrupted)), run_dir, log=silent)
+
+
+def children(process):
+    lists = pathlib.Path(f"/proc/{process.pid}/task").glob("*/children")  # of every thread: grain's own starts workers
+    return [int(pid) for path in lists for pid in path.read_text().split()]
+
+
+def runs(pid):
+    try:
+        return "\nState:\tZ" not in pathlib.Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/task").exists(), reason="lists processes as Linux does")
+def test_workers_of_a_killed_run_end(config, new_run, start_process):
+    run_dir = new_run("killed_with_worker")
+    checkpoint.write_config(run_dir, dataclasses.replace(config, data=dataclasses.replace(config.data, workers=1)))
+    process = start_process(run_dir, '{"steps": 100000, "checkpoint_every": 100000, "eval_every": 100000}')
+    wait_for(lambda: (run_dir / metrics.METRICS).exists() and reached(run_dir) >= 1, process)
+    workers = children(process)
+    assert workers
+    process.kill()
+    process.wait()  # `communicate` would wait for the workers too, who hold the other end of its pipes
+    try:
+        deadline = time.monotonic() + 20
+        while any(map(runs, workers)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not any(map(runs, workers)), "workers outlive the training process"
+    finally:
+        for pid in filter(runs, workers):
+            os.kill(pid, signal.SIGKILL)
+        process.communicate()
 
 
 def test_config_of_the_run_is_beside_its_checkpoints(config, uninterrupted):

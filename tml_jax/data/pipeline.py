@@ -5,7 +5,10 @@ a run resumes from the number of its next step, whatever the number of hosts or 
 """
 
 import functools
+import os
 import pathlib
+import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +25,7 @@ from tml_jax.data.shards import open_shards
 from tml_jax.data.tokenizer import Tokenizer
 
 ENDLESS = 2**48  # steps; no run gets there
+_WATCH_SECONDS = 1.0  # between two looks of a worker at whether the training process lives
 
 
 class TrainingData:
@@ -142,10 +146,33 @@ def _batches(
         # Grain looks at its own absl flags when it starts workers. In a notebook or a test nobody has parsed any; their
         # defaults are meant.
         flags.FLAGS.mark_as_parsed()
+    build = functools.partial(_build_for, os.getpid(), build)
     steps = grain.MapDataset.range(start, ENDLESS).map(build)
     # One batch at a time: building it is Python and NumPy work, which threads of one process would not speed up.
     dataset = steps.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     return iter(dataset.mp_prefetch(options))
+
+
+def _build_for(training: int, build: Callable[[int], Batch], step: int) -> Batch:
+    """Builds a batch in the process number `training` or in a worker of it."""
+    if os.getpid() != training:
+        _end_with(training)
+    return build(step)
+
+
+@functools.cache  # once a process
+def _end_with(parent: int) -> None:
+    """Ends this worker soon after its parent: one that was killed cannot tell its workers to stop.
+
+    A thread, because the signal that Linux offers for this comes with the end of the parent's thread, not its process.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:  # an orphan gets another parent
+            time.sleep(_WATCH_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
 
 
 class StepIterator(grain.DatasetIterator[Batch]):

@@ -8,7 +8,7 @@ What belongs to one recording NAME lies in one folder (subfolders are searched t
   NAME.words.json                      optional: [{"speaker": "user", "text": "hello", "start": 0.1, "end": 0.5}, …]
   NAME.txt                             optional: what is said, kept in `meta["transcript"]`
 
-EXT is anything that PyAV decodes.
+EXT is one of ENDINGS below, which PyAV decodes. Other files are ignored, and named in the report.
 """
 
 import collections
@@ -24,11 +24,15 @@ from absl import logging
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE, PATCH
 from tml_jax.data.record import MODEL, USER, Conversation, Word
-from tml_jax.signal.media import kinds, pcm16, read_audio, read_video
+from tml_jax.signal.media import MediaError, kinds, pcm16, read_audio, read_video
 
 _WORDS, _TRANSCRIPT = ".words.json", ".txt"
-# Files that may lie beside recordings and are none.
-_IGNORED = {"", ".md", ".json", ".csv", ".tsv", ".rttm", ".pdf", ".html", ".py", ".gz", ".zip"}
+# Endings of sound and video files. What a file without one of them is, nobody said: it is not guessed.
+ENDINGS = frozenset(
+    ".3g2 .3gp .aac .ac3 .aif .aifc .aiff .amr .asf .au .avi .caf .dv .eac3 .flac .flv .gsm .m2ts .m4a .m4b .m4v .mj2 "
+    ".mka .mkv .mov .mp2 .mp3 .mp4 .mpeg .mpg .mts .mxf .oga .ogg .ogv .opus .ra .rf64 .rm .snd .sph .spx .ts .tta "
+    ".vob .voc .w64 .wav .webm .wma .wmv .wv .y4m".split()
+)
 _QUIET = 33.0  # rms of 16-bit samples, -60 dBFS: no speech
 _ADVICE = 1200.0  # seconds: longer recordings take noticeable memory
 
@@ -67,12 +71,14 @@ class Report:
       pieces: conversations made of them.
       seconds: their length.
       skipped: (name, reason) of each recording that could not be used.
+      ignored: files, by their path below the folder, that are not known to belong to a recording.
     """
 
     recordings: int = 0
     pieces: int = 0
     seconds: float = 0.0
     skipped: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+    ignored: list[str] = dataclasses.field(default_factory=list)
 
 
 def import_recordings(
@@ -83,7 +89,8 @@ def import_recordings(
     Args:
       folder: see the head of this file.
       options: how to read.
-      report: filled as the iterator is consumed. A recording that is broken is skipped, logged and listed there.
+      report: filled as the iterator is consumed. A recording that is broken, damaged or cut short is skipped, logged
+        and listed there.
 
     Yields:
       Conversations of at most `options.max_seconds`, family `recording`, ids `NAME` or `NAME/000`, `NAME/001`, …
@@ -94,10 +101,13 @@ def import_recordings(
     root = pathlib.Path(folder)
     if not root.is_dir():
         raise ValueError(f"{root}: no such folder of recordings")
-    found = _find(root)
+    report = Report() if report is None else report
+    found, ignored = _find(root)
+    report.ignored += ignored
     if not found:
-        raise ValueError(f"{root}: holds no recordings; expected NAME.EXT or NAME.user.EXT and NAME.model.EXT")
-    return _import(root, found, options, Report() if report is None else report)
+        others = f"; {len(ignored)} other files, such as {ignored[0]}, have no known ending" if ignored else ""
+        raise ValueError(f"{root}: holds no recordings; expected NAME.EXT or NAME.user.EXT and NAME.model.EXT{others}")
+    return _import(root, found, options, report)
 
 
 def _import(
@@ -108,8 +118,9 @@ def _import(
         try:
             pieces = cut(_read(name, root / name, paths, options), options.max_seconds)
         except (ValueError, OSError) as error:
-            logging.warning("skipped %s: %s", name, error)
-            report.skipped.append((name, str(error)))
+            files = f" (its files: {', '.join(path.name for path in paths)})" if len(paths) > 1 else ""
+            logging.warning("skipped %s: %s%s", name, error, files)
+            report.skipped.append((name, f"{error}{files}"))
             continue
         report.recordings += 1
         for piece in pieces:
@@ -118,21 +129,24 @@ def _import(
             yield piece
 
 
-def _find(root: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """Recording name (path below the folder, without endings) → its sound and video files."""
-    found = collections.defaultdict(list)
+def _find(root: pathlib.Path) -> tuple[dict[str, list[pathlib.Path]], list[str]]:
+    """Recording name (path below the folder, without endings) → its sound and video files; and the files of none."""
+    found, others = collections.defaultdict(list), []
     for path in sorted(root.rglob("*")):
         relative = path.relative_to(root)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if path.name.endswith(_WORDS) and not hidden:
-            found[relative.as_posix().removesuffix(_WORDS)] += []  # words without a recording must not go unnoticed
-        if hidden or not path.is_file() or path.suffix.lower() in _IGNORED | {_TRANSCRIPT}:
+        if not path.is_file() or any(part.startswith(".") for part in relative.parts):
             continue
-        stem = relative.with_suffix("")
-        if stem.suffix in (".user", ".model"):
-            stem = stem.with_suffix("")
-        found[stem.as_posix()].append(path)
-    return dict(sorted(found.items()))
+        if path.name.endswith(_WORDS):
+            found[relative.as_posix().removesuffix(_WORDS)] += []  # words without a recording must not go unnoticed
+        elif path.suffix.lower() in ENDINGS:
+            stem = relative.with_suffix("")
+            if stem.suffix in (".user", ".model"):
+                stem = stem.with_suffix("")
+            found[stem.as_posix()].append(path)
+        else:
+            others.append(relative.as_posix())
+    ignored = [name for name in others if name.removesuffix(_TRANSCRIPT) not in found]
+    return dict(sorted(found.items())), ignored
 
 
 def _side(path: pathlib.Path) -> str:
@@ -148,7 +162,8 @@ def _read(name: str, base: pathlib.Path, paths: list[pathlib.Path], options: Opt
     by_side = collections.defaultdict(list)
     for path in paths:
         by_side[_side(path)].append(path)
-    videos = [path for path in paths if _side(path) != "model" and "video" in kinds(path)]
+    held = _kinds(paths)
+    videos = [path for path in paths if _side(path) != "model" and "video" in held[path]]
     sounds = [path for path in by_side[""] if path not in videos]
     for kind, files in (("video", videos), ("sound", sounds), ("user", by_side["user"]), ("model", by_side["model"])):
         if len(files) > 1:
@@ -182,6 +197,19 @@ def _read(name: str, base: pathlib.Path, paths: list[pathlib.Path], options: Opt
         words=_read_words(base.with_name(base.name + _WORDS), duration),
         meta=meta,
     )
+
+
+def _kinds(paths: list[pathlib.Path]) -> dict[pathlib.Path, frozenset[str]]:
+    """What each file holds. All that cannot be opened are named at once."""
+    held, broken = {}, []
+    for path in paths:
+        try:
+            held[path] = kinds(path)
+        except MediaError as error:
+            broken.append(str(error))
+    if broken:
+        raise ValueError("; ".join(broken))
+    return held
 
 
 def _read_channels(path: pathlib.Path, user_channel: str) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -102,6 +102,10 @@ class ArrayWriter:
           metadata: what is noted beside the arrays.
         """
         built = self._folder.with_name(self._folder.name + ".built")
+        names = [path.replace("/", ".") for path in flatten_dict(tree, sep="/")]
+        for name in names:  # what an earlier call had moved when it was killed
+            if not (self._folder / name).exists() and (built / _MODEL / name).exists():
+                os.rename(built / _MODEL / name, self._folder / name)
         shutil.rmtree(built, ignore_errors=True)
         # Orbax writes the same tree with one number for each array; then the real arrays take their places.
         small = jax.tree.map(lambda leaf: jnp.zeros((1,) * len(leaf.shape), leaf.dtype), tree)
@@ -112,8 +116,7 @@ class ArrayWriter:
         model = built / _MODEL
         shutil.rmtree(model / "array_metadatas")  # chunk shapes and placement of the small arrays: the
         (model / "_sharding").unlink()  # arrays' own metadata hold theirs
-        for path in flatten_dict(tree, sep="/"):
-            name = path.replace("/", ".")
+        for name in names:
             shutil.rmtree(model / name)
             os.rename(self._folder / name, model / name)
         checkpoint.parent.mkdir(parents=True, exist_ok=True)

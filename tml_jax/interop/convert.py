@@ -36,7 +36,7 @@ from tml_jax.train.checkpoint import CHECKPOINTS, TOKENIZER, write_config
 
 SOURCE, LAYOUT, MTP_FILE, ROWS_FILE = "source", "layout.json", "mtp.safetensors", "replaced_rows.safetensors"
 KEEP, DROP = "keep", "drop"  # what becomes of the release's MTP layers
-PIECE_BYTES = 32 << 20  # most bytes of a slice of a parameter
+PIECE_BYTES = 32 << 20  # most bytes of a slice of a parameter, where a tensor is laid out in slices
 SMALL_FILE = 64 << 20  # larger files of a release, other than its tensors, are left behind
 _IN_FLIGHT = 4  # slices being written while the next is read
 _TABLE, _UNEMBEDDING = "params/inputs/text_table", "params/unembedding"
@@ -136,8 +136,12 @@ def from_release(
     """
     source, target = pathlib.Path(source), pathlib.Path(target).absolute()
     work = target / _WORK
-    if (target / CHECKPOINTS).exists() or (target.exists() and any(target.iterdir()) and not work.exists()):
+    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not work.exists())):
         raise ConvertError(f"{target} holds something already: give a new folder")
+    if (target / CHECKPOINTS / "0").exists():  # killed after the last step but cleaning up
+        shutil.rmtree(work)
+        log(f"{target} was complete already")
+        return
     todo = plan(source, config, mtp)
     tokenizer = Tokenizer.load(source / "tokenizer.json")
     if tokenizer.size > todo.config.model.text_vocab_size:
@@ -177,7 +181,7 @@ def from_release(
     tokenizer_file = target / TOKENIZER
     shutil.copyfile(source / "tokenizer.json", tokenizer_file)
     shutil.rmtree(target / SOURCE, ignore_errors=True)
-    shutil.copytree(kept, target / SOURCE, copy_function=os.link)
+    shutil.copytree(kept, target / SOURCE)
     tree = unflatten_dict(
         {path: jax.ShapeDtypeStruct(shape, dtype) for path, (shape, dtype) in todo.types.items()}, sep="/"
     )

@@ -27,6 +27,7 @@ _ALIASES = {
     "num_local_experts": "n_routed_experts",
     "sconv_kernel_size": "conv_kernel_size",
     "n_layers": "num_hidden_layers",  # of the patch network
+    "n_channels": "num_channels",
     "num_codebooks": "n_mel_bins",
     "codebook_size": "mel_vocab_size",
 }

@@ -40,10 +40,10 @@ class Journal:
             )
         for entry in entries[1:]:
             self._take(entry["name"], entry["sums"])
-        self._file = open(path, "w")
-        for entry in entries or [{"fingerprint": fingerprint}]:
-            self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        part = path.with_suffix(".part")  # without a torn line, and never without what was done
+        part.write_text("".join(json.dumps(entry) + "\n" for entry in entries or [{"fingerprint": fingerprint}]))
+        os.replace(part, path)
+        self._file = open(path, "a")
 
     def add(self, name: str, sums: Mapping[str, int]) -> None:
         """Notes that a tensor is done; its parameters are on disk."""

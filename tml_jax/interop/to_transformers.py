@@ -90,8 +90,10 @@ def to_transformers(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConvertError(f"{target} holds something already: give a new folder")
     config, arrays = read_config(run), open_arrays(folder)
-    todo = _exact(run, config, arrays) if dtype is None and is_conversion(run, folder) else None
-    todo = todo or _own(run, config, arrays, dtype)
+    converted = is_conversion(run, folder)
+    todo = _exact(run, config, arrays) if dtype is None and converted else _own(run, config, arrays, dtype)
+    if dtype is not None and converted:
+        log("not written, as --dtype makes another release of it: MTP tensors, and the release's own small files")
     for note in todo.notes:
         log(note)
     _begin(work, _fingerprint(folder, todo))
@@ -118,10 +120,10 @@ def to_transformers(
             shutil.copyfile(content, work / name)
         else:
             (work / name).write_text(content)
-    (work / _FINGERPRINT).unlink()
     if target.exists():
         target.rmdir()
     os.rename(work, target)
+    (target / _FINGERPRINT).unlink()
     log(f"wrote {target}: {len(todo.files)} tensor files, {total / 1e9:.2f} GB")
 
 
@@ -160,9 +162,11 @@ def _own(run: pathlib.Path, config: Config, arrays: Mapping[str, ts.TensorStore]
     except ConfigError as error:
         release, spelling = inkling_config.to_backbone(config.model), BACKBONE
         notes = (f"the text model alone, without audio and pictures: {error}",)
+    _speak_for_ourselves(release, config)
     parts = _parts(config, arrays, spelling)
     used = {path for part in parts.values() for path in part.parameters}
-    notes += tuple(f"not written: {path}, which the reference lacks" for path in arrays if path not in used)
+    lacking = "the reference" if spelling == RELEASE else "its text model"
+    notes += tuple(f"not written: {path}, which {lacking} lacks" for path in arrays if path not in used)
 
     def kind(part: Counterpart) -> np.dtype:
         if dtype is None or any(name in part.tensor for name in _WIDE):
@@ -175,6 +179,15 @@ def _own(run: pathlib.Path, config: Config, arrays: Mapping[str, ts.TensorStore]
     documents = {"config.json": json.dumps(release, indent=2) + "\n", "tokenizer.json": run / TOKENIZER}
     documents["tokenizer_config.json"] = json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n"
     return Export(plan_files(tensors, MOST_BYTES), parts, {}, 0, documents, notes)
+
+
+def _speak_for_ourselves(release: dict[str, Any], config: Config) -> None:
+    """Gives a config.json the control tokens among its logits, and ids that mean what they mean here."""
+    model = config.model
+    release.get("text_config", release)["unpadded_vocab_size"] = model.logits_size
+    release |= {"bos_token_id": None, "eos_token_id": None}  # a micro-turn ends with a gate, and nothing ends for good
+    if release["model_type"] == inkling_config.MODEL_TYPE and model.vocab_size - model.logits_size >= 2:
+        release |= {"audio_token_id": model.vocab_size - 2, "image_token_id": model.vocab_size - 1}  # unused rows
 
 
 def _parts(config: Config, arrays: Mapping[str, ts.TensorStore], spelling: str) -> dict[str, Counterpart]:
@@ -211,6 +224,9 @@ def _begin(work: pathlib.Path, fingerprint: str) -> None:
 
 
 def _fingerprint(folder: pathlib.Path, todo: Export) -> str:
-    facts: Any = (str(folder), os.stat(folder).st_mtime_ns, sorted(todo.files), sum(map(len, todo.files.values())))
-    return hashlib.sha256(repr((facts, sorted(map(str, todo.documents)))).encode()).hexdigest()
+    files = [
+        (file, [(name, kind.name, shape) for name, kind, shape in tensors]) for file, tensors in todo.files.items()
+    ]
+    facts = (str(folder), os.stat(folder).st_mtime_ns, sorted(files), sorted(todo.documents.items()))
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 

@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from tml_jax.config import Config, from_mapping, to_mapping
+from tml_jax.config import Config, ModelConfig, from_mapping, to_mapping
+from tml_jax.data.tokenizer import Tokenizer
 
 CONFIG, TOKENIZER, CHECKPOINTS = "config.json", "tokenizer.json", "checkpoints"
 _MODEL, _OPTIMIZER = ("params", "balance"), ("step", "opt_state")
@@ -176,6 +177,12 @@ def read_config(run_dir: str | os.PathLike) -> Config:
         raise CheckpointError(f"{path} is not JSON ({error})") from error
 
 
+def saved_steps(run_dir: str | os.PathLike) -> list[int]:
+    """Steps of the run's complete checkpoints, rising; none where there is no such run."""
+    folder = pathlib.Path(run_dir) / CHECKPOINTS
+    return sorted(int(item.name) for item in folder.glob("*") if item.name.isdigit()) if folder.is_dir() else []
+
+
 def find_checkpoint(directory: str | os.PathLike, step: int | None = None) -> tuple[pathlib.Path, pathlib.Path]:
     """Finds a checkpoint on disk.
 
@@ -193,8 +200,7 @@ def find_checkpoint(directory: str | os.PathLike, step: int | None = None) -> tu
     if path.parent.name == CHECKPOINTS and path.name.isdigit():
         path, step = path.parent.parent, int(path.name) if step is None else step
     run_dir = path.parent if path.name == CHECKPOINTS else path
-    folder = run_dir / CHECKPOINTS
-    steps = sorted(int(item.name) for item in folder.glob("*") if item.name.isdigit()) if folder.is_dir() else []
+    folder, steps = run_dir / CHECKPOINTS, saved_steps(run_dir)
     if not steps:
         raise CheckpointError(f"no checkpoint in {folder}: give the directory of a training run")
     if step is not None and step not in steps:
@@ -271,6 +277,55 @@ def init_from(directory: str | os.PathLike, state: State) -> tuple[State, InitRe
     state = dataclasses.replace(state, **jax.tree.map_with_path(take, fresh))
     reasons = tuple((name, not_loaded[name]) for name in ours if name in not_loaded)
     return state, InitReport(tuple(loaded), reasons, tuple(name for name in theirs if name not in ours))
+
+
+def adopt_tokenizer(directory: str | os.PathLike, run_dir: str | os.PathLike, model: ModelConfig) -> str | None:
+    """Gives a new run the tokenizer of the run that it starts from, or makes sure that it has it.
+
+    With other tokens, the rows of the tables that `init_from` loads would stand for other texts. Where the new model
+    has a vocabulary of another size, `init_from` does not load the tables, and the tokenizer is the new run's own.
+
+    Args:
+      directory: RUN, RUN/checkpoints or RUN/checkpoints/STEP of the other run.
+      run_dir: folder of the new run.
+      model: of the new run.
+
+    Returns:
+      A line that says what was done, or None where all was as it should be.
+
+    Raises:
+      CheckpointError: no such checkpoint, the new run has another tokenizer, or its rows for text are other ones.
+    """
+    source, _ = find_checkpoint(directory)
+    theirs, path, own = read_config(source).model, source / TOKENIZER, pathlib.Path(run_dir) / TOKENIZER
+    if theirs.vocab_size != model.vocab_size:
+        return (
+            f"config.model.vocab_size = {model.vocab_size}, {theirs.vocab_size} in {source}: its text tables are not "
+            "taken over, nor is its tokenizer"
+        )
+    if theirs.text_vocab_size != model.text_vocab_size:
+        raise CheckpointError(
+            f"config.model.text_vocab_size = {model.text_vocab_size}: {source}, which train.init_from names, has "
+            f"{theirs.text_vocab_size}, and control tokens take the rows behind; give that"
+        )
+    try:
+        tokenizer = Tokenizer.load(path)
+        if own.exists() and Tokenizer.load(own).fingerprint == tokenizer.fingerprint:
+            return None
+    except ValueError as error:
+        raise CheckpointError(f"train.init_from: {error}") from error
+    if own.exists():
+        raise CheckpointError(
+            f"{own} is another tokenizer than {path}, expected the same: the weights that train.init_from loads were "
+            "trained with that one's tokens; train in another run directory, which will take it"
+        )
+    if tokenizer.size > model.text_vocab_size:
+        raise CheckpointError(
+            f"{path} has {tokenizer.size} tokens, the model rows for {model.text_vocab_size}: put back the tokenizer "
+            "that this run was trained with"
+        )
+    tokenizer.save(own)
+    return f"taking the tokenizer of {source}, {tokenizer.size} tokens, with its weights"
 
 
 class _Damaged(Exception):
@@ -350,17 +405,15 @@ def _named(tree: Any) -> dict[str, Any]:
 def _checksums(tree: Any) -> dict[str, int]:
     """Name → sum of the array's bits, read as unsigned integers, modulo 2³². Placeholders are left out."""
     named = {name: leaf for name, leaf in _named(tree).items() if leaf is not ocp.PLACEHOLDER}
-    return {name: int(value) for name, value in jax.device_get(_bit_sums(named)).items()}
+    # One after another: all at once they would be held a second time, as integers.
+    return {name: int(_bit_sum(leaf)) for name, leaf in named.items()}
 
 
 @jax.jit
-def _bit_sums(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    def bit_sum(x: jax.Array) -> jax.Array:
-        kind = np.dtype(f"uint{8 * x.dtype.itemsize}")
-        bits = x.astype(kind) if x.dtype == bool else jax.lax.bitcast_convert_type(x, kind)
-        return jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)
-
-    return {name: bit_sum(x) for name, x in arrays.items()}
+def _bit_sum(x: jax.Array) -> jax.Array:
+    kind = np.dtype(f"uint{8 * x.dtype.itemsize}")
+    bits = x.astype(kind) if x.dtype == bool else jax.lax.bitcast_convert_type(x, kind)
+    return jnp.sum(bits.astype(jnp.uint32), dtype=jnp.uint32)
 
 
 def _brief(error: BaseException) -> str:

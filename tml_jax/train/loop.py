@@ -28,8 +28,11 @@ from tml_jax.parallel.mesh import make_mesh
 from tml_jax.train import checkpoint, metrics
 from tml_jax.train.step import Train, TrainState, make_train, mean_metrics
 
-# What may change when a run resumes: it says where the data lie and how fast they come, not what they are.
+# When a run resumes, its model, data, seed and layout of typed text stay; with others it would be another run. What may
+# change: the rest of `train` (a longer run, another learning rate, …), `mesh`, `serve.context`, and of the data these
+# fields, which say where they lie and how fast they come, not what they are.
 _FREE_DATA_FIELDS = ("directory", "generate", "workers", "prefetch")
+_FIXED_FIELDS = {"train": ("seed",), "serve": ("max_text_in",)}
 
 
 class NonFiniteError(RuntimeError):
@@ -80,7 +83,7 @@ def train(config: Config, run_dir: str | os.PathLike, log: Callable[[str], None]
 
     Raises:
       CheckpointError: a checkpoint is damaged, of another model, or cannot be written.
-      ConfigError: the run in `run_dir` was started with another model or other data.
+      ConfigError: the run in `run_dir` was started with another model, other data, or another seed.
       DataError: data are missing or broken.
       NonFiniteError: the loss or a gradient is not finite. The update is not saved.
     """
@@ -166,6 +169,7 @@ def _start(
     else:
         state, step = setup.init(config.train.seed), 0
         if config.train.init_from:
+            checkpoint.adopt_tokenizer(config.train.init_from, run_dir, config.model)
             state, report = checkpoint.init_from(config.train.init_from, state)
             log(f"starting from {config.train.init_from}: {report}")
     if jax.process_index() == 0:
@@ -182,12 +186,11 @@ def _place(step: int, config: Config, data: pipeline.TrainingData, tokenizer: To
 
 
 def _check_same_run(config: Config, saved: Config, run_dir: pathlib.Path) -> None:
-    free = {name: getattr(config.data, name) for name in _FREE_DATA_FIELDS}
-    for section, ours, theirs in (
-        ("model", config.model, saved.model),
-        ("data", config.data, dataclasses.replace(saved.data, **free)),
-    ):
-        names = [f.name for f in dataclasses.fields(ours) if getattr(ours, f.name) != getattr(theirs, f.name)]
+    model, data = ([field.name for field in dataclasses.fields(part)] for part in (config.model, config.data))
+    fixed = {"model": model, "data": [name for name in data if name not in _FREE_DATA_FIELDS], **_FIXED_FIELDS}
+    for section, fields in fixed.items():
+        ours, theirs = getattr(config, section), getattr(saved, section)
+        names = [name for name in fields if getattr(ours, name) != getattr(theirs, name)]
         if names:
             raise ConfigError(
                 f"config.{section}.{names[0]} = {getattr(ours, names[0])!r}: {run_dir} was started with "
