@@ -57,10 +57,9 @@ def main(argv: Sequence[str]) -> None:
         {"sound": _sound, "replica": _replica, "parity": _parity}[_SUITE.value]()
     except (CheckpointError, ConfigError, ConvertError, OSError, ValueError) as error:
         raise SystemExit(f"launch.eval: {error}") from error
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         extra = "parity" if _SUITE.value == "parity" else "replica"
-        message = f"launch.eval: {error.name} is not installed: python -m pip install -e '.[{extra}]'"
-        raise SystemExit(message) from error
+        raise SystemExit(f"launch.eval: {error}; python -m pip install -e '.[{extra}]'") from error
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from tml_jax.train import checkpoint, loop, metrics
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run; default: runs/ and the name of the configuration.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other hosts of a pod.")
 
-_EXPECTED = (checkpoint.CheckpointError, metrics.MetricsError, loop.NonFiniteError, DataError)
+_EXPECTED = (checkpoint.CheckpointError, metrics.MetricsError, loop.NonFiniteError, DataError, ImportError)
 
 
 def run(config: Config, run_dir: pathlib.Path) -> None:

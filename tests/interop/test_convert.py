@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict
 from releases import BF16, F32, make_release
 from small import SMALL, small_config
 
-from tml_jax.config import ConfigError, MeshConfig
+from tml_jax.config import ConfigError
 from tml_jax.interop import convert
 from tml_jax.interop.convert import DROP, KEEP, from_release
 from tml_jax.interop.inkling import MODULES, RELEASE, from_tensors
@@ -25,7 +25,6 @@ from tml_jax.interop.journal import ConvertError
 from tml_jax.interop.tensor_files import read_tensors
 from tml_jax.interop.to_transformers import to_transformers
 from tml_jax.model.interaction import InteractionModel, init_variables
-from tml_jax.parallel.mesh import make_mesh, parameter_shardings
 from tml_jax.tokens import Control
 from tml_jax.train.checkpoint import CheckpointError, restore_params_for_inference
 
@@ -39,8 +38,8 @@ def silent(line: str) -> None:
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
-    """File → bytes, but for the index, which may be spaced otherwise."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.endswith("index.json")}
+    """File → bytes, subfolders included."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +100,12 @@ def test_numbers_keep_their_types(converted):
 @pytest.mark.parametrize("spelling", [RELEASE, MODULES])
 def test_the_way_back_gives_the_same_files(tmp_path, spelling):
     make_release(tmp_path / "hf", MODEL, seed=1, spelling=spelling, extra=MTP, most_bytes=60_000)
+    (tmp_path / "hf" / "tiktoken").mkdir()
+    (tmp_path / "hf" / "tiktoken" / "tokenizer.model").write_bytes(b"merges")
     from_release(tmp_path / "hf", tmp_path / "run", CONFIG, KEEP, silent)
     to_transformers(tmp_path / "run", tmp_path / "back", log=silent)
     assert contents(tmp_path / "back") == contents(tmp_path / "hf")
-    index = "model.safetensors.index.json"
-    assert json.loads((tmp_path / "back" / index).read_text()) == json.loads((tmp_path / "hf" / index).read_text())
+    assert {"model.safetensors.index.json", "tiktoken/tokenizer.model"} < contents(tmp_path / "back").keys()
 
 
 def test_dropped_mtp_layers_are_named_and_the_rest_is_the_same(release, tmp_path):
@@ -144,17 +144,30 @@ def test_an_unembedding_without_padding_comes_back_without(tmp_path):
     assert contents(tmp_path / "back") == contents(tmp_path / "hf")
 
 
-def test_a_checkpoint_restores_onto_a_mesh(converted):
-    mesh = make_mesh(MeshConfig(fsdp=2, expert=2, tensor=2), jax.devices()) if len(jax.devices()) == 8 else None
-    if mesh is None:
-        mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    _, _, plain = restore_params_for_inference(converted[0])
-    shardings = parameter_shardings(mesh, plain)
-    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), plain, shardings)
-    _, _, sharded = restore_params_for_inference(converted[0], abstract_variables=abstract)
-    for found, leaf, sharding in zip(*map(jax.tree.leaves, (sharded, plain, shardings))):
-        assert found.sharding == sharding
-        np.testing.assert_array_equal(found, leaf)
+SHARDED = """
+import sys
+import jax, numpy as np
+from tml_jax.config import MeshConfig
+from tml_jax.parallel.mesh import make_mesh, parameter_shardings
+from tml_jax.train.checkpoint import restore_params_for_inference
+assert len(jax.devices()) == 8
+_, _, plain = restore_params_for_inference(sys.argv[1])
+shardings = parameter_shardings(make_mesh(MeshConfig(fsdp=2, expert=2, tensor=2)), plain)
+abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), plain, shardings)
+_, _, sharded = restore_params_for_inference(sys.argv[1], abstract_variables=abstract)
+for found, leaf, sharding in zip(*map(jax.tree.leaves, (sharded, plain, shardings))):
+    assert found.sharding == sharding
+    np.testing.assert_array_equal(found, leaf)
+print(sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(sharded)))
+"""
+
+
+def test_a_checkpoint_restores_onto_a_mesh_of_eight_devices(converted):
+    environment = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=8", JAX_PLATFORMS="cpu")
+    command = [sys.executable, "-c", SHARDED, str(converted[0])]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert int(ended.stdout.split()[-1]) > 20  # arrays of which each device holds a part only
 
 
 KILLED = """

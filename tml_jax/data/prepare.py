@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from tml_jax.config import Config, ConfigError
 from tml_jax.data import scenes
 from tml_jax.data.shards import open_shards, write_shards
-from tml_jax.data.tokenizer import Tokenizer, train_tokenizer
+from tml_jax.data.tokenizer import BYTES, Tokenizer, train_tokenizer
 
 HELD_OUT = "held_out"  # its name in `config.data.generate`
 _PROCESS_PAYS = 20  # conversations that are worth a process of their own
@@ -57,10 +57,13 @@ def ensure_tokenizer(config: Config, path: str | os.PathLike, log: Callable[[str
     """Loads the tokenizer at `path`, or trains one on the words and texts of the sources and saves it there.
 
     Raises:
+      ConfigError: the model has too few rows for a tokenizer.
       DataError: a source is missing or broken.
     """
-    path = pathlib.Path(path)
+    path, rows = pathlib.Path(path), config.model.text_vocab_size
     if not path.exists():
+        if rows < BYTES:
+            raise ConfigError(f"config.model.text_vocab_size = {rows}: must be at least {BYTES}, one row for each byte")
         log(f"training a tokenizer of at most {config.model.text_vocab_size} tokens")
         train_tokenizer(_texts(config), config.model.text_vocab_size).save(path)
     return Tokenizer.load(path)

@@ -153,7 +153,7 @@ def from_release(
     journal = Journal(work / _JOURNAL, _fingerprint(todo, mtp))
     writer = ArrayWriter(work / "arrays", todo.types)
     kept = work / SOURCE
-    _write_source(source, kept, todo)
+    _write_source(source, kept, todo, log)
     replaced = _control_rows(todo, kept / ROWS_FILE)
     for line in _describe_fresh(todo):
         log(line)
@@ -325,13 +325,18 @@ def _describe_fresh(todo: Plan) -> list[str]:
     return lines
 
 
-def _write_source(source: pathlib.Path, kept: pathlib.Path, todo: Plan) -> None:
-    """Copies the release's small files, and notes which tensor lies in which file and in which order."""
+def _write_source(source: pathlib.Path, kept: pathlib.Path, todo: Plan, log: Log) -> None:
+    """Copies the release's small files, names the others, and notes which tensor lies where in which file."""
     shutil.rmtree(kept / "files", ignore_errors=True)
     (kept / "files").mkdir(parents=True)
-    for path in sorted(source.iterdir()):
-        if path.is_file() and path.suffix != ".safetensors" and path.stat().st_size <= SMALL_FILE:
-            shutil.copyfile(path, kept / "files" / path.name)
+    for path in sorted(source.rglob("*")):
+        if not path.is_file() or path.suffix == ".safetensors":
+            continue
+        if path.stat().st_size > SMALL_FILE:
+            log(f"left behind: {path.relative_to(source)}, {path.stat().st_size / 1e6:.0f} MB")
+            continue
+        (kept / "files" / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, kept / "files" / path.relative_to(source))
     files: dict[str, list] = {}
     for name, tensor in todo.tensors.items():
         files.setdefault(tensor.path.name, []).append([name, DTYPES[tensor.dtype].name, list(tensor.shape)])

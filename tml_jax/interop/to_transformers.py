@@ -34,7 +34,7 @@ from tml_jax.interop.convert import (
 )
 from tml_jax.interop.inkling import BACKBONE, RELEASE, Counterpart
 from tml_jax.interop.journal import ConvertError, Log, Progress
-from tml_jax.interop.tensor_files import TensorFile, plan_files, read_header, write_index
+from tml_jax.interop.tensor_files import INDEX, TensorFile, plan_files, read_header, write_index
 from tml_jax.train.checkpoint import TOKENIZER, find_checkpoint, read_config
 
 MOST_BYTES = 5_000_000_000  # of a tensor file; a larger tensor has one of its own
@@ -116,6 +116,7 @@ def to_transformers(
     if len(todo.files) > 1:
         write_index(work, todo.files)
     for name, content in todo.documents.items():
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, pathlib.Path):
             shutil.copyfile(content, work / name)
         else:
@@ -147,8 +148,10 @@ def _exact(run: pathlib.Path, config: Config, arrays: Mapping[str, ts.TensorStor
     rows = {
         name: tensor.read() for name, tensor in read_header(run / SOURCE / ROWS_FILE).items()
     }
-    documents = {path.name: path for path in sorted((run / SOURCE / "files").iterdir())}
-    documents = {name: path for name, path in documents.items() if not name.endswith(".safetensors.index.json")}
+    small = run / SOURCE / "files"
+    documents = {str(path.relative_to(small)): path for path in sorted(small.rglob("*")) if path.is_file()}
+    if dropped:  # then another index is written
+        documents.pop(INDEX, None)
     notes = (f"not written: {len(dropped)} MTP tensors, which the conversion dropped (--mtp={KEEP} keeps them)",)
     return Export(
         files, _parts(config, arrays, spelling), rows, config.model.text_vocab_size, documents, notes if dropped else ()
