@@ -63,11 +63,12 @@ def main(what: str, path: str, topology: str, axes: str, model: str = "{}") -> N
     spec.loader.exec_module(module)
     config = from_mapping(module.get_config())
     changed = dataclasses.replace(config.model, **json.loads(model))
-    config = dataclasses.replace(config, model=changed, mesh=MeshConfig(**json.loads(axes)))
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    mesh = make_mesh(config.mesh, list(devices))
+    asked = MeshConfig(**json.loads(axes))
+    mesh = make_mesh(asked, list(devices))
     rows = batch_sharding(mesh).num_devices // mesh.shape["tensor"]
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=rows))
+    data = dataclasses.replace(config.data, batch_size=rows)
+    config = dataclasses.replace(config, model=changed, mesh=asked, data=data)
     compiled = {"step": compile_step, "micro_turn": compile_micro_turn}[what](config, mesh)
     memory, text = compiled.memory_analysis(), compiled.as_text()
     found = {
