@@ -178,14 +178,13 @@ def from_release(
         log(f"dropped: {len(todo.mtp)} tensors under {MTP}")
 
     write_config(target, todo.config)
-    tokenizer_file = target / TOKENIZER
-    shutil.copyfile(source / "tokenizer.json", tokenizer_file)
+    shutil.copyfile(source / "tokenizer.json", target / TOKENIZER)
     shutil.rmtree(target / SOURCE, ignore_errors=True)
     shutil.copytree(kept, target / SOURCE)
     tree = unflatten_dict(
         {path: jax.ShapeDtypeStruct(shape, dtype) for path, (shape, dtype) in todo.types.items()}, sep="/"
     )
-    place = {"next_step": 0, "tokenizer": Tokenizer.load(tokenizer_file).fingerprint, "data": ""}
+    place = {"next_step": 0, "tokenizer": tokenizer.fingerprint, "data": ""}
     metadata = {"data": place, "checksums": {f"model/{path}": total for path, total in journal.sums.items()}}
     writer.finish(target / CHECKPOINTS / "0", {"params": {}, "balance": {}} | tree, metadata)
     shutil.rmtree(work)

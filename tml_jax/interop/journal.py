@@ -1,10 +1,12 @@
 """Long work that can be interrupted: what is done, on disk, and how far it is, in words."""
 
+import contextlib
 import json
 import os
 import pathlib
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 _SAY_EVERY = 5.0  # seconds between lines of progress
 
@@ -13,6 +15,46 @@ Log = Callable[[str], None]
 
 class ConvertError(ValueError):
     """Something cannot be converted: a line for each thing that is wrong with it."""
+
+
+def check_new(folder: pathlib.Path) -> None:
+    """Makes sure that a folder may be written: it is not there yet, or empty.
+
+    Raises:
+      ConvertError: it holds something.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConvertError(f"{folder} holds something already: give a new folder")
+
+
+@contextlib.contextmanager
+def new_folder(folder: pathlib.Path, files: Collection[str]) -> Iterator[pathlib.Path]:
+    """A folder to fill, which gets its name when the block is left in good order, and is removed otherwise.
+
+    Args:
+      folder: the name, absolute.
+      files: names of all that may be left of an earlier attempt that was killed.
+
+    Yields:
+      The folder to fill, beside the other.
+
+    Raises:
+      ConvertError: `folder` holds something already, or what lies beside it is no earlier attempt.
+    """
+    work = folder.with_name(folder.name + ".part")
+    check_new(folder)
+    if work.exists() and (not work.is_dir() or any(path.name not in files for path in work.iterdir())):
+        raise ConvertError(f"{work} is in the way and holds more than an interrupted export: move it")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        yield work
+        if folder.exists():
+            folder.rmdir()
+        os.rename(work, folder)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
 
 
 class Journal:

@@ -25,7 +25,7 @@ from jax import export
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE, Config
 from tml_jax.data.layout import INPUT_SAMPLES, OUTPUT_SAMPLES, control_token
 from tml_jax.interop import stablehlo_step
-from tml_jax.interop.journal import ConvertError, Log
+from tml_jax.interop.journal import ConvertError, Log, check_new, new_folder
 from tml_jax.interop.stablehlo_step import OUTPUTS, Arrays, input_arrays
 from tml_jax.interop.tensor_files import TensorFile
 from tml_jax.tokens import Control
@@ -58,13 +58,11 @@ def export_stablehlo(
       ConvertError: `output` holds something already, or `sessions` or `platforms` is wrong.
     """
     output = pathlib.Path(output).absolute()
-    work = output.with_name(output.name + ".part")
-    _check(output, work, sessions, platforms)
+    check_new(output)
+    _check(sessions, platforms)
     config, tokenizer, variables = restore_params_for_inference(checkpoint)
     weights = flatten_dict(variables, sep="/")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
+    with new_folder(output, {*_FILES, WEIGHTS + ".part"}) as work:
         functions = _write_functions(work, config, weights, sessions, platforms, log)
         layout = [(name, np.dtype(array.dtype), array.shape) for name, array in weights.items()]
         with TensorFile(work / WEIGHTS, layout) as file:
@@ -73,21 +71,10 @@ def export_stablehlo(
         shutil.copyfile(tokenizer, work / TOKENIZER)
         shutil.copyfile(pathlib.Path(__file__).with_name("stablehlo_caller.py"), work / CALLER)
         (work / MANIFEST).write_text(_text(_manifest(config, functions, sessions)), encoding="utf-8")
-        if output.exists():
-            output.rmdir()
-        os.rename(work, output)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
     log(f"wrote {output}: {sum(path.stat().st_size for path in output.iterdir()) / 1e6:.1f} MB")
 
 
-def _check(output: pathlib.Path, work: pathlib.Path, sessions: int, platforms: Sequence[str]) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConvertError(f"{output} holds something already: give a new folder")
-    ours = {*_FILES, WEIGHTS + ".part"}
-    if work.exists() and (not work.is_dir() or any(path.name not in ours for path in work.iterdir())):
-        raise ConvertError(f"{work} is in the way and no interrupted export: move it")
+def _check(sessions: int, platforms: Sequence[str]) -> None:
     if sessions < 1:
         raise ConvertError(f"sessions = {sessions}: must be at least 1")
     if not platforms or any(platform not in (*PLATFORMS, "rocm") for platform in platforms):

@@ -24,7 +24,7 @@ import tensorstore as ts
 from tml_jax.config import MICRO_TURN_SECONDS, Config, ModelConfig
 from tml_jax.data.layout import control_token
 from tml_jax.interop.array_store import open_arrays
-from tml_jax.interop.journal import ConvertError, Log
+from tml_jax.interop.journal import Log, check_new, new_folder
 from tml_jax.interop.onnx_graphs import audio_in_graph, audio_out_graph, frames_graph, text_graph, vocoder_graph
 from tml_jax.tokens import Control
 from tml_jax.train.checkpoint import TOKENIZER, find_checkpoint, read_config
@@ -50,13 +50,10 @@ def export_onnx(checkpoint: str | os.PathLike, output: str | os.PathLike, log: L
       ConvertError: `output` holds something already.
     """
     output = pathlib.Path(output).absolute()
-    work = output.with_name(output.name + ".part")
-    _check(output, work)
+    check_new(output)
     run, folder = find_checkpoint(checkpoint)
     config, arrays = read_config(run), open_arrays(folder)
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
+    with new_folder(output, _FILES) as work:
         table = arrays.pop(_INPUTS + "text_table")
         graphs = _graphs(arrays, config.model)
         for name, graph in graphs.items():
@@ -67,22 +64,9 @@ def export_onnx(checkpoint: str | os.PathLike, output: str | os.PathLike, log: L
         shutil.copyfile(run / TOKENIZER, work / TOKENIZER)
         manifest = _manifest(config, int(folder.name), graphs)
         (work / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        if output.exists():
-            output.rmdir()
-        os.rename(work, output)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
     for path in sorted(output.iterdir()):
         log(f"{path.name}: {path.stat().st_size / 1e3:,.0f} kB")
     log(f"wrote {output}")
-
-
-def _check(output: pathlib.Path, work: pathlib.Path) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConvertError(f"{output} holds something already: give a new folder")
-    if work.exists() and (not work.is_dir() or any(path.name not in _FILES for path in work.iterdir())):
-        raise ConvertError(f"{work} is in the way and holds more than an interrupted export: move it")
 
 
 def _graphs(arrays: Mapping[str, ts.TensorStore], model: ModelConfig) -> dict[str, onnx.ModelProto]:

@@ -33,7 +33,7 @@ from tml_jax.interop.convert import (
     read_json,
 )
 from tml_jax.interop.inkling import BACKBONE, RELEASE, Counterpart
-from tml_jax.interop.journal import ConvertError, Log, Progress
+from tml_jax.interop.journal import ConvertError, Log, Progress, check_new
 from tml_jax.interop.tensor_files import INDEX, TensorFile, plan_files, read_header, write_index
 from tml_jax.train.checkpoint import TOKENIZER, find_checkpoint, read_config
 
@@ -87,8 +87,7 @@ def to_transformers(
     work = target.with_name(target.name + ".part")
     if dtype is not None and dtype not in _DTYPES:
         raise ConvertError(f"dtype {dtype!r}: expected one of {', '.join(_DTYPES)}")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConvertError(f"{target} holds something already: give a new folder")
+    check_new(target)
     config, arrays = read_config(run), open_arrays(folder)
     converted = is_conversion(run, folder)
     todo = _exact(run, config, arrays) if dtype is None and converted else _own(run, config, arrays, dtype)
@@ -106,11 +105,11 @@ def to_transformers(
             progress.skip(sum(int(np.prod(shape)) * kind.itemsize for _, kind, shape in tensors))
             continue
         with TensorFile(work / name, tensors) as file:
-            for tensor, kind, _ in tensors:
+            for tensor, kind, shape in tensors:
                 if tensor not in todo.parts:
                     copy_rows(carried[tensor], file)
                     continue
-                for rows in _rows(todo, todo.parts[tensor], arrays, kind):
+                for rows in _rows(todo, todo.parts[tensor], arrays, kind, shape):
                     file.write(rows)
                     progress.add(rows.nbytes)
     if len(todo.files) > 1:
@@ -199,11 +198,10 @@ def _parts(config: Config, arrays: Mapping[str, ts.TensorStore], spelling: str) 
 
 
 def _rows(
-    todo: Export, part: Counterpart, arrays: Mapping[str, ts.TensorStore], kind: np.dtype
+    todo: Export, part: Counterpart, arrays: Mapping[str, ts.TensorStore], kind: np.dtype, shape: tuple[int, ...]
 ) -> Iterator[np.ndarray]:
-    """A tensor, slice by slice along its first axis."""
+    """A tensor of a type and shape, slice by slice along its first axis."""
     sources = [arrays[path] for path in part.parameters]
-    written = next(shape for tensors in todo.files.values() for name, _, shape in tensors if name == part.tensor)
     for first, end in pieces(part, sources[0].dtype.numpy_dtype.itemsize):
         place = place_of(part, first, end)
         rows = part.layout.theirs(*(array[place].read().result() for array in sources))
@@ -211,7 +209,7 @@ def _rows(
             rows = np.array(rows)
             put_rows(rows, first, todo.rows[part.parameters[0]], todo.start)
         if part.layout.axis is not None:  # an unembedding may have had no padding
-            rows = rows[: max(0, written[0] - first * part.layout.rows)]
+            rows = rows[: max(0, shape[0] - first * part.layout.rows)]
         yield rows.astype(kind, copy=False)
 
 
