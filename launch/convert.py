@@ -8,6 +8,7 @@ initialised and listed. The same command goes on where it was interrupted. The w
 `launch.export --format=transformers`.
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ from absl import app, flags
 
 from configs import inkling_small
 from launch import config_flag
-from tml_jax.config import ConfigError, from_mapping
+from tml_jax.config import Config, ConfigError, MeshConfig, from_mapping
 from tml_jax.interop.convert import DROP, KEEP, from_release
 from tml_jax.interop.journal import ConvertError
 from tml_jax.interop.tensor_files import TensorFileError
@@ -27,6 +28,11 @@ _MTP = flags.DEFINE_enum(
 )
 
 
+def _default_config() -> Config:
+    """Of the released sizes, but laid over no mesh: another size of the family may not divide it."""
+    return dataclasses.replace(from_mapping(inkling_small.get_config()), mesh=MeshConfig())
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs the command; what is wrong with its input ends it with a line for each thing."""
     try:
@@ -34,8 +40,7 @@ def main(argv: Sequence[str]) -> None:
             raise ConvertError(f"argument {argv[1]!r}: every option is a --flag")
         if not _SOURCE.value or not _TARGET.value:
             raise ConvertError("give --source, the folder of a release, and --target, the folder to make")
-        given = "config" in flags.FLAGS
-        config = config_flag.get() if given else from_mapping(inkling_small.get_config())
+        config = config_flag.get() if "config" in flags.FLAGS else _default_config()
         from_release(_SOURCE.value, _TARGET.value, config, _MTP.value, log=lambda line: print(line, flush=True))
     except (ConvertError, ConfigError, TensorFileError, OSError, ValueError) as error:
         for line in str(error).splitlines():

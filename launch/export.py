@@ -31,6 +31,9 @@ def main(argv: Sequence[str]) -> None:
             raise ConvertError(f"argument {argv[1]!r}: every option is a --flag")
         if not (_CHECKPOINT.value and _FORMAT.value and _OUTPUT.value):
             raise ConvertError("give --checkpoint, --format and --output")
+        for flag, format_ in (("dtype", "transformers"), ("sessions", "stablehlo")):
+            if flags.FLAGS[flag].present and _FORMAT.value != format_:
+                raise ConvertError(f"--{flag} is for --format={format_}, not for {_FORMAT.value}: leave it out")
         say = lambda line: print(line, flush=True)  # noqa: E731
         if _FORMAT.value == "transformers":
             to_transformers(_CHECKPOINT.value, _OUTPUT.value, _DTYPE.value, log=say)

@@ -19,7 +19,7 @@ from launch import config_flag, huge_pages
 from tml_jax.config import Config, ConfigError
 from tml_jax.data import prepare
 from tml_jax.data.shards import DataError
-from tml_jax.train import checkpoint, loop, metrics
+from tml_jax.train import checkpoint, init_from, loop, metrics
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run; default: runs/ and the name of the configuration.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other hosts of a pod.")
@@ -32,7 +32,7 @@ def run(config: Config, run_dir: pathlib.Path) -> None:
     first = jax.process_index() == 0
     if first:
         if config.train.init_from and not checkpoint.saved_steps(run_dir):  # else it resumes, from its own
-            if line := checkpoint.adopt_tokenizer(config.train.init_from, run_dir, config.model):
+            if line := init_from.adopt_files(config.train.init_from, run_dir, config.model):
                 print(line, flush=True)
         logging.set_verbosity(logging.INFO)  # the generator tells its progress there
         prepare.ensure_data(config)

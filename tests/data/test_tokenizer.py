@@ -1,3 +1,4 @@
+import json
 import pickle
 
 import pytest
@@ -20,6 +21,18 @@ def test_ids_stay_below_the_asked_size_and_a_poor_corpus_gives_fewer():
     poor = train_tokenizer(["ab ab"], 400)
     assert 256 < poor.size < 400
     assert max(poor.encode("ab zq é")) < poor.size
+
+
+def test_ids_that_a_file_leaves_out_count(tmp_path):
+    content = json.loads(tokenizer()._bpe.to_str())
+    size = tokenizer().size
+    special = {"content": "<|end|>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    content["added_tokens"] = [{"id": size + 7, "special": True, **special}]
+    content["model"]["vocab"]["<|end|>"] = size + 7
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    gapped = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert gapped.size == size + 8
+    assert gapped.decode([size + 7]) == "<|end|>"
 
 
 def test_training_is_deterministic_and_does_not_depend_on_the_order_of_texts():

@@ -91,4 +91,3 @@ def make_release(
     if len(files) > 1:
         write_index(folder, files)
     return tensors
-

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from releases import BF16, F32, make_release
+from runs import make_run
 from small import SMALL, small_config
 
 from tml_jax.config import ConfigError
 from tml_jax.interop import convert
+from tml_jax.interop.array_store import open_arrays, slices
 from tml_jax.interop.convert import DROP, KEEP, from_release
 from tml_jax.interop.inkling import MODULES, RELEASE, from_tensors
 from tml_jax.interop.inkling_config import PLANNED_STAGES
@@ -26,6 +28,7 @@ from tml_jax.interop.tensor_files import read_tensors
 from tml_jax.interop.to_transformers import to_transformers
 from tml_jax.model.interaction import InteractionModel, init_variables
 from tml_jax.tokens import Control
+from tml_jax.train import checkpoint, init_from
 from tml_jax.train.checkpoint import CheckpointError, restore_params_for_inference
 
 MODEL = dataclasses.replace(SMALL, vision_stages=(*PLANNED_STAGES[2], (2, 40, 40, SMALL.d_model)))
@@ -144,6 +147,43 @@ def test_an_unembedding_without_padding_comes_back_without(tmp_path):
     assert contents(tmp_path / "back") == contents(tmp_path / "hf")
 
 
+def test_what_is_trained_from_a_release_goes_out_with_its_processor_and_ids(release, tmp_path):
+    shutil.copytree(release, tmp_path / "hf")
+    small = {"processor_config.json": '{"image_processor": {}}', "chat_template.jinja": "{{ messages }}"}
+    for name, text in small.items():
+        (tmp_path / "hf" / name).write_text(text)
+    from_release(tmp_path / "hf", tmp_path / "base", CONFIG, DROP, silent)
+    variables = restore_params_for_inference(tmp_path / "base")[2]
+    variables["params"]["unembedding"] = variables["params"]["unembedding"] + 1
+    make_run(tmp_path / "run", CONFIG, variables)
+    shutil.copyfile(tmp_path / "base" / "tokenizer.json", tmp_path / "run" / "tokenizer.json")
+    init_from.adopt_files(tmp_path / "base", tmp_path / "run", MODEL)
+
+    to_transformers(tmp_path / "run", tmp_path / "out", log=silent)
+    written = contents(tmp_path / "out")
+    assert {name: written[name].decode() for name in small} == small
+    config, theirs = (json.loads((tmp_path / folder / "config.json").read_text()) for folder in ("out", "hf"))
+    assert config["image_token_id"] == theirs["image_token_id"]
+    assert config["text_config"]["unpadded_vocab_size"] == MODEL.logits_size  # control tokens are logits now
+    assert "model.safetensors.index.json" not in written and "tokenizer.json" in written
+
+
+def test_training_into_a_converted_folder_says_what_to_do(converted):
+    with checkpoint.Checkpoints(converted[0], keep=1) as checkpoints:
+        with pytest.raises(CheckpointError, match="without an optimizer.*init_from="):
+            checkpoints.restore_latest(None)
+
+
+def test_slices_of_a_stored_array_are_the_array(converted):
+    arrays = open_arrays(converted[0] / "checkpoints" / "0")
+    for name in ("params/backbone/layer_1/moe/expert_gate", "params/unembedding", "params/backbone/final_norm/scale"):
+        whole = arrays[name].read().result()
+        for most in (1, 100, 4000, 1 << 30):
+            parts = list(slices(arrays[name], most))
+            np.testing.assert_array_equal(np.concatenate([part.reshape(-1) for part in parts]), whole.reshape(-1))
+            assert max(part.nbytes for part in parts) <= max(most, whole.shape[-1] * whole.itemsize)
+
+
 SHARDED = """
 import sys
 import jax, numpy as np
@@ -174,6 +214,7 @@ KILLED = """
 import os, signal, sys
 sys.path[:0] = {paths!r}
 from tml_jax.interop import convert
+from tml_jax.interop.array_store import open_arrays, slices
 from test_convert import CONFIG
 left = {after}
 done = convert.Journal.add
@@ -270,6 +311,7 @@ def test_a_kill_before_or_after_the_checkpoint_gets_its_name_loses_nothing(relea
 
 def test_an_export_of_another_type_is_not_continued(converted, tmp_path):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+
         def begin(self):
             raise Killed
 
@@ -317,6 +359,38 @@ def test_quantised_releases_are_refused_with_what_is_supported(tmp_path):
     path.write_text(json.dumps(release | {"quantization_config": {"quant_method": "modelopt"}}))
     with pytest.raises(ConfigError, match="modelopt.*quantised.*bfloat16, float16 and float32"):
         from_release(tmp_path / "hf", tmp_path / "run", CONFIG, log=silent)
+
+
+def test_whether_there_are_mtp_layers_to_drop_makes_no_other_conversion(tmp_path):
+    make_release(tmp_path / "hf", MODEL)
+    plans = [convert.plan(tmp_path / "hf", CONFIG, mtp) for mtp in (None, KEEP, DROP)]
+    assert plans[0] == plans[1] == plans[2]
+
+
+def test_what_index_and_files_do_not_agree_on_is_a_line_each(release, tmp_path):
+    shutil.copytree(release, tmp_path / "hf")
+    index = tmp_path / "hf" / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    file = sorted(set(content["weight_map"].values()))[0]
+    content["weight_map"] |= {"model.llm.first": file, "model.llm.second": file}
+    index.write_text(json.dumps(content))
+    with pytest.raises(ValueError) as caught:
+        read_tensors(tmp_path / "hf")
+    lines = str(caught.value).splitlines()
+    assert [f"says that model.llm.{name} is in {file}" in line for name, line in zip(("first", "second"), lines)]
+    assert len(lines) == 2
+
+    index.write_text("[]")
+    with pytest.raises(ValueError, match="not an index of safetensors files"):
+        read_tensors(tmp_path / "hf")
+
+
+def test_tensor_files_outside_the_index_are_named(release, tmp_path):
+    shutil.copytree(release, tmp_path / "hf")
+    (tmp_path / "hf" / "consolidated.safetensors").write_bytes(b"another layout of the same weights")
+    lines = []
+    from_release(tmp_path / "hf", tmp_path / "run", CONFIG, DROP, lines.append)
+    assert "left behind: consolidated.safetensors, which the index does not name" in lines
 
 
 def test_a_truncated_file_is_named(tmp_path):

@@ -52,7 +52,12 @@ def one_layer(d_model: int, experts: int, width: int) -> ModelConfig:
     """A model of one mixture-of-experts layer; all else is small."""
     stages = (*PLANNED_STAGES[1], (2, 40, 40, d_model))
     return dataclasses.replace(
-        SMALL, d_model=d_model, num_layers=1, num_dense_layers=0, num_experts=experts, expert_ffn=width,
+        SMALL,
+        d_model=d_model,
+        num_layers=1,
+        num_dense_layers=0,
+        num_experts=experts,
+        expert_ffn=width,
         vision_stages=stages,
     )
 

@@ -38,10 +38,16 @@ PUBLISHED = {
     "audio_config": {"n_mel_bins": 80, "mel_vocab_size": 16},
     "vision_config": {"patch_size": 40, "temporal_patch_size": 2, "n_channels": 3, "n_layers": 4},
 }  # fmt: skip
+# Of the same file; the reference does not read them, because it is built for these values alone.
+SWITCHES = {
+    "use_sconv": True, "use_embed_norm": True, "use_gate_bias": True, "norm_after_topk": True, "use_global_scale": True,
+    "gate_activation": "sigmoid", "q_bias": False, "o_bias": False,
+}  # fmt: skip
 
 
 def test_the_preset_is_what_the_published_sizes_give():
     assert from_release(PUBLISHED, SMALL) == SMALL
+    assert from_release({**PUBLISHED, "text_config": {**PUBLISHED["text_config"], **SWITCHES}}, SMALL) == SMALL
     assert from_release(config_json(SMALL), SMALL) == SMALL
     other = dataclasses.replace(SMALL, num_layers=6, d_model=64, num_experts=8, logit_divisor=1.0)
     assert from_release(config_json(SMALL), other) == SMALL
@@ -78,6 +84,16 @@ def test_layer_kinds_are_read_from_either_field():
         ({"mlp_layer_types": ["sparse"] * 41 + ["dense"]}, "mlp_layer_types.*dense ones first"),
         ({"hidden_act": "gelu"}, "hidden_act = 'gelu': this model is built for 'silu'"),
         ({"shared_expert_sink": False}, "shared_expert_sink"),
+        ({"gate_activation": "softmax"}, "gate_activation = 'softmax': this model is built for 'sigmoid'"),
+        ({"q_bias": True}, "q_bias = True"),
+        ({"final_logit_softcapping": 30.0}, "final_logit_softcapping = 30.0: this model is built for None"),
+        ({"quantization_config": {"quant_method": "fp8"}}, r"text_config.quantization_config \(fp8\).*unquantised"),
+        ({"rms_norm_eps": 1e-5}, "rms_norm_eps = 1e-05: must be 1e-6"),
+        ({"hidden_size": "4096"}, "hidden_size = '4096': expected a number"),
+        ({"num_hidden_layers": None}, "num_hidden_layers = None: expected a number"),
+        ({"route_scale": True}, "route_scale = True: expected a number"),
+        ({"layer_types": "hybrid"}, "layer_types = 'hybrid': expected a list"),
+        ({"layer_types": None, "local_layer_ids": 3}, "local_layer_ids = 3: expected a list"),
     ],
 )
 def test_what_our_model_has_not_is_refused_by_name(changes, message):
@@ -91,6 +107,9 @@ def test_another_family_and_another_patch_network_are_refused():
     release = config_json(SMALL)
     with pytest.raises(ConfigError, match="num_hidden_layers = 7: expected one of"):
         from_release({**release, "vision_config": {"n_layers": 7}}, SMALL)
+    for wrong in ([], "text", None):
+        with pytest.raises(ConfigError, match="expected 'inkling_mm_model'"):
+            from_release(wrong, SMALL)
     with pytest.raises(ConfigError, match="text_config is missing"):
         from_release({"model_type": "inkling_mm_model"}, SMALL)
 

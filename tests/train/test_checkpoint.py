@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from configs import tiny
 from tml_jax.config import from_mapping
-from tml_jax.train import checkpoint
+from tml_jax.train import checkpoint, init_from
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = from_mapping(tiny.get_config())
@@ -201,7 +201,7 @@ def test_init_from_loads_what_matches_and_reports_the_rest(run):
     fresh.params["head"] = jnp.zeros((60, 4))
     fresh.params["added"] = jnp.full(2, 5.0)
     fresh = fresh.replace(balance={})
-    state, report = checkpoint.init_from(run, fresh)
+    state, report = init_from.init_from(run, fresh)
     assert set(report.loaded) == {"params/layer/kernel", "params/layer/scale"}
     assert dict(report.not_loaded) == {
         "params/head": "shape (50, 4) in the checkpoint, (60, 4) in the model",
@@ -219,14 +219,14 @@ def test_init_from_loads_what_matches_and_reports_the_rest(run):
 def test_init_from_casts_to_the_new_runs_dtype(run):
     fresh = make_state(seed=7)
     fresh.params["head"] = fresh.params["head"].astype(jnp.bfloat16)
-    state, _ = checkpoint.init_from(run, fresh)
+    state, _ = init_from.init_from(run, fresh)
     assert_same(state.params["head"], make_state(20, seed=20).params["head"].astype(jnp.bfloat16))
 
 
 def test_init_from_another_kind_of_model_is_refused(run):
     fresh = make_state().replace(params={"other": jnp.zeros(2)}, balance={})
     with pytest.raises(checkpoint.CheckpointError, match="no array"):
-        checkpoint.init_from(run, fresh)
+        init_from.init_from(run, fresh)
 
 
 def test_config_round_trips_through_the_run_directory(tmp_path):

@@ -16,7 +16,7 @@ from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.eval import replica
 from tml_jax.eval.conversation import FILES
 from tml_jax.signal.media import write_wav
-from tml_jax.train import checkpoint
+from tml_jax.train import checkpoint, init_from
 
 CUE_METRICS = ("keyword", "on time", "latency", "take over")
 
@@ -190,7 +190,7 @@ def test_a_tokenizer_that_is_not_that_of_the_weights_is_refused(config, source, 
 
     # Tables of another size are not loaded, so they tie the new run to no tokenizer.
     larger = dataclasses.replace(started.model, vocab_size=600, text_vocab_size=560)
-    assert "nor is its tokenizer" in checkpoint.adopt_tokenizer(source, tmp_path / "new", larger)
+    assert "nor is its tokenizer" in init_from.adopt_files(source, tmp_path / "new", larger)
 
     (source / checkpoint.TOKENIZER).unlink()
     with pytest.raises(checkpoint.CheckpointError, match="train.init_from: .*tokenizer.json: no tokenizer file there"):

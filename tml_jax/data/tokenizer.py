@@ -22,6 +22,8 @@ class Tokenizer:
         self._bpe = bpe
         # Typed text must not become a special token of a release's vocabulary by spelling it out.
         self._bpe.encode_special_tokens = True
+        # A release's file may leave ids out, so its entries are not counted.
+        self._size = max(bpe.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def __reduce__(self) -> tuple:
         # Through the constructor: the library's own pickle forgets `encode_special_tokens`.
@@ -29,8 +31,8 @@ class Tokenizer:
 
     @property
     def size(self) -> int:
-        """Number of text tokens; ids are 0 … size − 1."""
-        return self._bpe.get_vocab_size(with_added_tokens=True)
+        """One more than the largest id of a text token."""
+        return self._size
 
     def encode(self, text: str) -> list[int]:
         """Tokens of `text` as it stands; for words and typed text see `encode_words`."""

@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -49,6 +49,29 @@ def open_arrays(checkpoint: str | os.PathLike) -> dict[str, ts.TensorStore]:
             store = {"driver": "file", "path": f"{folder / stored}/"}
         arrays["/".join(keys)] = ts.open({"driver": driver, "kvstore": store}, open=True, read=True).result()
     return arrays
+
+
+def slices(array: ts.TensorStore, most_bytes: int) -> Iterator[np.ndarray]:
+    """An array from its first number to its last, in pieces.
+
+    Args:
+      array: of `open_arrays`.
+      most_bytes: of a piece, unless one row along the last axis has more.
+
+    Yields:
+      Pieces; laid one after another they are the array in row-major order.
+    """
+    if array.ndim <= 1 or math.prod(array.shape) * array.dtype.numpy_dtype.itemsize <= most_bytes:
+        yield array.read().result()
+        return
+    row = math.prod(array.shape[1:]) * array.dtype.numpy_dtype.itemsize
+    if row > most_bytes:
+        for index in range(array.shape[0]):
+            yield from slices(array[index], most_bytes)
+        return
+    rows = max(1, most_bytes // row)
+    for first in range(0, array.shape[0], rows):
+        yield array[first : min(first + rows, array.shape[0])].read().result()
 
 
 class ArrayWriter:

@@ -32,16 +32,16 @@ from tml_jax.interop.journal import ConvertError, Journal, Log, Progress
 from tml_jax.interop.tensor_files import DTYPES, Tensor, TensorFile, read_tensors
 from tml_jax.model.interaction import InteractionModel, init_variables
 from tml_jax.tokens import Control
-from tml_jax.train.checkpoint import CHECKPOINTS, TOKENIZER, write_config
+from tml_jax.train.checkpoint import CHECKPOINTS, RELEASE_FILES, TOKENIZER, write_config
 
-SOURCE, LAYOUT, MTP_FILE, ROWS_FILE = "source", "layout.json", "mtp.safetensors", "replaced_rows.safetensors"
+SOURCE, FILES = RELEASE_FILES.split("/")
+LAYOUT, MTP_FILE, ROWS_FILE = "layout.json", "mtp.safetensors", "replaced_rows.safetensors"
 KEEP, DROP = "keep", "drop"  # what becomes of the release's MTP layers
 PIECE_BYTES = 32 << 20  # most bytes of a slice of a parameter, where a tensor is laid out in slices
 SMALL_FILE = 64 << 20  # larger files of a release, other than its tensors, are left behind
 _IN_FLIGHT = 4  # slices being written while the next is read
 _TABLE, _UNEMBEDDING = "params/inputs/text_table", "params/unembedding"
 _WORK, _JOURNAL = ".converting", "journal.jsonl"
-
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,8 @@ class Plan:
       tensors: all tensors of the release.
       types: path of the parameter → shape as stored and dtype.
       fresh: paths of the parameters that no tensor fills.
-      mtp: names of the release's MTP tensors.
+      kept: names of the release's MTP tensors that are carried along.
+      dropped: names of those that are left.
     """
 
     config: Config
@@ -62,7 +63,8 @@ class Plan:
     tensors: Mapping[str, Tensor]
     types: Mapping[str, tuple[tuple[int, ...], np.dtype]]
     fresh: tuple[str, ...]
-    mtp: tuple[str, ...]
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
 
 
 def plan(source: pathlib.Path, config: Config, mtp: str | None) -> Plan:
@@ -115,7 +117,15 @@ def plan(source: pathlib.Path, config: Config, mtp: str | None) -> Plan:
         raise ConvertError("\n".join(problems))
     fresh = tuple(path for path in shapes if path not in types)
     types |= {path: (shapes[path], np.dtype(np.float32)) for path in fresh}
-    return Plan(dataclasses.replace(config, model=model), parts, tensors, types, fresh, found_mtp)
+    return Plan(
+        dataclasses.replace(config, model=model),
+        parts,
+        tensors,
+        types,
+        fresh,
+        found_mtp if mtp == KEEP else (),
+        found_mtp if mtp == DROP else (),
+    )
 
 
 def from_release(
@@ -150,7 +160,7 @@ def from_release(
             f"{todo.config.model.text_vocab_size}: give the tokenizer of this release"
         )
     work.mkdir(parents=True, exist_ok=True)
-    journal = Journal(work / _JOURNAL, _fingerprint(todo, mtp))
+    journal = Journal(work / _JOURNAL, _fingerprint(todo))
     writer = ArrayWriter(work / "arrays", todo.types)
     kept = work / SOURCE
     _write_source(source, kept, todo, log)
@@ -158,7 +168,8 @@ def from_release(
     for line in _describe_fresh(todo):
         log(line)
 
-    progress = Progress(sum(todo.tensors[part.tensor].size for part in todo.parts), log)
+    names = [part.tensor for part in todo.parts] + list(todo.kept)
+    progress = Progress(sum(todo.tensors[name].size for name in names), log)
     for part in todo.parts:
         size = todo.tensors[part.tensor].size
         if part.tensor in journal.done:
@@ -170,12 +181,14 @@ def from_release(
         array = writer.open(path, value.shape)
         array.write(value).result()
         journal.add(path, {path: bit_sum(value)})
-    if todo.mtp and mtp == KEEP and MTP not in journal.done:
-        log(f"carrying {len(todo.mtp)} tensors of MTP layers along in {target / SOURCE / MTP_FILE}")
-        _copy_tensors(kept / MTP_FILE, {name: todo.tensors[name] for name in todo.mtp})
+    if todo.kept and MTP in journal.done:
+        progress.skip(sum(todo.tensors[name].size for name in todo.kept))
+    elif todo.kept:
+        log(f"carrying {len(todo.kept)} tensors of MTP layers along in {target / SOURCE / MTP_FILE}")
+        _copy_tensors(kept / MTP_FILE, {name: todo.tensors[name] for name in todo.kept}, progress)
         journal.add(MTP, {})
-    elif todo.mtp and mtp == DROP:
-        log(f"dropped: {len(todo.mtp)} tensors under {MTP}")
+    if todo.dropped:
+        log(f"dropped: {len(todo.dropped)} tensors under {MTP}")
 
     write_config(target, todo.config)
     shutil.copyfile(source / "tokenizer.json", target / TOKENIZER)
@@ -326,42 +339,48 @@ def _describe_fresh(todo: Plan) -> list[str]:
 
 def _write_source(source: pathlib.Path, kept: pathlib.Path, todo: Plan, log: Log) -> None:
     """Copies the release's small files, names the others, and notes which tensor lies where in which file."""
-    shutil.rmtree(kept / "files", ignore_errors=True)
-    (kept / "files").mkdir(parents=True)
+    shutil.rmtree(kept / FILES, ignore_errors=True)
+    (kept / FILES).mkdir(parents=True)
+    read = {tensor.path for tensor in todo.tensors.values()}
     for path in sorted(source.rglob("*")):
-        if not path.is_file() or path.suffix == ".safetensors":
+        if not path.is_file() or path in read:
+            continue
+        if path.suffix == ".safetensors":
+            log(f"left behind: {path.relative_to(source)}, which the index does not name")
             continue
         if path.stat().st_size > SMALL_FILE:
             log(f"left behind: {path.relative_to(source)}, {path.stat().st_size / 1e6:.0f} MB")
             continue
-        (kept / "files" / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, kept / "files" / path.relative_to(source))
+        (kept / FILES / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, kept / FILES / path.relative_to(source))
     files: dict[str, list] = {}
     for name, tensor in todo.tensors.items():
         files.setdefault(tensor.path.name, []).append([name, DTYPES[tensor.dtype].name, list(tensor.shape)])
-    (kept / LAYOUT).write_text(json.dumps({"files": files, "mtp": list(todo.mtp)}))
+    (kept / LAYOUT).write_text(json.dumps({"files": files, "mtp": [*todo.kept, *todo.dropped]}))
 
 
-def _copy_tensors(path: pathlib.Path, tensors: Mapping[str, Tensor]) -> None:
+def _copy_tensors(path: pathlib.Path, tensors: Mapping[str, Tensor], progress: Progress) -> None:
     """Writes tensors into one file, piece by piece."""
     with TensorFile(path, [(name, DTYPES[t.dtype], t.shape) for name, t in tensors.items()]) as file:
         for tensor in tensors.values():
-            copy_rows(tensor, file)
+            copy_rows(tensor, file, progress)
 
 
-def copy_rows(tensor: Tensor, file: TensorFile) -> None:
+def copy_rows(tensor: Tensor, file: TensorFile, progress: Progress) -> None:
     """Appends a tensor to a file, as it is."""
     rows = tensor.shape[0] if tensor.shape else 1
     step = max(1, PIECE_BYTES // max(1, tensor.size // max(rows, 1)))
     for first in range(0, rows, step):
-        file.write(tensor.read(first, min(first + step, rows)))
+        data = tensor.read(first, min(first + step, rows))
+        file.write(data)
+        progress.add(data.nbytes)
 
 
-def _fingerprint(todo: Plan, mtp: str | None) -> str:
+def _fingerprint(todo: Plan) -> str:
     """Changes with anything that a conversion rests on."""
     facts = [
         (name, tensor.path.name, tensor.dtype, tensor.shape, tensor.start, tensor.path.stat().st_mtime_ns)
         for name, tensor in todo.tensors.items()
     ]
-    text = repr((facts, todo.config.model, todo.config.train.seed, mtp, PIECE_BYTES))
+    text = repr((facts, todo.config.model, todo.config.train.seed, todo.kept, PIECE_BYTES))
     return hashlib.sha256(text.encode()).hexdigest()

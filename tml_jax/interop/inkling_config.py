@@ -6,11 +6,12 @@ of `transformers.models.inkling.configuration_inkling`.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from tml_jax.config import DMEL_LEVELS, MEL_BINS, PATCH, ConfigError, ModelConfig
 
 MODEL_TYPE, BACKBONE_TYPE = "inkling_mm_model", "inkling_text"
+TOKEN_IDS = ("image_token_id", "audio_token_id", "image_bos_token_id", "audio_bos_token_id")  # of placeholders
 
 # Folds that the reference plans for a number of stages, but for the last, which always covers the whole patch.
 PLANNED_STAGES = {
@@ -31,19 +32,70 @@ _ALIASES = {
     "num_codebooks": "n_mel_bins",
     "codebook_size": "mel_vocab_size",
 }
-_TEXT_DEFAULTS = dict(
-    vocab_size=201_024, unpadded_vocab_size=None, hidden_size=6144, num_hidden_layers=66, num_attention_heads=64,
-    num_key_value_heads=8, head_dim=128, swa_num_attention_heads=64, swa_num_key_value_heads=16, swa_head_dim=128,
-    sliding_window_size=512, d_rel=16, rel_extent=1024, log_scaling_n_floor=None, log_scaling_alpha=0.1,
-    rms_norm_eps=1e-6, conv_kernel_size=4, intermediate_size=24_576, hidden_act="silu", moe_intermediate_size=3072,
-    n_routed_experts=256, num_experts_per_tok=6, n_shared_experts=2, shared_expert_sink=True, route_scale=8.0,
-    logits_mup_width_multiplier=24.0,
-)  # fmt: skip
-_AUDIO_DEFAULTS = dict(n_mel_bins=80, mel_vocab_size=256)
-_VISION_DEFAULTS = dict(patch_size=40, temporal_patch_size=2, num_channels=3, num_hidden_layers=24)
 
 
-def from_release(release: Mapping[str, Any], like: ModelConfig) -> ModelConfig:
+class _Field(NamedTuple):
+    """A number that both configurations have: its names, and the reference's default."""
+
+    theirs: str
+    ours: str
+    default: int | float | None
+
+
+_TEXT_FIELDS = (
+    _Field("vocab_size", "vocab_size", 201_024),
+    _Field("hidden_size", "d_model", 6144),
+    _Field("num_hidden_layers", "num_layers", 66),
+    _Field("num_attention_heads", "num_heads", 64),
+    _Field("num_key_value_heads", "num_kv_heads", 8),
+    _Field("head_dim", "head_dim", 128),
+    _Field("sliding_window_size", "window", 512),
+    _Field("d_rel", "d_rel", 16),
+    _Field("rel_extent", "rel_extent", 1024),
+    _Field("log_scaling_n_floor", "log_scaling_floor", None),
+    _Field("log_scaling_alpha", "log_scaling_alpha", 0.1),
+    _Field("rms_norm_eps", "norm_eps", 1e-6),
+    _Field("conv_kernel_size", "conv_kernel", 4),
+    _Field("intermediate_size", "dense_ffn", 24_576),
+    _Field("moe_intermediate_size", "expert_ffn", 3072),
+    _Field("n_routed_experts", "num_experts", 256),
+    _Field("num_experts_per_tok", "top_k", 6),
+    _Field("n_shared_experts", "num_shared_experts", 2),
+    _Field("route_scale", "route_scale", 8.0),
+    _Field("logits_mup_width_multiplier", "logit_divisor", 24.0),
+)
+# Of the sliding layers; a ModelConfig holds them as one tuple, or None where they are those of the global layers.
+_SLIDING_FIELDS = (
+    _Field("swa_num_attention_heads", "sliding_heads", 64),
+    _Field("swa_num_key_value_heads", "sliding_heads", 16),
+    _Field("swa_head_dim", "sliding_heads", 128),
+)
+# Section → field → what our model is built for, which is also what a release means that does not say. Published files
+# have switches that the reference's configuration does not know, because it is built for these values, too.
+_FIXED = {
+    "text_config": {
+        "hidden_act": "silu",
+        "shared_expert_sink": True,
+        "gate_activation": "sigmoid",
+        "norm_after_topk": True,
+        "use_gate_bias": True,
+        "use_global_scale": True,
+        "use_embed_norm": True,
+        "use_sconv": True,
+        "q_bias": False,
+        "o_bias": False,
+        "final_logit_softcapping": None,
+        "tie_word_embeddings": False,
+    },
+    "audio_config": {"n_mel_bins": MEL_BINS, "mel_vocab_size": DMEL_LEVELS},
+    "vision_config": {"temporal_patch_size": PATCH[0], "patch_size": PATCH[1], "num_channels": PATCH[3]},
+}
+_TOWER_EPS = 1e-6
+_EPS_RULE = "must be 1e-6, which the reference fixes in its audio and vision parts; here one value serves all parts"
+_REFERENCE_LEVELS, _REFERENCE_STAGES = 256, 24  # defaults that are not ours: a release that does not say has these
+
+
+def from_release(release: Any, like: ModelConfig) -> ModelConfig:
     """The model that a release was made for.
 
     Args:
@@ -56,69 +108,39 @@ def from_release(release: Mapping[str, Any], like: ModelConfig) -> ModelConfig:
     Raises:
       ConfigError: it is not of this family, is quantised, or needs something that our model has not; says what.
     """
-    kind = release.get("model_type")
+    kind = release.get("model_type") if isinstance(release, Mapping) else release
     if kind != MODEL_TYPE:
-        raise ConfigError(f"model_type = {kind!r}: expected {MODEL_TYPE!r}, a release of the Inkling family")
-    if release.get("quantization_config"):
-        method = release["quantization_config"].get("quant_method", "unknown method")
-        raise ConfigError(
-            f"quantization_config ({method}): this release is quantised; read are bfloat16, float16 and float32. Take "
-            "the unquantised release, or let transformers dequantise it and save that"
-        )
-    text = _section(release, "text_config", _TEXT_DEFAULTS)
-    audio = _section(release, "audio_config", _AUDIO_DEFAULTS)
-    vision = _section(release, "vision_config", _VISION_DEFAULTS)
+        raise ConfigError(f"config.json: model_type = {kind!r}: expected {MODEL_TYPE!r}, a release of the family")
+    text = _section(release, "text_config")
+    audio = {"mel_vocab_size": _REFERENCE_LEVELS} | _section(release, "audio_config")
+    vision = {"num_hidden_layers": _REFERENCE_STAGES} | _section(release, "vision_config")
+    for name, section in (("", release), ("text_config.", text)):
+        _refuse_quantised(f"{name}quantization_config", section.get("quantization_config"))
+    for name, section in (("text_config", text), ("audio_config", audio), ("vision_config", vision)):
+        for field, wanted in _FIXED[name].items():
+            if section.get(field, wanted) != wanted:
+                raise ConfigError(f"{name}.{field} = {section[field]!r}: this model is built for {wanted!r}")
     if text.get("dense_intermediate_size") is not None:  # then `intermediate_size` is that of the experts
-        text["moe_intermediate_size"] = text["intermediate_size"]
+        text["moe_intermediate_size"] = text.get("intermediate_size")
         text["intermediate_size"] = text["dense_intermediate_size"]
-    layers = text["num_hidden_layers"]
-    every = _period(text, layers)
-    dense = _dense_layers(text, layers)
-    expected = {
-        "text_config.hidden_act": (text["hidden_act"], "silu"),
-        "text_config.shared_expert_sink": (text["shared_expert_sink"], True),
-        "audio_config.n_mel_bins": (audio["n_mel_bins"], MEL_BINS),
-        "audio_config.mel_vocab_size": (audio["mel_vocab_size"], DMEL_LEVELS),
-        "vision_config.temporal_patch_size": (vision["temporal_patch_size"], PATCH[0]),
-        "vision_config.patch_size": (vision["patch_size"], PATCH[1]),
-        "vision_config.num_channels": (vision["num_channels"], PATCH[3]),
-    }
-    for field, (found, wanted) in expected.items():
-        if found != wanted:
-            raise ConfigError(f"{field} = {found!r}: this model is built for {wanted!r}")
+
+    sizes = {field.ours: _number(text, field) for field in _TEXT_FIELDS}
+    layers, vocabulary = sizes["num_layers"], sizes["vocab_size"]
+    sliding = tuple(_number(text, field) for field in _SLIDING_FIELDS)
+    everywhere = (sizes["num_heads"], sizes["num_kv_heads"], sizes["head_dim"])
+    if sizes["norm_eps"] != _TOWER_EPS:
+        raise ConfigError(f"text_config.rms_norm_eps = {sizes['norm_eps']}: {_EPS_RULE}")
     stages = vision["num_hidden_layers"]
     if stages not in PLANNED_STAGES:
-        raise ConfigError(f"vision_config.num_hidden_layers = {stages}: expected one of {list(PLANNED_STAGES)}")
-    everywhere = tuple(text[name] for name in ("num_attention_heads", "num_key_value_heads", "head_dim"))
-    sliding = tuple(text[f"swa_{name}"] for name in ("num_attention_heads", "num_key_value_heads", "head_dim"))
-    vocabulary = text["vocab_size"]
+        raise ConfigError(f"vision_config.num_hidden_layers = {stages!r}: expected one of {list(PLANNED_STAGES)}")
     return dataclasses.replace(
         like,
-        d_model=text["hidden_size"],
-        num_layers=layers,
-        num_dense_layers=dense,
-        global_every=every,
-        num_heads=everywhere[0],
-        num_kv_heads=everywhere[1],
-        head_dim=everywhere[2],
+        **sizes,
         sliding_heads=None if sliding == everywhere else sliding,
-        window=text["sliding_window_size"],
-        rel_extent=text["rel_extent"],
-        d_rel=text["d_rel"],
-        log_scaling_floor=text["log_scaling_n_floor"],
-        log_scaling_alpha=text["log_scaling_alpha"],
-        conv_kernel=text["conv_kernel_size"],
-        dense_ffn=text["intermediate_size"],
-        expert_ffn=text["moe_intermediate_size"],
-        num_experts=text["n_routed_experts"],
-        num_shared_experts=text["n_shared_experts"],
-        top_k=text["num_experts_per_tok"],
-        route_scale=float(text["route_scale"]),
-        vocab_size=vocabulary,
-        text_vocab_size=text["unpadded_vocab_size"] or vocabulary,
-        logit_divisor=float(text["logits_mup_width_multiplier"]),
-        norm_eps=text["rms_norm_eps"],
-        vision_stages=(*PLANNED_STAGES[stages], (*PATCH[:3], text["hidden_size"])),
+        num_dense_layers=_dense_layers(text, layers),
+        global_every=_period(text, layers),
+        text_vocab_size=_number(text, _Field("unpadded_vocab_size", "text_vocab_size", None)) or vocabulary,
+        vision_stages=(*PLANNED_STAGES[stages], (*PATCH[:3], sizes["d_model"])),
     )
 
 
@@ -137,8 +159,8 @@ def to_release(config: ModelConfig) -> dict[str, Any]:
     stages = tuple(map(tuple, config.vision_stages))
     if PLANNED_STAGES.get(len(stages)) != stages[:-1]:
         raise ConfigError(f"vision_stages = {stages}: for a number of stages the reference only knows {PLANNED_STAGES}")
-    if config.norm_eps != 1e-6:
-        raise ConfigError(f"norm_eps = {config.norm_eps}: the reference fixes 1e-6 in its audio and vision parts")
+    if config.norm_eps != _TOWER_EPS:
+        raise ConfigError(f"norm_eps = {config.norm_eps}: {_EPS_RULE}")
     frames, size, _, colours = PATCH
     return {
         "architectures": ["InklingForConditionalGeneration"],
@@ -161,52 +183,55 @@ def to_backbone(config: ModelConfig) -> dict[str, Any]:
 
 
 def _text(config: ModelConfig) -> dict[str, Any]:
-    heads, kv_heads, width = config.heads(is_global=False)
     layers = range(config.num_layers)
-    return dict(
-        vocab_size=config.vocab_size,
-        unpadded_vocab_size=config.text_vocab_size,
-        hidden_size=config.d_model,
-        num_hidden_layers=config.num_layers,
-        num_attention_heads=config.num_heads,
-        num_key_value_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        swa_num_attention_heads=heads,
-        swa_num_key_value_heads=kv_heads,
-        swa_head_dim=width,
-        sliding_window_size=config.window,
-        d_rel=config.d_rel,
-        rel_extent=config.rel_extent,
-        log_scaling_n_floor=config.log_scaling_floor,
-        log_scaling_alpha=config.log_scaling_alpha,
-        layer_types=["hybrid" if config.is_global(layer) else "hybrid_sliding" for layer in layers],
-        mlp_layer_types=["dense" if config.is_dense(layer) else "sparse" for layer in layers],
-        rms_norm_eps=config.norm_eps,
-        conv_kernel_size=config.conv_kernel,
-        intermediate_size=config.dense_ffn,
-        moe_intermediate_size=config.expert_ffn,
-        n_routed_experts=config.num_experts,
-        num_experts_per_tok=config.top_k,
-        n_shared_experts=config.num_shared_experts,
-        route_scale=config.route_scale,
-        logits_mup_width_multiplier=config.logit_divisor,
-    )
+    sliding = zip(_SLIDING_FIELDS, config.heads(is_global=False))
+    return {
+        **{field.theirs: getattr(config, field.ours) for field in _TEXT_FIELDS},
+        **{field.theirs: size for field, size in sliding},
+        "unpadded_vocab_size": config.text_vocab_size,
+        "layer_types": ["hybrid" if config.is_global(layer) else "hybrid_sliding" for layer in layers],
+        "mlp_layer_types": ["dense" if config.is_dense(layer) else "sparse" for layer in layers],
+    }
 
 
-def _section(release: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+def _section(release: Mapping[str, Any], name: str) -> dict[str, Any]:
     given = release.get(name)
     if not isinstance(given, Mapping):
         raise ConfigError(f"{name} is missing: expected the config.json of an Inkling release")
-    return {**defaults, **{_ALIASES.get(field, field): value for field, value in given.items()}}
+    return {_ALIASES.get(field, field): value for field, value in given.items()}
+
+
+def _number(section: Mapping[str, Any], field: _Field) -> Any:
+    """A field of text_config, of the type of its default; None only where that is the default."""
+    value = section.get(field.theirs, field.default)
+    if isinstance(field.default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    wanted = type(field.default) if field.default is not None else int
+    if type(value) is wanted or (value is None and field.default is None):
+        return value
+    raise ConfigError(f"text_config.{field.theirs} = {value!r}: expected a number ({wanted.__name__})")
+
+
+def _refuse_quantised(field: str, found: Any) -> None:
+    if found:
+        method = found.get("quant_method", "unknown method") if isinstance(found, Mapping) else found
+        raise ConfigError(
+            f"{field} ({method}): this release is quantised; read are bfloat16, float16 and float32. Take the "
+            "unquantised release, or let transformers dequantise it and save that"
+        )
 
 
 def _period(text: Mapping[str, Any], layers: int) -> int:
     """Every which layer is global, from `layer_types` or `local_layer_ids`, or else every sixth."""
     types, local = text.get("layer_types"), text.get("local_layer_ids")
     if types is not None:
+        if not isinstance(types, list) or set(types) - {"hybrid", "hybrid_sliding"}:
+            raise ConfigError(f"text_config.layer_types = {types!r}: expected a list of 'hybrid' and 'hybrid_sliding'")
         is_global = [kind == "hybrid" for kind in types]
     elif local is not None:
-        is_global = [layer not in set(local) for layer in range(layers)]
+        if not isinstance(local, list):
+            raise ConfigError(f"text_config.local_layer_ids = {local!r}: expected a list of layers")
+        is_global = [layer not in local for layer in range(layers)]
     else:
         is_global = [(layer + 1) % 6 == 0 for layer in range(layers)]
     every = is_global.index(True) + 1 if True in is_global else layers + 1
@@ -220,8 +245,8 @@ def _dense_layers(text: Mapping[str, Any], layers: int) -> int:
     """How many layers are dense, from `mlp_layer_types` or `dense_mlp_idx`."""
     types = text.get("mlp_layer_types")
     if types is None:
-        return text.get("dense_mlp_idx", 0)
-    dense = types.count("dense")
+        return _number(text, _Field("dense_mlp_idx", "num_dense_layers", 0))
+    dense = types.count("dense") if isinstance(types, list) else 0
     if types != ["dense"] * dense + ["sparse"] * (layers - dense):
         raise ConfigError(f"text_config.mlp_layer_types = {types}: expected {layers} entries, the dense ones first")
     return dense

@@ -8,6 +8,7 @@ nothing of this project. The folder holds an example of such a process, `stableh
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -19,21 +20,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 from jax import export
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE, Config
 from tml_jax.data.layout import INPUT_SAMPLES, OUTPUT_SAMPLES, control_token
 from tml_jax.interop import stablehlo_step
-from tml_jax.interop.journal import ConvertError, Log, check_new, new_folder
+from tml_jax.interop.array_store import open_arrays, slices
+from tml_jax.interop.journal import ConvertError, Log, Progress, check_new, new_folder
 from tml_jax.interop.stablehlo_step import OUTPUTS, Arrays, input_arrays
 from tml_jax.interop.tensor_files import TensorFile
 from tml_jax.tokens import Control
-from tml_jax.train.checkpoint import TOKENIZER, restore_params_for_inference
+from tml_jax.train.checkpoint import TOKENIZER, find_checkpoint, read_config
 
 PLATFORMS = ("cpu", "tpu", "cuda")
 MANIFEST, WEIGHTS, CALLER = "manifest.json", "weights.safetensors", "caller.py"
 START, MICRO_TURN = "start.jax_export", "micro_turn.jax_export"
+_PIECE_BYTES = 64 << 20  # of a weight, at a time: the model may be larger than memory
 _FILES = (MANIFEST, WEIGHTS, CALLER, START, MICRO_TURN, TOKENIZER)
 
 
@@ -60,15 +63,19 @@ def export_stablehlo(
     output = pathlib.Path(output).absolute()
     check_new(output)
     _check(sessions, platforms)
-    config, tokenizer, variables = restore_params_for_inference(checkpoint)
-    weights = flatten_dict(variables, sep="/")
+    run, folder = find_checkpoint(checkpoint)
+    config, arrays = read_config(run), open_arrays(folder)
+    kinds = {name: jax.ShapeDtypeStruct(array.shape, array.dtype.numpy_dtype) for name, array in arrays.items()}
     with new_folder(output, {*_FILES, WEIGHTS + ".part"}) as work:
-        functions = _write_functions(work, config, weights, sessions, platforms, log)
-        layout = [(name, np.dtype(array.dtype), array.shape) for name, array in weights.items()]
+        functions = _write_functions(work, config, kinds, sessions, platforms, log)
+        layout = [(name, kind.dtype, kind.shape) for name, kind in kinds.items()]
+        progress = Progress(sum(math.prod(shape) * dtype.itemsize for _, dtype, shape in layout), log)
         with TensorFile(work / WEIGHTS, layout) as file:
-            for array in weights.values():
-                file.write(np.asarray(array))
-        shutil.copyfile(tokenizer, work / TOKENIZER)
+            for array in arrays.values():
+                for piece in slices(array, _PIECE_BYTES):
+                    file.write(piece)
+                    progress.add(piece.nbytes)
+        shutil.copyfile(run / TOKENIZER, work / TOKENIZER)
         shutil.copyfile(pathlib.Path(__file__).with_name("stablehlo_caller.py"), work / CALLER)
         (work / MANIFEST).write_text(_text(_manifest(config, functions, sessions)), encoding="utf-8")
     log(f"wrote {output}: {sum(path.stat().st_size for path in output.iterdir()) / 1e6:.1f} MB")
@@ -82,7 +89,7 @@ def _check(sessions: int, platforms: Sequence[str]) -> None:
 
 
 def _write_functions(
-    work: pathlib.Path, config: Config, weights: Arrays, sessions: int, platforms: Sequence[str], log: Log
+    work: pathlib.Path, config: Config, kinds: Arrays, sessions: int, platforms: Sequence[str], log: Log
 ) -> dict[str, Any]:
     """Exports and writes both functions; returns their part of the manifest."""
     seeds = jax.ShapeDtypeStruct((sessions,), jnp.int32)
@@ -98,7 +105,6 @@ def _write_functions(
         carried, output = stablehlo_step.step(carried, unflatten_dict(weights, sep="/"), inputs, config)
         return _named(carried), output
 
-    kinds = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
     inputs = input_arrays(config, sessions)
     taken = {name: array for name, (array, _) in inputs.items()}
     output = jax.eval_shape(micro_turn, state, kinds, taken)[1]

@@ -76,30 +76,38 @@ def read_tensors(folder: str | os.PathLike) -> dict[str, Tensor]:
       Name → tensor, in the order of the files.
 
     Raises:
-      TensorFileError: there are no files, one is missing or damaged, or the index contradicts them.
+      TensorFileError: there are no files, some are missing or damaged, or the index contradicts them: a line for each
+        thing that is wrong.
     """
     folder = pathlib.Path(folder)
     index = folder / INDEX
     if index.is_file():
         try:
-            wanted = json.loads(index.read_text())["weight_map"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            wanted = dict(json.loads(index.read_text())["weight_map"])
+            files = sorted({str(file) for file in wanted.values()})
+        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise TensorFileError(f"{index} is not an index of safetensors files ({error!r})") from error
-        files = sorted(set(wanted.values()))
     else:
         wanted, files = None, sorted(path.name for path in folder.glob("*.safetensors"))
     if not files:
         raise TensorFileError(f"{folder} holds no safetensors files: give the folder of a release")
     tensors: dict[str, Tensor] = {}
+    problems, unread = [], set()
     for name in files:
-        found = read_header(folder / name)
+        try:
+            found = read_header(folder / name)
+        except TensorFileError as error:
+            problems.append(str(error))
+            unread.add(name)
+            continue
         twice = sorted(found.keys() & tensors.keys())
-        if twice:
-            raise TensorFileError(f"{twice[0]} is in {tensors[twice[0]].path.name} and again in {name}")
+        problems += [f"{tensor} is in {tensors[tensor].path.name} and again in {name}" for tensor in twice]
         tensors |= found
     for name, file in (wanted or {}).items():
-        if name not in tensors or tensors[name].path.name != file:
-            raise TensorFileError(f"{index.name} says that {name} is in {file}, where it is not")
+        if file not in unread and (name not in tensors or tensors[name].path.name != file):
+            problems.append(f"{index.name} says that {name} is in {file}, where it is not")
+    if problems:
+        raise TensorFileError("\n".join(problems))
     return tensors
 
 

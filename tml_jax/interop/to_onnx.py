@@ -1,12 +1,12 @@
 """A checkpoint's front ends and the vocoder as a folder of ONNX graphs.
 
-  OUTPUT/audio_in.onnx   200 ms of sound → dMel levels and embeddings
-  OUTPUT/frames.onnx     patches → embeddings
-  OUTPUT/text.onnx       tokens → embeddings; its table lies beside it, in text_table.bin
-  OUTPUT/audio_out.onnx  mel of the model's own voice → embeddings
-  OUTPUT/vocoder.onnx    mel of 200 ms and a carried state → samples and the new state
-  OUTPUT/manifest.json   inputs, outputs and their meaning; the calls of one micro-turn; ids of the control tokens
-  OUTPUT/tokenizer.json
+OUTPUT/audio_in.onnx   200 ms of sound → dMel levels and embeddings
+OUTPUT/frames.onnx     patches → embeddings
+OUTPUT/text.onnx       tokens → embeddings; its table lies beside it, in text_table.bin
+OUTPUT/audio_out.onnx  mel of the model's own voice → embeddings
+OUTPUT/vocoder.onnx    mel of 200 ms and a carried state → samples and the new state
+OUTPUT/manifest.json   inputs, outputs and their meaning; the calls of one micro-turn; ids of the control tokens
+OUTPUT/tokenizer.json
 """
 
 import json
@@ -14,7 +14,7 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ import tensorstore as ts
 
 from tml_jax.config import MICRO_TURN_SECONDS, Config, ModelConfig
 from tml_jax.data.layout import control_token
-from tml_jax.interop.array_store import open_arrays
+from tml_jax.interop.array_store import open_arrays, slices
 from tml_jax.interop.journal import Log, check_new, new_folder
 from tml_jax.interop.onnx_graphs import audio_in_graph, audio_out_graph, frames_graph, text_graph, vocoder_graph
 from tml_jax.tokens import Control
@@ -59,7 +59,7 @@ def export_onnx(checkpoint: str | os.PathLike, output: str | os.PathLike, log: L
         for name, graph in graphs.items():
             onnx.save(graph, work / name)
         with open(work / TABLE, "wb") as file:
-            for rows in _pieces(table):
+            for rows in slices(table, _PIECE_BYTES):
                 file.write(rows.astype("<f4").tobytes())
         shutil.copyfile(run / TOKENIZER, work / TOKENIZER)
         manifest = _manifest(config, int(folder.name), graphs)
@@ -83,12 +83,6 @@ def _graphs(arrays: Mapping[str, ts.TensorStore], model: ModelConfig) -> dict[st
         AUDIO_OUT: audio_out_graph(weights, model).model(),
         VOCODER: vocoder_graph().model(),
     }
-
-
-def _pieces(table: ts.TensorStore) -> Iterator[np.ndarray]:
-    step = max(1, _PIECE_BYTES // (4 * table.shape[1]))
-    for first in range(0, table.shape[0], step):
-        yield table[first : min(first + step, table.shape[0])].read().result()
 
 
 def _beside(model: onnx.ModelProto, name: str, file: str) -> onnx.ModelProto:

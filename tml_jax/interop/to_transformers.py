@@ -35,7 +35,7 @@ from tml_jax.interop.convert import (
 from tml_jax.interop.inkling import BACKBONE, RELEASE, Counterpart
 from tml_jax.interop.journal import ConvertError, Log, Progress, check_new
 from tml_jax.interop.tensor_files import INDEX, TensorFile, plan_files, read_header, write_index
-from tml_jax.train.checkpoint import TOKENIZER, find_checkpoint, read_config
+from tml_jax.train.checkpoint import RELEASE_FILES, TOKENIZER, find_checkpoint, read_config
 
 MOST_BYTES = 5_000_000_000  # of a tensor file; a larger tensor has one of its own
 _FINGERPRINT = ".exporting"
@@ -92,7 +92,7 @@ def to_transformers(
     converted = is_conversion(run, folder)
     todo = _exact(run, config, arrays) if dtype is None and converted else _own(run, config, arrays, dtype)
     if dtype is not None and converted:
-        log("not written, as --dtype makes another release of it: MTP tensors, and the release's own small files")
+        log("not written, as --dtype makes another release of it: MTP tensors")
     for note in todo.notes:
         log(note)
     _begin(work, _fingerprint(folder, todo))
@@ -107,7 +107,7 @@ def to_transformers(
         with TensorFile(work / name, tensors) as file:
             for tensor, kind, shape in tensors:
                 if tensor not in todo.parts:
-                    copy_rows(carried[tensor], file)
+                    copy_rows(carried[tensor], file, progress)
                     continue
                 for rows in _rows(todo, todo.parts[tensor], arrays, kind, shape):
                     file.write(rows)
@@ -144,11 +144,8 @@ def _exact(run: pathlib.Path, config: Config, arrays: Mapping[str, ts.TensorStor
     files = {name: [entry for entry in tensors if entry[0] not in dropped] for name, tensors in files.items()}
     files = {name: tensors for name, tensors in files.items() if tensors}
     spelling = inkling.spelling_of(name for tensors in files.values() for name, _, _ in tensors)
-    rows = {
-        name: tensor.read() for name, tensor in read_header(run / SOURCE / ROWS_FILE).items()
-    }
-    small = run / SOURCE / "files"
-    documents = {str(path.relative_to(small)): path for path in sorted(small.rglob("*")) if path.is_file()}
+    rows = {name: tensor.read() for name, tensor in read_header(run / SOURCE / ROWS_FILE).items()}
+    documents = _small_files(run)
     if dropped:  # then another index is written
         documents.pop(INDEX, None)
     notes = (f"not written: {len(dropped)} MTP tensors, which the conversion dropped (--mtp={KEEP} keeps them)",)
@@ -164,7 +161,9 @@ def _own(run: pathlib.Path, config: Config, arrays: Mapping[str, ts.TensorStore]
     except ConfigError as error:
         release, spelling = inkling_config.to_backbone(config.model), BACKBONE
         notes = (f"the text model alone, without audio and pictures: {error}",)
-    _speak_for_ourselves(release, config)
+    small = _small_files(run)  # where it began as a release: its processor, chat template and token ids
+    origin = read_json(small["config.json"]) if "config.json" in small else {}
+    _speak_for_ourselves(release, config, origin)
     parts = _parts(config, arrays, spelling)
     used = {path for part in parts.values() for path in part.parameters}
     lacking = "the reference" if spelling == RELEASE else "its text model"
@@ -178,17 +177,36 @@ def _own(run: pathlib.Path, config: Config, arrays: Mapping[str, ts.TensorStore]
     tensors = {name: (kind(part), part.shape) for name, part in parts.items()}
     kinds = [kind.name for kind, _ in tensors.values()]
     release["dtype"] = max(set(kinds), key=kinds.count)
-    documents = {"config.json": json.dumps(release, indent=2) + "\n", "tokenizer.json": run / TOKENIZER}
-    documents["tokenizer_config.json"] = json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n"
+    small.pop(INDEX, None)
+    documents = {"tokenizer_config.json": json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}, indent=2) + "\n"}
+    documents |= small
+    documents |= {"config.json": json.dumps(release, indent=2) + "\n", "tokenizer.json": run / TOKENIZER}
     return Export(plan_files(tensors, MOST_BYTES), parts, {}, 0, documents, notes)
 
 
-def _speak_for_ourselves(release: dict[str, Any], config: Config) -> None:
-    """Gives a config.json the control tokens among its logits, and ids that mean what they mean here."""
+def _small_files(run: pathlib.Path) -> dict[str, str | pathlib.Path]:
+    """Name → file, of the release that the run's weights began as; none where they did not."""
+    small = run / RELEASE_FILES
+    return {str(path.relative_to(small)): path for path in sorted(small.rglob("*")) if path.is_file()}
+
+
+def _speak_for_ourselves(release: dict[str, Any], config: Config, origin: Mapping[str, Any]) -> None:
+    """Gives a config.json the control tokens among its logits, and ids that mean what they mean here.
+
+    Args:
+      release: the config.json, which is changed.
+      config: of the run.
+      origin: config.json of the release that the run's weights began as; empty where they did not.
+    """
     model = config.model
     release.get("text_config", release)["unpadded_vocab_size"] = model.logits_size
     release |= {"bos_token_id": None, "eos_token_id": None}  # a micro-turn ends with a gate, and nothing ends for good
-    if release["model_type"] == inkling_config.MODEL_TYPE and model.vocab_size - model.logits_size >= 2:
+    if release["model_type"] != inkling_config.MODEL_TYPE:
+        return
+    theirs = {name: origin[name] for name in inkling_config.TOKEN_IDS if name in origin}
+    if theirs:
+        release |= theirs
+    elif model.vocab_size - model.logits_size >= 2:
         release |= {"audio_token_id": model.vocab_size - 2, "image_token_id": model.vocab_size - 1}  # unused rows
 
 
@@ -230,4 +248,3 @@ def _fingerprint(folder: pathlib.Path, todo: Export) -> str:
     ]
     facts = (str(folder), os.stat(folder).st_mtime_ns, sorted(files), sorted(todo.documents.items()))
     return hashlib.sha256(repr(facts).encode()).hexdigest()
-

@@ -25,7 +25,7 @@ from tml_jax.data import pipeline
 from tml_jax.data.packing import Batch
 from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.parallel.mesh import make_mesh
-from tml_jax.train import checkpoint, metrics
+from tml_jax.train import checkpoint, init_from, metrics
 from tml_jax.train.step import Train, TrainState, make_train, mean_metrics
 
 # When a run resumes, its model, data, seed and layout of typed text stay; with others it would be another run. What may
@@ -169,8 +169,8 @@ def _start(
     else:
         state, step = setup.init(config.train.seed), 0
         if config.train.init_from:
-            checkpoint.adopt_tokenizer(config.train.init_from, run_dir, config.model)
-            state, report = checkpoint.init_from(config.train.init_from, state)
+            init_from.adopt_files(config.train.init_from, run_dir, config.model)
+            state, report = init_from.init_from(config.train.init_from, state)
             log(f"starting from {config.train.init_from}: {report}")
     if jax.process_index() == 0:
         checkpoint.write_config(run_dir, config)
