@@ -23,6 +23,7 @@ OWN_FRAMES = 5  # 10 ms mel frames in one 50 ms element of the model's own audio
 INPUT_RATE = 16_000  # Hz, what the model hears
 OUTPUT_RATE = 24_000  # Hz, what the model says
 PATCH = (2, 40, 40, 3)  # frames, rows, columns, colours of one video patch
+MESH_AXES = ("data", "fsdp", "expert", "tensor")
 BATCH_AXES = ("data", "fsdp", "expert")  # axes of the mesh over all of which the rows of a batch are split
 
 
@@ -333,18 +334,26 @@ class MeshConfig:
       fsdp: devices over which parameters and batch are split, parameters gathered for use.
       expert: devices over which experts are split, and the batch too.
       tensor: devices over which heads and hidden widths are split.
+      transport: how tokens reach experts on other devices, see `parallel.transport`: `ring`, `ragged` or `capacity`.
+      capacity: room for tokens on the way, in parts of what an even load needs; what exceeds it is dropped and
+        counted. 0 makes room for any load.
     """
 
     data: int = 1
     fsdp: int = 1
     expert: int = 1
     tensor: int = 1
+    transport: str = "ragged"
+    capacity: float = 0.0
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            _require(value > 0 or value == -1, "mesh", field.name, value, "must be above 0, or -1 for what is left")
-        free = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) == -1]
+        for axis in MESH_AXES:
+            value = getattr(self, axis)
+            _require(value > 0 or value == -1, "mesh", axis, value, "must be above 0, or -1 for what is left")
+        known = ("ring", "ragged", "capacity")
+        _require(self.transport in known, "mesh", "transport", self.transport, f"one of {', '.join(known)}")
+        _require(0 <= self.capacity < math.inf, "mesh", "capacity", self.capacity, "must not be negative, and finite")
+        free = [axis for axis in MESH_AXES if getattr(self, axis) == -1]
         _require(len(free) <= 1, "mesh", ", ".join(free), -1, "only one axis can take what is left")
 
 

@@ -9,7 +9,8 @@ import pytest
 from small import SMALL, random_leaves
 
 from tml_jax.model import moe
-from tml_jax.model.moe import Experts, MoE, Routing, experts_gathered, experts_grouped, experts_reference, route
+from tml_jax.model.experts import BLOCK, Experts, Routing, experts_gathered, experts_grouped, experts_reference
+from tml_jax.model.moe import MoE, route
 
 TOKENS, WIDTH, HIDDEN, EXPERTS, TOP = 200, 16, 12, 5, 2
 
@@ -21,12 +22,12 @@ def routing_of(kind: str, rng: np.random.Generator) -> np.ndarray:
     if kind == "skewed":  # three of the experts get nothing
         return np.tile([[3, 1]], (TOKENS, 1))
     if kind == "one over a block":  # every group one row longer than whole blocks, so most blocks are nearly empty
-        first = np.r_[np.zeros(moe.BLOCK + 1), np.ones(moe.BLOCK + 1), np.full(moe.BLOCK + 1, 2)]
+        first = np.r_[np.zeros(BLOCK + 1), np.ones(BLOCK + 1), np.full(BLOCK + 1, 2)]
         first = np.r_[first, np.full(TOKENS - first.size, 3)].astype(int)
         return np.stack([first, np.full(TOKENS, 4)], axis=1)
     if kind == "whole blocks":  # no row to spare in the groups of two experts
-        first = np.repeat([0, 1], [2 * moe.BLOCK, TOKENS - 2 * moe.BLOCK])
-        return np.stack([first, np.where(np.arange(TOKENS) < moe.BLOCK, 2, 3)], axis=1)
+        first = np.repeat([0, 1], [2 * BLOCK, TOKENS - 2 * BLOCK])
+        return np.stack([first, np.where(np.arange(TOKENS) < BLOCK, 2, 3)], axis=1)
     return np.stack([rng.permutation(EXPERTS)[:TOP] for _ in range(TOKENS)])
 
 
@@ -102,18 +103,18 @@ def test_few_and_many_tokens_get_the_same_numbers(layer):
     apply, variables = layer
     few = moe.FEW_TOKENS
     x = np.random.default_rng(12).standard_normal((1, few + 1, SMALL.d_model)).astype(np.float32)
-    many, load = apply(variables, x)
+    many, extras = apply(variables, x)
     np.testing.assert_allclose(apply(variables, x[:, :few])[0], many[:, :few], atol=1e-5)
-    assert load.sum() == SMALL.top_k * (few + 1)
+    assert extras["load"].sum() == SMALL.top_k * (few + 1) and extras["dropped"] == 0
 
 
 def test_only_counted_elements_are_load_and_their_output_does_not_depend_on_it(layer):
     apply, variables = layer
     x = np.random.default_rng(13).standard_normal((1, 40, SMALL.d_model)).astype(np.float32)
     counted = np.arange(40)[None] < 15
-    out, load = apply(variables, x, counted)
-    np.testing.assert_array_equal(load, apply(variables, x[:, :15])[1])
-    assert load.sum() == SMALL.top_k * 15
+    out, extras = apply(variables, x, counted)
+    np.testing.assert_array_equal(extras["load"], apply(variables, x[:, :15])[1]["load"])
+    assert extras["load"].sum() == SMALL.top_k * 15
     np.testing.assert_array_equal(out, apply(variables, x)[0])
 
 

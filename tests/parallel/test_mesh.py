@@ -9,9 +9,9 @@ from jax.sharding import AbstractMesh, PartitionSpec
 from small import SMALL
 
 from configs import tml_interaction_small
-from tml_jax.config import ConfigError, MeshConfig, from_mapping
+from tml_jax.config import MESH_AXES, ConfigError, MeshConfig, from_mapping
 from tml_jax.model.interaction import InteractionModel, init_variables
-from tml_jax.parallel.mesh import AXES, batch_sharding, make_mesh, parameter_shardings
+from tml_jax.parallel.mesh import batch_sharding, make_mesh, parameter_shardings
 from tml_jax.train.optimizer import make_optimizer
 
 
@@ -44,7 +44,7 @@ def shapes_of(config):
 )
 def test_devices_are_laid_out_on_the_axes(axes, count, sizes):
     mesh = make_mesh(MeshConfig(**axes), devices(count))
-    assert mesh.axis_names == AXES and mesh.devices.shape == sizes
+    assert mesh.axis_names == MESH_AXES and mesh.devices.shape == sizes
     assert [device.id for device in mesh.devices.flat] == list(range(count))
 
 
@@ -68,7 +68,7 @@ def spec_of(shardings, path: str) -> PartitionSpec:
 
 
 def test_parameters_are_split_by_the_table_and_scanned_ones_behind_their_first_axis():
-    mesh = AbstractMesh((1, 2, 2, 2), AXES)
+    mesh = AbstractMesh((1, 2, 2, 2), MESH_AXES)
     shardings = parameter_shardings(mesh, shapes_of(SMALL)["params"])
     assert spec_of(shardings, "backbone/layer_1/attention/query") == PartitionSpec("fsdp", "tensor", None)
     assert spec_of(shardings, "backbone/layer_1/attention/out") == PartitionSpec("tensor", None, "fsdp")
@@ -82,14 +82,14 @@ def test_parameters_are_split_by_the_table_and_scanned_ones_behind_their_first_a
 
 
 def test_an_axis_that_does_not_divide_stays_whole():
-    mesh = AbstractMesh((1, 3, 1, 4), AXES)  # 32 wide, 2 key heads
+    mesh = AbstractMesh((1, 3, 1, 4), MESH_AXES)  # 32 wide, 2 key heads
     shardings = parameter_shardings(mesh, shapes_of(SMALL)["params"])
     assert spec_of(shardings, "backbone/layer_1/attention/key") == PartitionSpec(None, None, None)
     assert spec_of(shardings, "backbone/layer_1/attention/query") == PartitionSpec(None, "tensor", None)
 
 
 def test_moments_are_split_like_their_parameters():
-    mesh = AbstractMesh((1, 2, 2, 2), AXES)
+    mesh = AbstractMesh((1, 2, 2, 2), MESH_AXES)
     params = shapes_of(SMALL)["params"]
     train = from_mapping(tml_interaction_small.get_config()).train
     state = jax.eval_shape(make_optimizer(train).init, params)[1][0]
@@ -101,7 +101,7 @@ def test_moments_are_split_like_their_parameters():
 def test_the_large_parameters_of_the_flagship_are_split():
     """On 512 chips the experts are split 512 ways, and what every chip holds whole is small."""
     config = from_mapping(tml_interaction_small.get_config())
-    mesh = AbstractMesh((1, 512 // config.mesh.expert, config.mesh.expert, 1), AXES)
+    mesh = AbstractMesh((1, 512 // config.mesh.expert, config.mesh.expert, 1), MESH_AXES)
     params = shapes_of(config.model)["params"]
     shardings = parameter_shardings(mesh, params)
     held, whole = {}, 0
@@ -114,5 +114,5 @@ def test_the_large_parameters_of_the_flagship_are_split():
 
 
 def test_rows_of_a_batch_are_split_over_all_but_the_tensor_axis():
-    mesh = AbstractMesh((2, 2, 2, 4), AXES)
+    mesh = AbstractMesh((2, 2, 2, 4), MESH_AXES)
     assert batch_sharding(mesh).shard_shape((16, 7)) == (2, 7)

@@ -15,6 +15,7 @@ from tml_jax.config import ModelConfig
 from tml_jax.model.attention import Append, Attention, AttentionCache, Packed, init_attention_cache
 from tml_jax.model.layers import MLP, RMSNorm, ShortConv
 from tml_jax.model.moe import MoE
+from tml_jax.parallel.transport import Placement
 
 
 @flax.struct.dataclass
@@ -47,12 +48,13 @@ class DecoderLayer(nn.Module):
     config: ModelConfig
     is_global: bool
     is_dense: bool
+    placement: Placement | None = None
 
     @nn.compact
     def __call__(
         self, x: jax.Array, where: Packed | Append, cache: LayerCache | None, context: int
     ) -> tuple[jax.Array, LayerCache | None, dict[str, jax.Array]]:
-        """Args and returns as `Backbone`, for one layer; the extras hold `load` (E,) in sparse layers."""
+        """Args and returns as `Backbone`, for one layer; extras of sparse layers only, see `MoE`."""
         cfg = self.config
         packed = isinstance(where, Packed)
         segment, valid = (where.segment, None) if packed else (None, where.valid)
@@ -69,7 +71,7 @@ class DecoderLayer(nn.Module):
             if self.is_dense:
                 y = MLP(cfg.dense_ffn, name="mlp")(y)
             else:
-                y, extras["load"] = MoE(cfg, name="moe")(y, segment > 0 if packed else None)
+                y, extras = MoE(cfg, self.placement, name="moe")(y, segment > 0 if packed else None)
             y, mlp_conv = ShortConv(cfg.conv_kernel, name="mlp_conv")(y, segment, state[2], valid)
             x = x + y
         new_cache = None if packed else LayerCache(attention, attention_conv, mlp_conv)
@@ -83,13 +85,15 @@ class _Period(nn.Module):
     first: int
     remat: str
     context: int
+    placement: Placement | None
 
     @nn.compact
     def __call__(self, x: jax.Array, where: Packed | Append, caches: Any) -> tuple[jax.Array, tuple[Any, Any]]:
         new_caches, extras = {}, {}
         for offset in range(self.config.global_every):
             name = f"layer_{offset}"
-            layer = _layer_class(self.remat)(self.config, self.config.is_global(self.first + offset), False, name=name)
+            is_global = self.config.is_global(self.first + offset)
+            layer = _layer_class(self.remat)(self.config, is_global, False, self.placement, name=name)
             x, new_caches[name], extras[name] = layer(x, where, caches and caches[name], self.context)
         return x, (caches and new_caches, extras)
 
@@ -107,10 +111,12 @@ class Backbone(nn.Module):
     Attributes:
       config: the model.
       remat: `none`, `block` or `dots`, see `TrainConfig.remat`.
+      placement: devices and transport; None on one device.
     """
 
     config: ModelConfig
     remat: str = "none"
+    placement: Placement | None = None
 
     @nn.compact
     def __call__(
@@ -126,7 +132,7 @@ class Backbone(nn.Module):
 
         Returns:
           Hidden states (B, T, D); the new caches (None when packed); extras by layer name, stacked for scanned
-          periods: `load` (E,).
+          periods, see `MoE`.
         """
         cfg = self.config
         before, periods, after = layer_plan(cfg)
@@ -135,7 +141,8 @@ class Backbone(nn.Module):
         def run(x: jax.Array, layers: list[int]) -> jax.Array:
             for index in layers:
                 name = f"layer_{index}"
-                layer = _layer_class(self.remat)(cfg, cfg.is_global(index), cfg.is_dense(index), name=name)
+                kinds = cfg.is_global(index), cfg.is_dense(index)
+                layer = _layer_class(self.remat)(cfg, *kinds, self.placement, name=name)
                 x, new_caches[name], extras[name] = layer(x, where, caches and caches[name], context)
             return x
 
@@ -149,7 +156,7 @@ class Backbone(nn.Module):
                 out_axes=0,
                 length=periods,
             )
-            scanned = scan(cfg, len(before), self.remat, context, name="periods")
+            scanned = scan(cfg, len(before), self.remat, context, self.placement, name="periods")
             x, (new_caches["periods"], extras["periods"]) = scanned(x, where, caches and caches["periods"])
         x = run(x, after)
         return RMSNorm(cfg.norm_eps, name="final_norm")(x), caches and new_caches, extras

@@ -12,6 +12,7 @@ from tml_jax.model.backbone import Backbone
 from tml_jax.model.flow import TARGET, FlowHead
 from tml_jax.model.inputs import ElementArrays, InputEmbeddings
 from tml_jax.model.layers import fan_in_init
+from tml_jax.parallel.transport import Placement
 
 
 class InteractionModel(nn.Module):
@@ -21,17 +22,19 @@ class InteractionModel(nn.Module):
       config: sizes.
       dtype: of activations and matrix products; parameters are float32 masters.
       remat: see `TrainConfig.remat`.
+      placement: devices and transport of tokens to experts; None on one device.
     """
 
     config: ModelConfig
     dtype: jnp.dtype = jnp.float32
     remat: str = "none"
+    placement: Placement | None = None
 
     def setup(self) -> None:
         """Makes the parts."""
         cfg = self.config
         self.inputs = InputEmbeddings(cfg, self.dtype)
-        self.backbone = Backbone(cfg, self.remat)
+        self.backbone = Backbone(cfg, self.remat, self.placement)
         self.unembedding = self.param("unembedding", fan_in_init(0), (cfg.d_model, cfg.vocab_size), jnp.float32)
         self.flow = FlowHead(cfg)
 
@@ -43,7 +46,7 @@ class InteractionModel(nn.Module):
           where: segments and positions.
 
         Returns:
-          Hidden states (B, T, D), and extras: `load` by layer.
+          Hidden states (B, T, D), and extras by layer, see `MoE`.
         """
         hidden, _, extras = self.backbone(self.inputs(elements), where)
         if self.is_initializing():

@@ -7,9 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from tml_jax.config import BATCH_AXES, ConfigError, MeshConfig
-
-AXES = ("data", "fsdp", "expert", "tensor")
+from tml_jax.config import BATCH_AXES, MESH_AXES, ConfigError, MeshConfig
 
 # Logical axis → mesh axis. `embed` is gathered for use (fsdp), so it must be an axis that no product sums over
 # across devices more often than needed; heads and hidden widths are split over `tensor`, experts over `expert`.
@@ -48,7 +46,7 @@ PARAMETER_AXES: dict[str, tuple[str, ...]] = {
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """Lays devices out on the axes of `AXES`.
+    """Lays devices out on the axes of `MESH_AXES`.
 
     Args:
       config: devices along each axis.
@@ -61,19 +59,19 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
       ConfigError: the axes do not multiply to the number of devices.
     """
     devices = list(jax.devices()) if devices is None else devices
-    sizes = [getattr(config, axis) for axis in AXES]
+    sizes = [getattr(config, axis) for axis in MESH_AXES]
     named = math.prod(size for size in sizes if size != -1)
     if -1 in sizes:
         if len(devices) % named:
             raise ConfigError(f"config.mesh = {sizes}: {named} does not divide the {len(devices)} devices")
         sizes[sizes.index(-1)] = len(devices) // named
     if math.prod(sizes) != len(devices):
-        wanted = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes))
+        wanted = ", ".join(f"{axis}={size}" for axis, size in zip(MESH_AXES, sizes))
         raise ConfigError(
             f"config.mesh ({wanted}) needs {math.prod(sizes)} devices, there are {len(devices)}: "
             "change the axes, or set one to -1"
         )
-    return Mesh(np.asarray(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(np.asarray(devices).reshape(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def parameter_shardings(mesh: Mesh, tree: Any) -> Any:

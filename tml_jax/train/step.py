@@ -18,6 +18,7 @@ from tml_jax.model.interaction import InteractionModel, init_variables
 from tml_jax.model.moe import update_balance
 from tml_jax.parallel.compile_options import compiler_options
 from tml_jax.parallel.mesh import batch_sharding, parameter_shardings, replicated
+from tml_jax.parallel.transport import training_placement
 from tml_jax.tokens import Stream
 from tml_jax.train.losses import counts, loss_sums
 from tml_jax.train.optimizer import make_optimizer, schedule
@@ -89,12 +90,17 @@ def make_train(config: Config, mesh: Mesh) -> Train:
       ConfigError: the mesh does not divide the rows of a microbatch.
     """
     config.check_rows(math.prod(mesh.shape[axis] for axis in BATCH_AXES))
-    model = InteractionModel(config.model, jnp.dtype(config.train.compute_dtype), config.train.remat)
+    model = InteractionModel(
+        config.model,
+        jnp.dtype(config.train.compute_dtype),
+        config.train.remat,
+        training_placement(mesh, config.mesh),
+    )
     optimizer = make_optimizer(config.train)
     rate = schedule(config.train)
 
     def init(seed: jax.Array) -> TrainState:
-        variables = init_variables(model, jax.random.key(seed))
+        variables = init_variables(model.clone(placement=None), jax.random.key(seed))  # on one element
         params = variables["params"]
         return TrainState(jnp.zeros((), jnp.int32), params, variables["balance"], optimizer.init(params))
 
@@ -138,6 +144,7 @@ def make_train(config: Config, mesh: Mesh) -> Train:
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         balance, overload = _move_balance(state.balance, extras, config.train.balance_rate)
+        chosen, dropped = (_total(extras, name) for name in ("load", "dropped"))
         new = TrainState(state.step + 1, params, balance, opt_state)
         # A step that is not finite changes nothing, so the state at hand is always one worth saving.
         new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
@@ -147,6 +154,7 @@ def make_train(config: Config, mesh: Mesh) -> Train:
             "micro_turns": jnp.sum(batch.stream == Stream.TIME),
             "elements": jnp.sum(batch.stream != Stream.PADDING),
             "expert_load_max": overload,
+            "expert_dropped": dropped / jnp.maximum(chosen, 1),
             "finite": finite,
         }
         return new, metrics
@@ -174,6 +182,12 @@ def make_train(config: Config, mesh: Mesh) -> Train:
         put_batch=put_batch,
         abstract_state=abstract,
     )
+
+
+def _total(extras: Any, name: str) -> jax.Array:
+    """Sum of one of the extras over all layers."""
+    leaves = jax.tree_util.tree_leaves_with_path(extras)
+    return sum((jnp.sum(leaf) for path, leaf in leaves if path[-1].key == name), jnp.zeros(()))
 
 
 def _move_balance(balance: Any, extras: Any, rate: float) -> tuple[Any, jax.Array]:

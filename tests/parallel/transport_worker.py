@@ -1,0 +1,113 @@
+"""Runs the transports on eight simulated devices against the reference; prints a line for each case that holds."""
+
+import functools
+import os
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tml_jax.config import BATCH_AXES, MeshConfig
+from tml_jax.model.experts import Experts, Routing, experts_reference
+from tml_jax.parallel.mesh import make_mesh
+from tml_jax.parallel.transport import Placement, exchange_experts
+
+TOKENS, WIDTH, HIDDEN, EXPERTS, TOP = 256, 16, 12, 16, 3
+MESHES = {
+    "e8": MeshConfig(expert=8),
+    "d2e2t2": MeshConfig(data=2, expert=2, tensor=2),
+    "f2e4": MeshConfig(fsdp=2, expert=4),
+    "e4t2": MeshConfig(expert=4, tensor=2),
+}
+
+
+def inputs(skewed: bool) -> tuple:
+    """Tokens, routing and weights; skewed: most tokens choose the first experts."""
+    rng = np.random.default_rng(3)
+    normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)  # noqa: E731
+    scores = rng.standard_normal((TOKENS, EXPERTS)) - (np.arange(EXPERTS) if skewed else 0)
+    expert = jnp.asarray(np.argsort(-scores, axis=1)[:, :TOP], jnp.int32)
+    experts = Experts(normal(EXPERTS, WIDTH, HIDDEN), normal(EXPERTS, WIDTH, HIDDEN), normal(EXPERTS, HIDDEN, WIDTH))
+    return normal(TOKENS, WIDTH), expert, normal(TOKENS, TOP), experts, normal(TOKENS, WIDTH)
+
+
+def forward_and_gradients(product, x, expert, weight, experts, cotangent):
+    def forward(x, weight, experts):
+        return product(x, Routing(expert, weight, weight), experts)
+
+    (out, dropped), backward = jax.vjp(forward, x, weight, experts, has_aux=False)
+    return out, backward((cotangent, np.zeros((), jax.dtypes.float0))), dropped
+
+
+def reference(x, routing, experts):
+    return experts_reference(x, routing, experts), jnp.zeros((), jnp.int32)
+
+
+def exact(transport: str, name: str) -> None:
+    mesh = make_mesh(MESHES[name])
+    placement = Placement(mesh, transport, batch_axes=() if transport == "whole" else BATCH_AXES)
+    for skewed in (False, True):
+        given = inputs(skewed)
+        product = functools.partial(exchange_experts, placement=placement)
+        found = jax.jit(functools.partial(forward_and_gradients, product))(*given)
+        expected = forward_and_gradients(reference, *given)
+        assert found[2] == 0, found[2]
+        for one, other in zip(jax.tree.leaves(found[:2]), jax.tree.leaves(expected[:2]), strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-5 * np.abs(other).max())
+    print(f"ok: {transport} {name} exact")
+
+
+def kept_pairs(placement: Placement) -> tuple[int, int]:
+    """How many pairs arrived, told from the outside, and how many were said to be dropped.
+
+    Every expert answers with ones, whatever it is given, so that a token's output counts its pairs.
+    """
+    x, expert, _, _, _ = inputs(True)
+    x = jnp.ones_like(x)
+    gate = jnp.full((EXPERTS, WIDTH, HIDDEN), 30.0 / WIDTH)
+    up = jnp.full((EXPERTS, WIDTH, HIDDEN), 1.0 / WIDTH)
+    down = jnp.full((EXPERTS, HIDDEN, WIDTH), 1.0 / (30.0 * HIDDEN))
+    routing = Routing(expert, jnp.ones((TOKENS, TOP)), jnp.ones((TOKENS, TOP)))
+    out, dropped = jax.jit(lambda *given: exchange_experts(*given, placement))(x, routing, Experts(gate, up, down))
+    return round(float(jnp.sum(out[:, 0]))), int(dropped)
+
+
+def counts_drops(transport: str) -> None:
+    mesh = make_mesh(MESHES["e8"])
+    # Buffers are whole tiles of 128 rows, more than these few tokens fill: `ROWS` is made small for the test.
+    from tml_jax.parallel import transport as module
+
+    before, module.ROWS = module.ROWS, 8
+    try:
+        kept, dropped = kept_pairs(Placement(mesh, transport, capacity=1.0))
+    finally:
+        module.ROWS = before
+    assert dropped > 0 and kept + dropped == TOKENS * TOP, (kept, dropped)
+    print(f"ok: {transport} counts what it drops")
+
+
+def padding_takes_no_room() -> None:
+    mesh = make_mesh(MESHES["e8"])
+    x, expert, weight, experts, _ = inputs(True)
+    padded = jnp.where(jnp.arange(TOKENS)[:, None] % 2 == 0, expert, EXPERTS)
+    for transport in ("ring", "ragged", "capacity"):
+        placement = Placement(mesh, transport)
+        run = jax.jit(functools.partial(exchange_experts, placement=placement))
+        out, dropped = run(x, Routing(padded, weight, weight), experts)
+        expected = experts_reference(x, Routing(expert, weight, weight), experts)
+        assert dropped == 0
+        np.testing.assert_allclose(out[::2], expected[::2], atol=2e-5 * np.abs(expected).max())
+        assert not np.any(out[1::2])
+    print("ok: padding takes no room")
+
+
+if __name__ == "__main__":
+    for transport in ("ring", "ragged", "capacity"):
+        for name in ("e8", "d2e2t2", "f2e4"):
+            exact(transport, name)
+        counts_drops(transport)
+    exact("whole", "e4t2")
+    padding_takes_no_room()

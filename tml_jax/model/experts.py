@@ -1,0 +1,165 @@
+"""The product of tokens with the weights of their experts, on one device.
+
+`experts_reference` runs every expert on every token; `experts_grouped` sorts tokens by expert and multiplies in
+blocks; `experts_gathered` fetches the weights of a few tokens. All three give the same numbers. How tokens reach
+experts on other devices is in `tml_jax.parallel.transport`.
+"""
+
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from tml_jax.kernels.grouped_matmul import grouped_matmul
+
+BLOCK = 64  # rows of one block of the grouped product
+
+
+@flax.struct.dataclass
+class Experts:
+    """Weights of the routed experts: gate and up (E, D, F), down (E, F, D)."""
+
+    gate: jax.Array
+    up: jax.Array
+    down: jax.Array
+
+
+@flax.struct.dataclass
+class Routing:
+    """Which experts a token uses: expert (N, k) int32, weight (N, k) float32, shared_weight (N, shared) float32."""
+
+    expert: jax.Array
+    weight: jax.Array
+    shared_weight: jax.Array
+
+
+def experts_reference(x: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
+    """Every expert on every token, weighted by the routing; the slow reference.
+
+    Args:
+      x: (N, D).
+      routing: which experts.
+      experts: their weights.
+
+    Returns:
+      (N, D).
+    """
+    hidden = jax.nn.silu(jnp.einsum("nd,edf->nef", x, experts.gate)) * jnp.einsum("nd,edf->nef", x, experts.up)
+    out = jnp.einsum("nef,efd->ned", hidden, experts.down)
+    count = experts.gate.shape[0]
+    weight = jnp.sum(jax.nn.one_hot(routing.expert, count) * routing.weight[..., None], axis=1)
+    return jnp.einsum("ned,ne->nd", out, weight.astype(x.dtype))
+
+
+def experts_gathered(x: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
+    """Matrix–vector products with the fetched weights of each token's experts: for the few tokens of a micro-turn."""
+    pick = lambda weights: weights[routing.expert]  # noqa: E731  (N, k, …)
+    hidden = jax.nn.silu(jnp.einsum("nd,nkdf->nkf", x, pick(experts.gate)))
+    hidden = hidden * jnp.einsum("nd,nkdf->nkf", x, pick(experts.up))
+    return jnp.einsum("nkf,nkfd,nk->nd", hidden, pick(experts.down), routing.weight.astype(x.dtype))
+
+
+def experts_grouped(x: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
+    """Sorts the (token, expert) pairs by expert, pads each group to whole blocks, multiplies block by block.
+
+    No token is dropped: there is room for every pair, whatever the load. Weights are fetched by a product with a
+    one-hot matrix, which is cheap beside the products themselves for the few experts of a replica, not for hundreds.
+    """
+    tokens, top_k = routing.expert.shape
+    count = experts.gate.shape[0]
+    pair_expert = routing.expert.reshape(-1)
+    blocks = -(-tokens * top_k // BLOCK) + count
+    one_hot = jax.nn.one_hot(pair_expert, count, dtype=jnp.int32)
+    load = jnp.sum(one_hot, axis=0)
+    rank = jnp.take_along_axis(jnp.cumsum(one_hot, axis=0), pair_expert[:, None], axis=1)[:, 0] - 1
+    group_blocks = -(-load // BLOCK)
+    first_block = jnp.cumsum(group_blocks) - group_blocks
+    slot = first_block[pair_expert] * BLOCK + rank  # (N k,) row of each pair
+    pair_of_row = jnp.full(blocks * BLOCK, tokens * top_k, jnp.int32).at[slot].set(jnp.arange(tokens * top_k))
+    last_block = jnp.cumsum(group_blocks)
+    expert_of_block = jnp.searchsorted(last_block, jnp.arange(blocks), side="right")
+    # The gradient of a product with a one-hot matrix is a product too, not a scatter.
+    picked = jax.nn.one_hot(expert_of_block, count, dtype=x.dtype)  # (blocks, E), zero past the last group
+    pick = lambda weights: jnp.einsum("be,eij->bij", picked, weights)  # noqa: E731
+
+    rows = dispatch(x, slot.reshape(tokens, top_k), pair_of_row).reshape(blocks, BLOCK, -1)
+    hidden = jax.nn.silu(jnp.einsum("brd,bdf->brf", rows, pick(experts.gate)))
+    hidden = hidden * jnp.einsum("brd,bdf->brf", rows, pick(experts.up))
+    out = jnp.einsum("brf,bfd->brd", hidden, pick(experts.down)).reshape(blocks * BLOCK, -1)
+    pairs = collect(out, slot, pair_of_row).reshape(tokens, top_k, -1)
+    return jnp.einsum("nkd,nk->nd", pairs, routing.weight.astype(x.dtype))
+
+
+def grouped_mlp(rows: jax.Array, sizes: jax.Array, experts: Experts, *, tpu: bool) -> jax.Array:
+    """Each group of rows through its expert.
+
+    Args:
+      rows: (M, D), sorted by expert; rows past the last group may hold anything that is finite.
+      sizes: (E,) int32, rows of each expert.
+      experts: their weights.
+      tpu: see `grouped_matmul`.
+
+    Returns:
+      (M, D), zero past the last group.
+    """
+    matmul = functools.partial(grouped_matmul, sizes=sizes, tpu=tpu)
+    hidden = jax.nn.silu(matmul(rows, experts.gate)) * matmul(rows, experts.up)
+    return matmul(hidden, experts.down)
+
+
+def _rows_or_zero(x: jax.Array, index: jax.Array) -> jax.Array:
+    return jnp.take(x, index, axis=0, mode="fill", fill_value=0)
+
+
+@jax.custom_vjp
+def dispatch(x: jax.Array, slot: jax.Array, pair_of_row: jax.Array) -> jax.Array:
+    """Lays tokens out in the rows of their pairs. Its gradient is a gather, where autodiff would scatter.
+
+    Args:
+      x: (N, D) tokens.
+      slot: (N, k), row of each pair; R or more where a pair has none.
+      pair_of_row: (R,), pair (token · k + choice) of each row; N k or more where a row has none.
+
+    Returns:
+      (R, D), zero in rows without a pair.
+    """
+    return _rows_or_zero(x, pair_of_row // slot.shape[1])
+
+
+def _dispatch_forward(x: jax.Array, slot: jax.Array, pair_of_row: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return dispatch(x, slot, pair_of_row), slot
+
+
+def _dispatch_backward(slot: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None, None]:
+    return jnp.sum(_rows_or_zero(gradient, slot), axis=1), None, None
+
+
+dispatch.defvjp(_dispatch_forward, _dispatch_backward)
+
+
+@jax.custom_vjp
+def collect(rows: jax.Array, slot: jax.Array, pair_of_row: jax.Array) -> jax.Array:
+    """The row of every pair, the inverse of `dispatch`. Its gradient is a gather, where autodiff would scatter.
+
+    Args:
+      rows: (R, D).
+      slot: (N k,), row of each pair; R or more where a pair has none.
+      pair_of_row: (R,), pair of each row; N k or more where a row has none.
+
+    Returns:
+      (N k, D), zero for pairs without a row.
+    """
+    del pair_of_row
+    return _rows_or_zero(rows, slot)
+
+
+def _collect_forward(rows: jax.Array, slot: jax.Array, pair_of_row: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _rows_or_zero(rows, slot), pair_of_row
+
+
+def _collect_backward(pair_of_row: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None, None]:
+    return _rows_or_zero(gradient, pair_of_row), None, None
+
+
+collect.defvjp(_collect_forward, _collect_backward)

@@ -1,0 +1,265 @@
+"""How tokens reach their experts on other devices, and come back.
+
+Tokens are split over devices like the rows of a batch, experts over the mesh axis `expert`. Three transports, one
+interface, the same numbers as `experts_reference` as long as nothing is dropped:
+
+  ring      every device gets the tokens of all devices of its `expert` axis, runs those that chose its experts, and
+            the partial sums are added up on the way back. Needs no exchange by destination; moves every token.
+  ragged    pairs of token and expert go to the device of their expert and back, in one ragged all-to-all each way.
+            Moves what is needed. XLA has it for TPU and GPU; on CPU devices it is imitated by gathers.
+  capacity  like ragged, but every device sends the same number of rows to every expert, some empty, the rest dropped.
+            All shapes are known beforehand, and the products are plain batched ones.
+
+A fourth, `whole`, is for the few tokens of a micro-turn: every device has them all and adds its experts' part.
+
+All but `whole` have buffers of fixed size, `capacity` times what an even load needs, or for the worst case where it is
+0. What does not fit is dropped (the token goes on without that expert) and counted.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+
+from tml_jax.config import BATCH_AXES, MeshConfig
+from tml_jax.kernels.grouped_matmul import ROWS
+from tml_jax.model.experts import Experts, Routing, collect, dispatch, grouped_mlp
+
+AXIS = "expert"
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where a model runs.
+
+    Attributes:
+      mesh: the devices, with the axes of `parallel.mesh`.
+      transport: `ring`, `ragged`, `capacity` or `whole`.
+      capacity: size of the buffers, in parts of what an even load needs; 0 makes room for any load.
+      batch_axes: mesh axes over which the rows of a batch are split; none of them with `whole`.
+    """
+
+    mesh: Mesh
+    transport: str
+    capacity: float = 0.0
+    batch_axes: tuple[str, ...] = BATCH_AXES
+
+    @property
+    def tpu(self) -> bool:
+        """Whether the program is compiled for TPUs."""
+        return self.mesh.devices.flat[0].platform == "tpu"
+
+
+def training_placement(mesh: Mesh, config: MeshConfig) -> Placement | None:
+    """Where a train step runs; None where the products of one CPU device are the faster ones."""
+    if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu":
+        return None
+    return Placement(mesh, config.transport, config.capacity)
+
+
+def exchange_experts(
+    x: jax.Array, routing: Routing, experts: Experts, placement: Placement
+) -> tuple[jax.Array, jax.Array]:
+    """Runs tokens through their experts, wherever those are.
+
+    Args:
+      x: (N, D), split over `placement.batch_axes`.
+      routing: which experts; an id of E or more stands for none.
+      experts: their weights, E split over the mesh axis `expert`, F over `tensor`; D is gathered where it is split.
+      placement: the mesh and the transport.
+
+    Returns:
+      (N, D), split like x, and the number of pairs of token and expert that were dropped, int32.
+    """
+    mesh, rows = placement.mesh, PartitionSpec(placement.batch_axes)
+    wide = Experts(
+        PartitionSpec(AXIS, None, "tensor"), PartitionSpec(AXIS, None, "tensor"), PartitionSpec(AXIS, "tensor", None)
+    )
+
+    def body(x: jax.Array, expert: jax.Array, weight: jax.Array, experts: Experts) -> tuple[jax.Array, jax.Array]:
+        out, dropped = _TRANSPORTS[placement.transport](x, expert, weight.astype(x.dtype), experts, placement)
+        out = jax.lax.psum(out, "tensor") if mesh.shape["tensor"] > 1 else out
+        return out, jax.lax.psum(dropped, placement.batch_axes) if placement.batch_axes else dropped
+
+    run = jax.shard_map(
+        body, mesh=mesh, in_specs=(rows, rows, rows, wide), out_specs=(rows, PartitionSpec()), check_vma=False
+    )
+    return run(x, routing.expert, routing.weight, experts)
+
+
+def _ring(
+    x: jax.Array, expert: jax.Array, weight: jax.Array, experts: Experts, placement: Placement
+) -> tuple[jax.Array, jax.Array]:
+    room = _room(expert.size, placement)
+    x, expert, weight = (jax.lax.all_gather(value, AXIS, tiled=True) for value in (x, expert, weight))
+    out, dropped = _own_part(x, expert, weight, experts, room, placement)
+    return jax.lax.psum_scatter(out, AXIS, scatter_dimension=0, tiled=True), dropped
+
+
+def _whole(
+    x: jax.Array, expert: jax.Array, weight: jax.Array, experts: Experts, placement: Placement
+) -> tuple[jax.Array, jax.Array]:
+    room = ROWS * math.ceil(expert.size / ROWS)
+    out, _ = _own_part(x, expert, weight, experts, room, placement)
+    return jax.lax.psum(out, AXIS), jnp.zeros((), jnp.int32)
+
+
+def _own_part(
+    x: jax.Array, expert: jax.Array, weight: jax.Array, experts: Experts, room: int, placement: Placement
+) -> tuple[jax.Array, jax.Array]:
+    """What this device's experts add to every token (N, D), in at most `room` pairs, and how many were dropped."""
+    local, top_k, pairs = experts.gate.shape[0], expert.shape[1], expert.size
+    key = (expert - jax.lax.axis_index(AXIS) * local).reshape(-1)
+    key = jnp.where((key >= 0) & (key < local), key, local)
+    order, wanted = _sorted(key, local)
+    sizes = _clipped(wanted, room)
+    pair_of_row = jnp.where(jnp.arange(room) < jnp.sum(sizes), jnp.resize(order, room), pairs)
+    token = pair_of_row // top_k
+    take = functools.partial(jnp.take, axis=0, mode="fill", fill_value=0)
+    out = grouped_mlp(take(x, token), sizes, experts, tpu=placement.tpu)
+    out = out * take(weight.reshape(-1), pair_of_row)[:, None]
+    return jnp.zeros_like(x).at[token].add(out, mode="drop"), jnp.sum(wanted - sizes)
+
+
+def _capacity(
+    x: jax.Array, expert: jax.Array, weight: jax.Array, experts: Experts, placement: Placement
+) -> tuple[jax.Array, jax.Array]:
+    local, top_k, pairs, width = experts.gate.shape[0], expert.shape[1], expert.size, x.shape[1]
+    devices = placement.mesh.shape[AXIS]
+    count = local * devices
+    even = pairs * placement.capacity / count if placement.capacity else x.shape[0]
+    room = 8 * math.ceil(even / 8)  # rows for one expert
+    key = expert.reshape(-1)
+    order, sizes = _sorted(key, count)
+    start = jnp.cumsum(sizes) - sizes
+    rank = jnp.argsort(order) - jnp.take(start, key, mode="clip")
+    slot = jnp.where((key < count) & (rank < room), key * room + rank, count * room)
+    place = start[:, None] + jnp.arange(room)
+    present = jnp.arange(room) < sizes[:, None]
+    pair_of_row = jnp.where(present, order[jnp.minimum(place, pairs - 1)], pairs).reshape(-1)
+
+    rows = dispatch(x, slot.reshape(-1, top_k), pair_of_row).reshape(devices, local, room, width)
+    rows = jax.lax.all_to_all(rows, AXIS, 0, 0).swapaxes(0, 1).reshape(local, devices * room, width)
+    hidden = jax.nn.silu(jnp.einsum("erd,edf->erf", rows, experts.gate))
+    hidden = hidden * jnp.einsum("erd,edf->erf", rows, experts.up)
+    out = jnp.einsum("erf,efd->erd", hidden, experts.down).reshape(local, devices, room, width)
+    out = jax.lax.all_to_all(out.swapaxes(0, 1), AXIS, 0, 0).reshape(count * room, width)
+    out = collect(out, slot, pair_of_row).reshape(-1, top_k, width)
+    return jnp.einsum("nkd,nk->nd", out, weight), jnp.sum(jnp.maximum(sizes - room, 0))
+
+
+def _ragged(
+    x: jax.Array, expert: jax.Array, weight: jax.Array, experts: Experts, placement: Placement
+) -> tuple[jax.Array, jax.Array]:
+    local, top_k, pairs = experts.gate.shape[0], expert.shape[1], expert.size
+    devices = placement.mesh.shape[AXIS]
+    room = _room(pairs, placement)
+    key = expert.reshape(-1)
+    order, sizes = _sorted(key, local * devices)
+    rows = dispatch(x, jnp.argsort(order).reshape(-1, top_k), order)
+
+    # Rows that go from every device to every expert; what the buffer of a receiver cannot hold is cut off.
+    wanted = jax.lax.all_gather(sizes, AXIS).reshape(devices, devices, local)  # from, to, expert
+    taken = jnp.moveaxis(wanted, 1, 0).reshape(devices, -1)
+    taken = jnp.moveaxis(jax.vmap(lambda row: _clipped(row, room))(taken).reshape(devices, devices, local), 0, 1)
+    sent, asked = jnp.sum(taken, axis=2), jnp.sum(wanted, axis=2)
+    plan = _Plan(sent, _starts(asked, axis=1), _starts(sent, axis=0))
+    received = _exchange(rows, room, plan, placement.tpu)
+
+    me = jax.lax.axis_index(AXIS)
+    from_each = jax.lax.dynamic_index_in_dim(taken, me, axis=1, keepdims=False)  # (from, expert)
+    ends = jnp.cumsum(from_each.reshape(-1))
+    group = jnp.searchsorted(ends, jnp.arange(room), side="right")
+    by_expert = jnp.argsort(jnp.where(group < devices * local, group % local, local), stable=True)
+    back = jnp.argsort(by_expert)
+    sorted_rows = dispatch(received, back[:, None], by_expert)
+    out = grouped_mlp(sorted_rows, jnp.sum(from_each, axis=0), experts, tpu=placement.tpu)
+    out = collect(out, back, by_expert)
+
+    out = _exchange(out, pairs, plan.reversed(), placement.tpu)
+    out = collect(out, jnp.argsort(order), order).reshape(-1, top_k, x.shape[1])
+    dropped = jnp.sum(sizes) - jnp.sum(jax.lax.dynamic_index_in_dim(taken, me, axis=0))
+    return jnp.einsum("nkd,nk->nd", out, weight), dropped
+
+
+_TRANSPORTS: dict[str, Callable] = {"ring": _ring, "ragged": _ragged, "capacity": _capacity, "whole": _whole}
+TRANSPORTS = tuple(_TRANSPORTS)
+
+
+def _room(pairs: int, placement: Placement) -> int:
+    """Rows of a buffer for the pairs that reach one device, in whole tiles."""
+    return ROWS * math.ceil(pairs * (placement.capacity or placement.mesh.shape[AXIS]) / ROWS)
+
+
+def _sorted(key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """Order that sorts keys (P,), and how many there are of each of 0 … count − 1; larger ones come last."""
+    order = jnp.argsort(key, stable=True)
+    ends = jnp.searchsorted(key[order], jnp.arange(count), side="right").astype(jnp.int32)
+    return order, jnp.diff(ends, prepend=jnp.zeros((1,), jnp.int32))
+
+
+def _clipped(sizes: jax.Array, room: int) -> jax.Array:
+    """Sizes (G,) of consecutive groups, cut so that their sum is at most `room`."""
+    ends = jnp.minimum(jnp.cumsum(sizes), room)
+    return jnp.diff(ends, prepend=jnp.zeros((1,), ends.dtype))
+
+
+@flax.struct.dataclass
+class _Plan:
+    """Which rows go where: (from device, to device) int32 each.
+
+    Attributes:
+      count: rows sent.
+      read: where the sender begins to read them.
+      write: where the receiver begins to write them.
+    """
+
+    count: jax.Array
+    read: jax.Array
+    write: jax.Array
+
+    def reversed(self) -> "_Plan":
+        return _Plan(self.count.T, self.write.T, self.read.T)
+
+
+def _starts(counts: jax.Array, axis: int) -> jax.Array:
+    return jnp.cumsum(counts, axis=axis) - counts
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 3))
+def _exchange(rows: jax.Array, size: int, plan: _Plan, tpu: bool) -> jax.Array:
+    """Sends rows (R, D) by a plan; returns what is received, (size, D), zero where nothing is."""
+    me = jax.lax.axis_index(AXIS)
+    if tpu:
+        mine = lambda x: jax.lax.dynamic_index_in_dim(x, me, keepdims=False)  # noqa: E731
+        return jax.lax.ragged_all_to_all(
+            rows, jnp.zeros((size, rows.shape[1]), rows.dtype), mine(plan.read), mine(plan.count), mine(plan.write),
+            mine(plan.count.T), axis_name=AXIS,
+        )  # fmt: skip
+    everything = jax.lax.all_gather(rows, AXIS, tiled=True)
+    count, read, write = (
+        jax.lax.dynamic_index_in_dim(x, me, axis=1) for x in (plan.count, plan.read, plan.write)
+    )  # (from, 1)
+    offset = jnp.arange(size) - write  # (from, size)
+    here = (offset >= 0) & (offset < count)
+    source = jnp.arange(len(count))[:, None] * rows.shape[0] + read + offset
+    index = jnp.sum(jnp.where(here, source, 0), axis=0)
+    return jnp.where(jnp.any(here, axis=0)[:, None], everything[index], 0)
+
+
+def _exchange_forward(rows: jax.Array, size: int, plan: _Plan, tpu: bool) -> tuple[jax.Array, tuple[int, _Plan]]:
+    return _exchange(rows, size, plan, tpu), (jnp.zeros((rows.shape[0], 0)), plan)
+
+
+def _exchange_backward(size: int, tpu: bool, saved: tuple, gradient: jax.Array) -> tuple[jax.Array, None]:
+    del size
+    rows, plan = saved
+    return _exchange(gradient, rows.shape[0], plan.reversed(), tpu), None
+
+
+_exchange.defvjp(_exchange_forward, _exchange_backward)
