@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 from tml_jax.interop.pictures import OUTSIDE, read_picture, scale_picture, still_patches
 from tml_jax.model.inputs import PIXEL_MEAN, PIXEL_STD
@@ -55,16 +54,6 @@ def test_a_patch_more_to_the_right_than_fits_and_nothing_outside(rows, columns, 
 )
 def test_pictures_grow_by_a_factor_up_to_a_longest_edge(factor, longest, size):
     assert scale_picture(np.zeros((30, 50, 3), np.uint8), factor, longest).shape == (*size, 3)
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize("factor", [2.0, 0.6])
-def test_scaled_patches_are_the_references(factor):
-    inkling = pytest.importorskip("transformers.models.inkling.image_processing_inkling")
-    picture = read_picture(GOLDEN / "picture_golden.png")
-    processor = inkling.InklingImageProcessor(rescale_image_frac=factor, do_rescale=False, do_normalize=False)
-    reference = processor(Image.fromarray(picture), return_tensors="np")["pixel_values"]
-    np.testing.assert_array_equal(still_patches(scale_picture(picture, factor)), reference)
 
 
 def test_wrong_pictures_are_refused(tmp_path):
