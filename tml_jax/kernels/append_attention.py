@@ -86,8 +86,8 @@ def append_attention(
         )  # fmt: skip
 
     # Distances from the last column, 0, to the left, with zeros for all others that a block with a bias can have.
-    lead = -(-rows // LANES) * LANES
-    size = -(-(extent + block + 2 * lead) // LANES) * LANES
+    lead = _whole_registers(rows)
+    size = _whole_registers(extent + block + 2 * lead)
     reverse = jnp.pad(table.astype(relative.dtype), ((0, 0), (0, size - extent)))[:, ::-1].astype(jnp.float32)
     newest = position[:, -1]
     seen = _blocks_seen(newest, slots, block, window + time - 1)
@@ -100,6 +100,7 @@ def append_attention(
     cache_spec = pl.BlockSpec((None, block, kv_heads, width), cache_block)
     of_row = lambda *shape: pl.BlockSpec((None, *shape), lambda row, step, *_: (row, *[0] * len(shape)))  # noqa: E731
     scores = batch * heads * time * slots
+    scores_with_bias = batch * heads * time * min(slots, extent + time + block)
     read = (query.size * 2 + relative.size) * query.dtype.itemsize + 2 * key_cache.size * key_cache.dtype.itemsize
     out = pl.pallas_call(
         functools.partial(_kernel, time=time, slots=slots, window=window, extent=extent, groups=groups, lead=lead),
@@ -120,12 +121,19 @@ def append_attention(
         ),
         out_shape=jax.ShapeDtypeStruct((batch, kv_heads, groups * rows, width), query.dtype),
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary")),
-        cost_estimate=pl.CostEstimate(flops=4 * scores * width, transcendentals=scores, bytes_accessed=read),
+        cost_estimate=pl.CostEstimate(
+            flops=4 * scores * width + 2 * scores_with_bias * rank, transcendentals=scores, bytes_accessed=read
+        ),
         interpret=interpret,
         name="append_attention",
     )(newest, seen, by_kv_head(query), key_cache, value_cache, by_kv_head(relative), reverse)  # fmt: skip
     out = out.reshape(batch, kv_heads, groups, rows, width)[:, :, :, :time]
     return out.transpose(0, 3, 1, 2, 4).reshape(query.shape)
+
+
+def _whole_registers(columns: int) -> int:
+    """As many columns, or the next more that rotations take on a TPU."""
+    return -(-columns // LANES) * LANES
 
 
 def _block_of(newest: jax.Array, step: jax.Array, slots: int, block: int) -> jax.Array:
@@ -164,16 +172,17 @@ def _kernel(
         mixed[...] = jnp.zeros(mixed.shape, jnp.float32)
 
     def slab(age: jax.Array) -> jax.Array:
-        """(d_rel, lead + block): for query 0 and slots from −lead on, where slot 0 is of the given age."""
+        """(d_rel, lead + block or more): for query 0 and slots from −lead on, where slot 0 is of the given age."""
         # Query t sees an age of n at a distance of n + t − (T − 1); distance 0 is the last column.
         shift = jax.lax.rem(age - (time - 1) + 1 + lead + 2 * reverse.shape[1], reverse.shape[1])
-        return pltpu.roll(reverse[...], shift, 1)[:, : lead + block].astype(relative.dtype)
+        return pltpu.roll(reverse[...], shift, 1)[:, : lead + _whole_registers(block)].astype(relative.dtype)
 
     def bias(states: jax.Array, slab: jax.Array) -> jax.Array:
         """(G · rows, block) for the slots of a slab, of (G · rows, d_rel)."""
         unskewed = dot(states, slab, (1, 0))
         heads = [unskewed[at : at + rows] for at in range(0, height, rows)]
-        return jnp.concatenate([pltpu.roll(x, 0, 1, stride=1, stride_axis=0)[:, lead:] for x in heads])
+        skewed = [pltpu.roll(x, 0, 1, stride=1, stride_axis=0)[:, lead : lead + block] for x in heads]
+        return jnp.concatenate(skewed)
 
     def add(biased: bool) -> None:
         query_at = jax.lax.broadcasted_iota(jnp.int32, (groups, rows, block), 1).reshape(height, block)
