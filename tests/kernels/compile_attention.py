@@ -1,6 +1,7 @@
 """Compiles an attention kernel for TPUs that are not there; prints what it takes as JSON.
 
   python tests/kernels/compile_attention.py packed v5e:2x2 '{"time": 1024, "window": 512, "extent": 512}'
+  python tests/kernels/compile_attention.py append v5p:2x2x1 '{"time": 64, "slots": 33280, "window": 32768}'
 
 To be run with JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 TPU_WORKER_HOSTNAMES=localhost.
 """
@@ -18,14 +19,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
+from tml_jax.kernels.append_attention import append_attention
 from tml_jax.kernels.packed_attention import packed_attention
 
 ROWS, WHOLE = PartitionSpec("data"), PartitionSpec()
-SIZES = dict(heads=32, kv_heads=8, width=128, rank=16, extent=1024, block=512, dtype="bfloat16", rows=1)
+SIZES = dict(heads=32, kv_heads=8, width=128, rank=16, extent=1024, block=512, dtype="bfloat16", rows=1, slots=None)
 
 
-def packed(window: int, block: int, weight: jax.Array, segment: jax.Array, *operands: jax.Array) -> tuple:
-    attend = functools.partial(packed_attention, segment=segment, window=window, block=block, interpret=False)
+def packed(sizes: dict, weight: jax.Array, segment: jax.Array, *operands: jax.Array) -> tuple:
+    attend = functools.partial(packed_attention, segment=segment, **sizes)
     out, backward = jax.vjp(attend, *operands)
     return out, backward(weight)
 
@@ -42,14 +44,16 @@ def main(what: str, topology: str, sizes: str) -> None:
     query = given(ROWS, rows, s["time"], s["heads"], s["width"])
     relative = given(ROWS, rows, s["time"], s["heads"], s["rank"])
     table = given(WHOLE, s["rank"], s["extent"])
-    key = given(ROWS, rows, s["time"], s["kv_heads"], s["width"])
-    operands = (query, given(ROWS, rows, s["time"], dtype="int32"), query, key, key, relative, table)
-    run = functools.partial(packed, s["window"], s["block"])
-    in_specs = (ROWS,) * 6 + (WHOLE,)
-    out_specs = (ROWS, (ROWS, ROWS, ROWS, ROWS, WHOLE))
-    sharded = jax.jit(
-        jax.shard_map({"packed": run}[what], mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-    )
+    key = given(ROWS, rows, s["slots"] or s["time"], s["kv_heads"], s["width"])
+    where = given(ROWS, rows, s["time"], dtype="int32")
+    sizes = dict(window=s["window"], block=s["block"], interpret=False)
+    if what == "packed":
+        run, operands = functools.partial(packed, sizes), (query, where, query, key, key, relative, table)
+        in_specs, out_specs = (*[ROWS] * 6, WHOLE), (ROWS, (*[ROWS] * 4, WHOLE))
+    else:
+        run, operands = functools.partial(append_attention, **sizes), (query, key, key, relative, table, where)
+        in_specs, out_specs = (*[ROWS] * 4, WHOLE, ROWS), ROWS
+    sharded = jax.jit(jax.shard_map(run, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False))
     lowered = sharded.trace(*operands).lower(lowering_platforms=("tpu",))
     compiled = lowered.compile()
     found = {

@@ -42,7 +42,7 @@ def results(attend, operands, segment, weight, window) -> dict[str, np.ndarray]:
     [
         (64, 64, 20, 16, 3, (4, 2)),  # everything, as in global layers; offsets without a bias
         (48, 48, 100, 16, 2, (3, 1)),  # a bias further than the row; an odd group
-        (61, 1000, 17, 16, 2, (2, 2)),  # no whole number of blocks; a head each
+        (61, 1000, 17, 12, 2, (2, 2)),  # no whole number of blocks, and blocks of several chunks; a head each
         (80, 20, 20, 16, 4, (4, 2)),  # window > block, an odd number of blocks
         (80, 40, 9, 16, 1, (4, 2)),  # … with a bias shorter than the window
         (40, 5, 5, 8, 2, (6, 2)),  # window < block
