@@ -364,10 +364,12 @@ class ServeConfig:
     Attributes:
       context: elements that global layers see; older ones are forgotten.
       max_text_in: typed tokens that one micro-turn can take in; the rest waits for the next.
+      mesh: devices that serve.
     """
 
     context: int
     max_text_in: int = 8
+    mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self) -> None:
         _require_positive(self, "serve", "context", "max_text_in")

@@ -13,7 +13,8 @@ import numpy as np
 from tml_jax.config import BATCH_AXES, MeshConfig
 from tml_jax.model.experts import Experts, Routing, experts_reference
 from tml_jax.parallel.mesh import make_mesh
-from tml_jax.parallel.transport import Placement, exchange_experts
+from tml_jax.parallel.placement import Placement
+from tml_jax.parallel.transport import exchange_experts
 
 TOKENS, WIDTH, HIDDEN, EXPERTS, TOP = 256, 16, 12, 16, 3
 MESHES = {

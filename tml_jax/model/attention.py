@@ -5,17 +5,23 @@ distance, zero beyond the extent. Queries and keys are RMS-normed per head and s
 layers multiply query and bias by 1 + α ln(max(1, (position + 1) / floor)). All as in the open Inkling weights.
 """
 
+import functools
 import math
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from tml_jax.config import ModelConfig
+from tml_jax.kernels.append_attention import append_attention
+from tml_jax.kernels.packed_attention import packed_attention
 from tml_jax.model.layers import RMSNorm, ShortConv, fan_in_init
+from tml_jax.parallel.placement import Placement
 
 BLOCK = 64  # queries of one block of a sliding layer
+BLOCK_GLOBAL, BLOCK_SLIDING, BLOCK_APPEND = 512, 256, 1024  # the same of the kernels for TPUs
 _MASKED = -1e30
 
 
@@ -172,6 +178,30 @@ def attend_packed(
     return jnp.einsum("bnkgqs,bnskd->bnqkgd", weights, values).reshape(query.shape)
 
 
+def attend_packed_tpu(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    relative: jax.Array,
+    table: jax.Array,
+    segment: jax.Array,
+    window: int,
+    placement: Placement,
+) -> jax.Array:
+    """`attend_packed` on TPUs: a kernel without matrices of scores, on every device for its own rows and heads."""
+    rows, time = placement.batch_axes, query.shape[1]
+    states, whole = PartitionSpec(rows, None, "tensor", None), PartitionSpec(None, None)
+    block = BLOCK_GLOBAL if window >= time else BLOCK_SLIDING
+    run = jax.shard_map(
+        functools.partial(packed_attention, window=window, interpret=False, block=block),
+        mesh=placement.mesh,
+        in_specs=(states, states, states, states, whole, PartitionSpec(rows, None)),
+        out_specs=states,
+        check_vma=False,
+    )
+    return run(query, key, value, relative, table, segment)
+
+
 def _by_pair(table: jax.Array, size: int, seen: int) -> jax.Array:
     """(d_rel, extent) by distance → (d_rel, size, seen) by pair, where distance = seen − size + query − key.
 
@@ -195,16 +225,70 @@ def ring_positions(newest: jax.Array, slots: int) -> jax.Array:
     return newest - jnp.mod(newest - jnp.arange(slots)[None], slots)
 
 
+def attend_appended(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    relative: jax.Array,
+    table: jax.Array,
+    position: jax.Array,
+    window: int,
+) -> jax.Array:
+    """Attention of appended elements over a ring that already holds them.
+
+    Args:
+      query: (B, T, H, D).
+      key: (B, slots, K, D), slot = position mod slots.
+      value: like key.
+      relative: (B, T, H, d_rel).
+      table: (d_rel, extent).
+      position: (B, T) int32, consecutive.
+      window: elements a query sees, itself included.
+
+    Returns:
+      (B, T, H, D).
+    """
+    held = ring_positions(position[:, -1], key.shape[1])
+    distance = position[:, :, None] - held[:, None, :]
+    mask = (distance >= 0) & (distance < window) & (held >= 0)[:, None, :]
+    return attend_reference(query, key, value, relative_bias(relative, table, distance), mask)
+
+
+def attend_appended_tpu(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    relative: jax.Array,
+    table: jax.Array,
+    position: jax.Array,
+    window: int,
+    placement: Placement,
+) -> jax.Array:
+    """`attend_appended` on TPUs: a kernel that reads what is written and in reach, on every device for its part."""
+    rows = placement.session_axes(len(query))
+    states, whole = PartitionSpec(rows, None, "tensor", None), PartitionSpec(None, None)
+    run = jax.shard_map(
+        functools.partial(append_attention, window=window, interpret=False, block=BLOCK_APPEND),
+        mesh=placement.mesh,
+        in_specs=(states, states, states, states, whole, PartitionSpec(rows, None)),
+        out_specs=states,
+        check_vma=False,
+    )
+    return run(query, key, value, relative, table, position)
+
+
 class Attention(nn.Module):
     """One attention layer.
 
     Attributes:
       config: the model.
       is_global: whether the layer sees everything (up to the cache) or `config.window` elements.
+      placement: devices; None on one device.
     """
 
     config: ModelConfig
     is_global: bool
+    placement: Placement | None = None
 
     @nn.compact
     def __call__(
@@ -259,7 +343,9 @@ class Attention(nn.Module):
 
         if isinstance(where, Packed):
             window = time if self.is_global else cfg.window
-            out = attend_packed(query, key, value, relative, table, where.segment, window)
+            on_tpu = self.placement is not None and self.placement.tpu
+            attend = functools.partial(attend_packed_tpu, placement=self.placement) if on_tpu else attend_packed
+            out = attend(query, key, value, relative, table, where.segment, window)
             new_cache = None
         else:
             window = context if self.is_global else cfg.window
@@ -290,12 +376,10 @@ class Attention(nn.Module):
             key=cache.key.at[rows, position % slots].set(key.astype(cache.key.dtype)),
             value=cache.value.at[rows, position % slots].set(value.astype(cache.value.dtype)),
         )
-        held = ring_positions(position[:, -1], slots)
-        distance = position[:, :, None] - held[:, None, :]
-        mask = (distance >= 0) & (distance < window) & (held >= 0)[:, None, :]
-        bias = relative_bias(relative, table, distance)
         keys, values = cache.key.astype(query.dtype), cache.value.astype(query.dtype)
-        return attend_reference(query, keys, values, bias, mask), cache
+        on_tpu = self.placement is not None and self.placement.tpu
+        attend = functools.partial(attend_appended_tpu, placement=self.placement) if on_tpu else attend_appended
+        return attend(query, keys, values, relative, table, position, window), cache
 
 
 def init_attention_cache(

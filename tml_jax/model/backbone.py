@@ -15,7 +15,7 @@ from tml_jax.config import ModelConfig
 from tml_jax.model.attention import Append, Attention, AttentionCache, Packed, init_attention_cache
 from tml_jax.model.layers import MLP, RMSNorm, ShortConv
 from tml_jax.model.moe import MoE
-from tml_jax.parallel.transport import Placement
+from tml_jax.parallel.placement import Placement
 
 
 @flax.struct.dataclass
@@ -62,7 +62,7 @@ class DecoderLayer(nn.Module):
 
         with jax.named_scope("attention"):
             y = RMSNorm(cfg.norm_eps, name="attention_norm")(x)
-            y, attention = Attention(cfg, self.is_global, name="attention")(y, where, state[0], context)
+            y, attention = Attention(cfg, self.is_global, self.placement, name="attention")(y, where, state[0], context)
             y, attention_conv = ShortConv(cfg.conv_kernel, name="attention_conv")(y, segment, state[1], valid)
             x = x + y
         with jax.named_scope("mlp" if self.is_dense else "moe"):
@@ -93,16 +93,17 @@ class _Period(nn.Module):
         for offset in range(self.config.global_every):
             name = f"layer_{offset}"
             is_global = self.config.is_global(self.first + offset)
-            layer = _layer_class(self.remat)(self.config, is_global, False, self.placement, name=name)
+            layer = _layer_class(self.remat, scanned=True)(self.config, is_global, False, self.placement, name=name)
             x, new_caches[name], extras[name] = layer(x, where, caches and caches[name], self.context)
         return x, (caches and new_caches, extras)
 
 
-def _layer_class(remat: str) -> type[nn.Module]:
+def _layer_class(remat: str, scanned: bool) -> type[nn.Module]:
     if remat == "none":
         return DecoderLayer
     policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
-    return nn.remat(DecoderLayer, policy=policy, static_argnums=(4,), prevent_cse=False)
+    # In a loop the compiler cannot merge the second computation of a layer with the first; outside of one it would.
+    return nn.remat(DecoderLayer, policy=policy, static_argnums=(4,), prevent_cse=not scanned)
 
 
 class Backbone(nn.Module):
@@ -142,7 +143,7 @@ class Backbone(nn.Module):
             for index in layers:
                 name = f"layer_{index}"
                 kinds = cfg.is_global(index), cfg.is_dense(index)
-                layer = _layer_class(self.remat)(cfg, *kinds, self.placement, name=name)
+                layer = _layer_class(self.remat, scanned=False)(cfg, *kinds, self.placement, name=name)
                 x, new_caches[name], extras[name] = layer(x, where, caches and caches[name], context)
             return x
 
@@ -150,7 +151,7 @@ class Backbone(nn.Module):
         if periods:
             scan = nn.scan(
                 _Period,
-                variable_axes={"params": 0, "balance": 0},
+                variable_axes={"params": 0, "balance": 0, "scales": 0},
                 split_rngs={"params": True},
                 in_axes=(nn.broadcast, 0),
                 out_axes=0,

@@ -18,11 +18,26 @@ BLOCK = 64  # rows of one block of the grouped product
 
 @flax.struct.dataclass
 class Experts:
-    """Weights of the routed experts: gate and up (E, D, F), down (E, F, D)."""
+    """Weights of the routed experts.
+
+    Attributes:
+      gate: (E, D, F), as numbers or as int8.
+      up: like gate.
+      down: (E, F, D).
+      scales: where they are int8, what each column of the three is to be multiplied by: (E, 1, F) twice and (E, 1, D).
+    """
 
     gate: jax.Array
     up: jax.Array
     down: jax.Array
+    scales: tuple[jax.Array, jax.Array, jax.Array] | None = None
+
+    def numbers(self, dtype: jnp.dtype) -> "Experts":
+        """The weights as numbers of a type."""
+        three = (self.gate, self.up, self.down)
+        if self.scales is None:
+            return Experts(*(weights.astype(dtype) for weights in three))
+        return Experts(*(w.astype(dtype) * scale.astype(dtype) for w, scale in zip(three, self.scales)))
 
 
 @flax.struct.dataclass

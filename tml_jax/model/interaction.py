@@ -12,7 +12,7 @@ from tml_jax.model.backbone import Backbone
 from tml_jax.model.flow import TARGET, FlowHead
 from tml_jax.model.inputs import ElementArrays, InputEmbeddings
 from tml_jax.model.layers import fan_in_init
-from tml_jax.parallel.transport import Placement
+from tml_jax.parallel.placement import Placement
 
 
 class InteractionModel(nn.Module):

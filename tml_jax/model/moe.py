@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from tml_jax.config import ModelConfig
 from tml_jax.model.experts import Experts, Routing, experts_gathered, experts_grouped
 from tml_jax.model.layers import fan_in_init
-from tml_jax.parallel.transport import Placement, exchange_experts
+from tml_jax.parallel.placement import Placement
+from tml_jax.parallel.transport import exchange_experts
 
 FEW_TOKENS = 32  # up to here fetching the weights of each token is cheaper than sorting
 
@@ -44,6 +45,7 @@ class MoE(nn.Module):
     """The feed-forward of the sparse layers.
 
     The correction bias is read from the `balance` collection, outside the parameters, so that no optimiser sees it.
+    Expert weights may be int8; their scales are then in the collection `scales` (see `tml_jax.serve.quantize`).
     """
 
     config: ModelConfig
@@ -77,16 +79,19 @@ class MoE(nn.Module):
             gate = param(f"{prefix}_gate", shape=(experts, model, width), dtype=jnp.float32)
             up = param(f"{prefix}_up", shape=(experts, model, width), dtype=jnp.float32)
             down = param(f"{prefix}_down", shape=(experts, width, model), dtype=jnp.float32)
-            return Experts(gate.astype(x.dtype), up.astype(x.dtype), down.astype(x.dtype))
+            scales = None
+            if self.has_variable("scales", f"{prefix}_gate"):
+                scales = tuple(self.get_variable("scales", f"{prefix}_{name}") for name in ("gate", "up", "down"))
+            return Experts(gate, up, down, scales)
 
         if self.placement is None:
             routed = experts_gathered if tokens.shape[0] <= FEW_TOKENS else experts_grouped
-            out, dropped = routed(tokens, routing, weights("expert", count)), 0
+            out, dropped = routed(tokens, routing, weights("expert", count).numbers(x.dtype)), 0
         else:
             if counted is not None:  # padding goes to no expert and takes no room
                 routing = routing.replace(expert=jnp.where(counted.reshape(-1, 1), routing.expert, count))
             out, dropped = exchange_experts(tokens, routing, weights("expert", count), self.placement)
-        common = weights("shared", shared)
+        common = weights("shared", shared).numbers(x.dtype)
         hidden = jax.nn.silu(jnp.einsum("nd,sdf->nsf", tokens, common.gate))
         hidden = hidden * jnp.einsum("nd,sdf->nsf", tokens, common.up)
         hidden = hidden * routing.shared_weight[..., None].astype(x.dtype)

@@ -168,62 +168,108 @@ def put_out(
     model: InteractionModel, variables: dict[str, Any], state: StreamState, hidden: jax.Array, context: int
 ) -> tuple[StreamState, MicroTurnOutput]:
     """The second half of `micro_turn`: text, gate and sound, from what `take_in_block` returns."""
-    config = model.config
-    batch = hidden.shape[0]
-    listen, speak = (config.text_vocab_size + control for control in (Control.LISTEN, Control.SPEAK))
-
-    def append(
-        elements: ElementArrays, valid: jax.Array, length: jax.Array, caches: Any
-    ) -> tuple[jax.Array, jax.Array, Any]:
-        where = Append(length, valid)
-        hidden, caches = model.apply(variables, elements, where, caches, context, method="append")
-        return hidden, length + valid, caches
-
-    def text_step(carry: tuple) -> tuple:
-        hidden, length, caches, token, count, gate, finite = carry
-        active = gate < 0
-        logits = model.apply(variables, hidden, method="logits")
-        sound_mind = jnp.all(jnp.isfinite(logits), axis=-1)
-        # Without numbers to choose by, a gate must still come, or the micro-turn would never end.
-        chosen = jnp.where(sound_mind, choose_token(logits, count, config), listen)
-        finite = finite & (sound_mind | ~active)
-        is_gate = (chosen == listen) | (chosen == speak)
-        stream = jnp.where(is_gate, Stream.GATE, Stream.TEXT_OUT).astype(jnp.int8)
-        after, length, caches = append(_token_elements(stream, chosen), active.astype(jnp.int32), length, caches)
-        said_now = active & ~is_gate
-        column = jnp.arange(config.max_text_out)[None] == count[:, None]
-        token = jnp.where(column & said_now[:, None], chosen[:, None], token)
-        gate = jnp.where(active & is_gate, chosen, gate)
-        hidden = jnp.where(active[:, None], after, hidden)
-        return hidden, length, caches, token, count + said_now, gate, finite
-
+    config, batch = model.config, hidden.shape[0]
     with jax.named_scope("text"):
         token = jnp.zeros((batch, config.max_text_out), jnp.int32)
         count, gate = jnp.zeros((batch,), jnp.int32), jnp.full((batch,), -1, jnp.int32)
-        carry = (hidden, state.length, state.caches, token, count, gate, jnp.ones((batch,), bool))
-        carry = jax.lax.while_loop(lambda carry: jnp.any(carry[-2] < 0), text_step, carry)
-    hidden, length, caches, token, count, gate, finite = carry
-    speaks = gate == speak
+        said = Said(hidden, state.length, state.caches, token, count, gate, jnp.ones((batch,), bool))
+        more = lambda said: jnp.any(said.gate < 0)  # noqa: E731
+        said = jax.lax.while_loop(more, lambda said: text_step(model, variables, said, context), said)
+    speaks = said.gate == config.text_vocab_size + Control.SPEAK
     noise = flow_noise(state.seed, state.micro_turn, config.flow_temperature)
 
-    def audio_step(carry: tuple, noise: jax.Array) -> tuple[tuple, jax.Array]:
-        hidden, length, caches = carry
-        mel = denormalise(model.apply(variables, noise, hidden, method="mel"))
-        after, length, caches = append(_own_audio_elements(mel), speaks.astype(jnp.int32), length, caches)
-        return (jnp.where(speaks[:, None], after, hidden), length, caches), mel
-
     def sound(carry: tuple) -> tuple[tuple, jax.Array]:
-        return jax.lax.scan(audio_step, carry, noise.transpose(1, 0, 2))
+        step = lambda carry, noise: audio_step(model, variables, carry, noise, speaks, context)  # noqa: E731
+        return jax.lax.scan(step, carry, noise.transpose(1, 0, 2))
 
     def silence(carry: tuple) -> tuple[tuple, jax.Array]:
         return carry, jnp.zeros((AUDIO_ELEMENTS, batch, OWN_FRAMES, MEL_BINS), jnp.float32)
 
     with jax.named_scope("audio"):
-        (_, length, caches), mel = jax.lax.cond(jnp.any(speaks), sound, silence, (hidden, length, caches))
+        carry = said.hidden, said.length, said.caches
+        (_, length, caches), mel = jax.lax.cond(jnp.any(speaks), sound, silence, carry)
     mel = mel.transpose(1, 0, 2, 3).reshape(batch, AUDIO_ELEMENTS * OWN_FRAMES, MEL_BINS)
     mel = jnp.where(speaks[:, None, None], mel, denormalise(jnp.full((TARGET,), -jnp.inf))[0, 0])
+    finite = said.finite & jnp.all(jnp.isfinite(mel), axis=(1, 2))
     state = StreamState(caches, length, state.micro_turn + 1, state.seed)
-    return state, MicroTurnOutput(token, count, speaks, mel, finite & jnp.all(jnp.isfinite(mel), axis=(1, 2)))
+    return state, MicroTurnOutput(said.token, said.count, speaks, mel, finite)
+
+
+@flax.struct.dataclass
+class Said:
+    """Where B sessions are on the way to their gate.
+
+    Attributes:
+      hidden: (B, D), after the last element.
+      length: (B,) int32, elements so far.
+      caches: as in `StreamState`.
+      token: (B, max_text_out) int32, said so far in this micro-turn.
+      count: (B,) int32, how many of them there are.
+      gate: (B,) int32, the gate's token; negative where there is none yet.
+      finite: (B,) bool, false where logits were not finite numbers.
+    """
+
+    hidden: jax.Array
+    length: jax.Array
+    caches: dict[str, Any]
+    token: jax.Array
+    count: jax.Array
+    gate: jax.Array
+    finite: jax.Array
+
+
+def text_step(model: InteractionModel, variables: dict[str, Any], said: Said, context: int) -> Said:
+    """One more token, or the gate, for every session that has no gate yet."""
+    config = model.config
+    listen, speak = (config.text_vocab_size + control for control in (Control.LISTEN, Control.SPEAK))
+    active = said.gate < 0
+    logits = model.apply(variables, said.hidden, method="logits")
+    sound_mind = jnp.all(jnp.isfinite(logits), axis=-1)
+    # Without numbers to choose by, a gate must still come, or the micro-turn would never end.
+    chosen = jnp.where(sound_mind, choose_token(logits, said.count, config), listen)
+    is_gate = (chosen == listen) | (chosen == speak)
+    stream = jnp.where(is_gate, Stream.GATE, Stream.TEXT_OUT).astype(jnp.int8)
+    elements, where = _token_elements(stream, chosen), Append(said.length, active.astype(jnp.int32))
+    after, caches = model.apply(variables, elements, where, said.caches, context, method="append")
+    said_now = active & ~is_gate
+    column = jnp.arange(config.max_text_out)[None] == said.count[:, None]
+    return Said(
+        hidden=jnp.where(active[:, None], after, said.hidden),
+        length=said.length + where.valid,
+        caches=caches,
+        token=jnp.where(column & said_now[:, None], chosen[:, None], said.token),
+        count=said.count + said_now,
+        gate=jnp.where(active & is_gate, chosen, said.gate),
+        finite=said.finite & (sound_mind | ~active),
+    )
+
+
+def audio_step(
+    model: InteractionModel,
+    variables: dict[str, Any],
+    carry: tuple[jax.Array, jax.Array, Any],
+    noise: jax.Array,
+    speaks: jax.Array,
+    context: int,
+) -> tuple[tuple[jax.Array, jax.Array, Any], jax.Array]:
+    """50 ms of sound for every session that speaks.
+
+    Args:
+      model: the module.
+      variables: parameters and router biases.
+      carry: hidden states, lengths and caches.
+      noise: (B, 400), what the flow starts from.
+      speaks: (B,) bool.
+      context: elements that global layers see.
+
+    Returns:
+      The new carry, and (B, 5, 80) log10 mel.
+    """
+    hidden, length, caches = carry
+    mel = denormalise(model.apply(variables, noise, hidden, method="mel"))
+    where = Append(length, speaks.astype(jnp.int32))
+    after, caches = model.apply(variables, _own_audio_elements(mel), where, caches, context, method="append")
+    return (jnp.where(speaks[:, None], after, hidden), length + where.valid, caches), mel
 
 
 def _side(batch: int, audio_out: jax.Array | None = None) -> dict[str, jax.Array]:

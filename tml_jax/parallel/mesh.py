@@ -98,6 +98,29 @@ def parameter_shardings(mesh: Mesh, tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
+def stream_shardings(mesh: Mesh, tree: Any, sessions: int) -> Any:
+    """Shardings of what a micro-turn carries: sessions over the batch axes, key/value heads over `tensor`.
+
+    Args:
+      mesh: the devices.
+      tree: arrays or ShapeDtypeStructs whose first axis is that of the sessions; behind the axis of scanned periods in
+        the caches of those.
+      sessions: how many there are; where the batch axes do not divide them, every device has all.
+
+    Returns:
+      The same tree of NamedSharding.
+    """
+    rows = BATCH_AXES if sessions % math.prod(mesh.shape[axis] for axis in BATCH_AXES) == 0 else None
+
+    def sharding(path: tuple, leaf: Any) -> NamedSharding:
+        names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
+        before = (None,) if "periods" in names else ()
+        heads = names[-1] in ("key", "value") and leaf.shape[-2] % mesh.shape["tensor"] == 0
+        return NamedSharding(mesh, PartitionSpec(*before, rows, *((None, "tensor", None) if heads else ())))
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Sharding of batches: rows over all of `BATCH_AXES`."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))

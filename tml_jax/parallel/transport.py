@@ -16,7 +16,6 @@ All but `whole` have buffers of fixed size, `capacity` times what an even load n
 0. What does not fit is dropped (the token goes on without that expert) and counted.
 """
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -24,42 +23,15 @@ from collections.abc import Callable
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
-from tml_jax.config import BATCH_AXES, MeshConfig
+from tml_jax.kernels.few_tokens import few_tokens_mlp
 from tml_jax.kernels.grouped_matmul import ROWS
 from tml_jax.model.experts import Experts, Routing, collect, dispatch, grouped_mlp
+from tml_jax.parallel.placement import Placement
 
 AXIS = "expert"
-
-
-@dataclasses.dataclass(frozen=True)
-class Placement:
-    """Where a model runs.
-
-    Attributes:
-      mesh: the devices, with the axes of `parallel.mesh`.
-      transport: `ring`, `ragged`, `capacity` or `whole`.
-      capacity: size of the buffers, in parts of what an even load needs; 0 makes room for any load.
-      batch_axes: mesh axes over which the rows of a batch are split; none of them with `whole`.
-    """
-
-    mesh: Mesh
-    transport: str
-    capacity: float = 0.0
-    batch_axes: tuple[str, ...] = BATCH_AXES
-
-    @property
-    def tpu(self) -> bool:
-        """Whether the program is compiled for TPUs."""
-        return self.mesh.devices.flat[0].platform == "tpu"
-
-
-def training_placement(mesh: Mesh, config: MeshConfig) -> Placement | None:
-    """Where a train step runs; None where the products of one CPU device are the faster ones."""
-    if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu":
-        return None
-    return Placement(mesh, config.transport, config.capacity)
+FEW_TOKENS = 64  # up to so many, the chosen experts alone are fetched
 
 
 def exchange_experts(
@@ -77,9 +49,11 @@ def exchange_experts(
       (N, D), split like x, and the number of pairs of token and expert that were dropped, int32.
     """
     mesh, rows = placement.mesh, PartitionSpec(placement.batch_axes)
-    wide = Experts(
-        PartitionSpec(AXIS, None, "tensor"), PartitionSpec(AXIS, None, "tensor"), PartitionSpec(AXIS, "tensor", None)
-    )
+    columns, inner, whole = (PartitionSpec(AXIS, *rest) for rest in ((None, "tensor"), ("tensor", None), (None, None)))
+    scales = None if experts.scales is None else (columns, columns, whole)
+    wide = Experts(columns, columns, inner, scales)
+    if experts.scales is None:  # before they are gathered, so that half as much is
+        experts = experts.numbers(x.dtype)
 
     def body(x: jax.Array, expert: jax.Array, weight: jax.Array, experts: Experts) -> tuple[jax.Array, jax.Array]:
         out, dropped = _TRANSPORTS[placement.transport](x, expert, weight.astype(x.dtype), experts, placement)
@@ -104,15 +78,30 @@ def _ring(
 def _whole(
     x: jax.Array, expert: jax.Array, weight: jax.Array, experts: Experts, placement: Placement
 ) -> tuple[jax.Array, jax.Array]:
-    room = ROWS * math.ceil(expert.size / ROWS)
-    out, _ = _own_part(x, expert, weight, experts, room, placement)
+    if placement.tpu and len(x) <= FEW_TOKENS:
+        out = _few(x, expert, weight, experts, placement)
+    else:
+        out, _ = _own_part(x, expert, weight, experts, ROWS * math.ceil(expert.size / ROWS), placement)
     return jax.lax.psum(out, AXIS), jnp.zeros((), jnp.int32)
+
+
+def _few(x: jax.Array, expert: jax.Array, weight: jax.Array, experts: Experts, placement: Placement) -> jax.Array:
+    """What this device's experts add to a few tokens."""
+    local, top_k = experts.gate.shape[0], expert.shape[1]
+    own = expert - jax.lax.axis_index(AXIS) * local
+    matrix = jnp.sum(jax.nn.one_hot(own, local) * weight[..., None].astype(jnp.float32), axis=1)
+    even = top_k / (local * placement.mesh.shape[AXIS])  # share of the tokens that choose an expert, by an even load
+    share = 1 - (1 - even) ** len(x)
+    three = experts.gate, experts.up, experts.down
+    out = few_tokens_mlp(x, matrix, three, experts.scales, share=share, interpret=False)
+    return out.astype(x.dtype)
 
 
 def _own_part(
     x: jax.Array, expert: jax.Array, weight: jax.Array, experts: Experts, room: int, placement: Placement
 ) -> tuple[jax.Array, jax.Array]:
     """What this device's experts add to every token (N, D), in at most `room` pairs, and how many were dropped."""
+    experts = experts.numbers(x.dtype)
     local, top_k, pairs = experts.gate.shape[0], expert.shape[1], expert.size
     key = (expert - jax.lax.axis_index(AXIS) * local).reshape(-1)
     key = jnp.where((key >= 0) & (key < local), key, local)
@@ -129,6 +118,7 @@ def _own_part(
 def _capacity(
     x: jax.Array, expert: jax.Array, weight: jax.Array, experts: Experts, placement: Placement
 ) -> tuple[jax.Array, jax.Array]:
+    experts = experts.numbers(x.dtype)
     local, top_k, pairs, width = experts.gate.shape[0], expert.shape[1], expert.size, x.shape[1]
     devices = placement.mesh.shape[AXIS]
     count = local * devices
@@ -156,6 +146,7 @@ def _capacity(
 def _ragged(
     x: jax.Array, expert: jax.Array, weight: jax.Array, experts: Experts, placement: Placement
 ) -> tuple[jax.Array, jax.Array]:
+    experts = experts.numbers(x.dtype)
     local, top_k, pairs = experts.gate.shape[0], expert.shape[1], expert.size
     devices = placement.mesh.shape[AXIS]
     room = _room(pairs, placement)

@@ -18,7 +18,7 @@ from tml_jax.model.interaction import InteractionModel, init_variables
 from tml_jax.model.moe import update_balance
 from tml_jax.parallel.compile_options import compiler_options
 from tml_jax.parallel.mesh import batch_sharding, parameter_shardings, replicated
-from tml_jax.parallel.transport import training_placement
+from tml_jax.parallel.placement import training_placement
 from tml_jax.tokens import Stream
 from tml_jax.train.losses import counts, loss_sums
 from tml_jax.train.optimizer import make_optimizer, schedule

@@ -1,0 +1,90 @@
+"""Compiles the real step at full size for TPUs that are not here, and says what it takes.
+
+  python -m launch.compile --config=configs/tml_v5p_512.py --topology=v5p:8x8x8 --step=train --output=train.json
+  python -m launch.compile --config=configs/tml_tpu7x_16.py --topology=tpu7x:2x2x4 --step=serve --sessions=1
+  python -m launch.compile --config=configs/tml_v5p_512.py --topology=v5p:8x8x8 --step=train --search
+
+Nothing is allocated but the program. It takes some minutes and several GB on a CPU; libtpu is needed (extra `compile`).
+"""
+
+import os
+
+# Before JAX is imported: no device of this machine takes part, and no TPU machine is asked what it is.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
+os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+
+import importlib.util
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from absl import app, flags
+from jax.experimental import topologies
+
+from launch import config_flag
+from tml_jax.config import Config, ConfigError
+from tml_jax.scale.chips import Chip, chip_of
+from tml_jax.scale.programs import DoesNotFit
+from tml_jax.scale.report import advice, lines, search
+from tml_jax.scale.serve import serve_report
+from tml_jax.scale.train import train_report
+
+_TOPOLOGY = flags.DEFINE_string("topology", None, "Chips and their shape, such as v5p:8x8x8.")
+_STEP = flags.DEFINE_enum("step", "train", ["train", "serve"], "Which step.")
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
+_SEARCH = flags.DEFINE_bool("search", False, "For train: find the fastest batch and remat policy that fit.")
+_SESSIONS = flags.DEFINE_integer("sessions", 1, "For serve: sessions in one call.", lower_bound=1)
+_FRAMES = flags.DEFINE_bool("frames", False, "For serve: a video frame arrives in every micro-turn.")
+
+
+def _devices(topology: str, chip: Chip) -> list[Any]:
+    try:
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+    except (ValueError, RuntimeError, jax.errors.JaxRuntimeError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise ConfigError(f"--topology={topology}: no such shape of {chip.name} ({why})") from error
+
+
+def run(config: Config) -> dict[str, Any]:
+    """The figures that were asked for."""
+    if not _TOPOLOGY.value:
+        raise ConfigError("--topology is missing: give chips and their shape, such as v5p:8x8x8")
+    if importlib.util.find_spec("libtpu") is None:
+        raise ConfigError("the compiler, libtpu, is not installed: python -m pip install -e '.[compile]'")
+    chip = chip_of(_TOPOLOGY.value)
+    devices = _devices(_TOPOLOGY.value, chip)
+    say = lambda line: print(line, flush=True)  # noqa: E731
+    if _STEP.value == "serve":
+        report = serve_report(config, devices, chip, _SESSIONS.value, _FRAMES.value)
+    elif _SEARCH.value:
+        report = search(config, devices, chip, say)
+    else:
+        report = train_report(config, devices, chip)
+    return {"topology": _TOPOLOGY.value, "jax": jax.__version__, **report}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command; what is wrong with its input, or does not fit, ends it with a line that says so."""
+    if len(argv) > 1:
+        raise SystemExit(f"launch.compile: argument {argv[1]!r}: every option is a --flag")
+    try:
+        config = config_flag.get()
+        report = run(config)
+    except DoesNotFit as error:
+        raise SystemExit(f"launch.compile: {advice(error, config, _STEP.value)}") from error
+    except (ConfigError, ValueError) as error:
+        raise SystemExit(f"launch.compile: {error}") from error
+    for line in lines(report):
+        print(line)
+    if _OUTPUT.value:
+        path = pathlib.Path(_OUTPUT.value)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=config_flag.parse)

@@ -1,0 +1,70 @@
+"""The count by hand, against numbers worked out here and against the parameters that it multiplies with."""
+
+import dataclasses
+
+import jax
+import pytest
+from small import SMALL, small_config
+
+from configs import tml_interaction_small
+from tml_jax.config import MeshConfig, from_mapping
+from tml_jax.model.count import active_parameters, count_parameters
+from tml_jax.model.flow import TARGET, FlowHead
+from tml_jax.model.inputs import PatchNetwork
+from tml_jax.scale.flops import flow_flops, layer_flops, patch_flops, seen_pairs, tile_pairs, train_flops
+
+FLAGSHIP = from_mapping(tml_interaction_small.get_config())
+
+
+def test_matrices_of_the_layers_are_twice_their_active_parameters():
+    model = FLAGSHIP.model
+    counts = count_parameters(model)
+    active = active_parameters(model, counts) - counts["unembedding"]
+    assert sum(layer_flops(model).values()) == pytest.approx(2 * active, rel=0.005)  # but for norms and convolutions
+
+
+def matrix_parameters(tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree) if leaf.ndim >= 2)
+
+
+def test_the_flow_head_multiplies_with_each_matrix_once():
+    hidden = jax.ShapeDtypeStruct((1, SMALL.d_model), "float32")
+    given = jax.ShapeDtypeStruct((1, TARGET), "float32"), jax.ShapeDtypeStruct((1,), "float32"), hidden
+    shapes = jax.eval_shape(FlowHead(SMALL).init, jax.random.key(0), *given)
+    assert flow_flops(SMALL) == 2 * matrix_parameters(shapes)
+
+
+def test_the_patch_network_multiplies_with_a_fold_for_each_of_its_cells():
+    shapes = jax.eval_shape(
+        lambda pixels: PatchNetwork(SMALL).init(jax.random.key(0), pixels, "float32"),
+        jax.ShapeDtypeStruct((1, 2, 40, 40, 3), "float32"),
+    )["params"]
+    cells = [2 * 8 * 8, 2 * 4 * 4, 2, 1]
+    assert patch_flops(SMALL) == sum(2 * count * shapes[f"fold_{i}"].size for i, count in enumerate(cells))
+
+
+@pytest.mark.parametrize(
+    ("time", "window", "block", "seen", "tiles"),
+    [(8, None, 4, 36, 48), (8, 8, 4, 36, 48), (8, 1, 4, 8, 32), (8, 3, 4, 21, 48), (16, 4, 4, 58, 112)],
+)
+def test_pairs_that_are_seen_and_pairs_of_the_tiles(time, window, block, seen, tiles):
+    brute = sum(min(query + 1, window or time) for query in range(time))
+    assert seen_pairs(time, window) == seen == brute
+    assert tile_pairs(time, window, block) == tiles
+
+
+def test_remat_and_room_are_in_the_program_but_not_in_what_is_useful():
+    config = small_config()
+    counted = {}
+    for remat, capacity in (("none", 0.0), ("block", 0.0), ("none", 1.5)):
+        changed = dataclasses.replace(
+            config,
+            train=dataclasses.replace(config.train, remat=remat),
+            mesh=MeshConfig(transport="capacity", capacity=capacity),
+        )
+        counted[remat, capacity] = train_flops(changed)
+    plain, again, roomy = counted.values()
+    assert plain.useful == again.useful == roomy.useful
+    assert again.program["projections"] == pytest.approx(plain.program["projections"] * 4 / 3)
+    assert roomy.program["routed experts"] == pytest.approx(plain.program["routed experts"] * 1.5)
+    assert roomy.program["unembedding"] == again.program["unembedding"] == plain.useful["unembedding"]

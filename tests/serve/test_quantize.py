@@ -1,0 +1,50 @@
+"""Experts in eight bits stay near what they were: in a layer, in the whole model, and in the kernel for few tokens."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+from small import random_batch, small_config
+
+from tml_jax.kernels.few_tokens import few_tokens_mlp
+from tml_jax.model.attention import Packed
+from tml_jax.model.experts import Experts
+from tml_jax.model.inputs import ElementArrays
+from tml_jax.serve.quantize import ROUNDED, quantize_experts
+
+
+def test_every_number_is_within_half_a_step(small_variables):
+    rounded = quantize_experts(small_variables)
+    before, after, scales = (
+        flatten_dict(tree) for tree in (small_variables["params"], rounded["params"], rounded["scales"])
+    )
+    assert {path[-1] for path in scales} == set(ROUNDED)
+    for path, leaf in before.items():
+        if path not in scales:
+            assert after[path] is leaf
+            continue
+        assert after[path].dtype == jnp.int8
+        error = np.abs(after[path] * scales[path] - leaf)
+        assert np.all(error <= 0.5001 * scales[path]) and np.max(np.abs(after[path])) == 127
+
+
+def test_the_model_gives_nearly_the_same(small_model, small_variables):
+    batch = random_batch(small_config(), 2, 0)
+    elements = ElementArrays(batch.stream, batch.token, batch.slot, batch.audio_in, batch.video, batch.audio_out)
+    run = jax.jit(lambda variables: small_model.apply(variables, elements, Packed(batch.segment, batch.position))[0])
+    whole, rounded = run(small_variables), run(quantize_experts(small_variables))
+    error = np.linalg.norm(rounded - whole) / np.linalg.norm(whole)
+    assert 0 < error < 0.03
+
+
+def test_the_kernel_for_few_tokens_takes_them():
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)  # noqa: E731
+    whole = {"expert_gate": normal(4, 32, 24), "expert_up": normal(4, 32, 24), "expert_down": normal(4, 24, 32)}
+    rounded = quantize_experts({"params": {"moe": whole}})
+    three, scales = (tuple(rounded[part]["moe"][name] for name in ROUNDED) for part in ("params", "scales"))
+    x, weight = normal(8, 32), normal(8, 4)
+    found = few_tokens_mlp(x, weight, three, scales, share=1.0, interpret=True)
+    plain = Experts(*three, scales).numbers(jnp.float32)
+    expected = few_tokens_mlp(x, weight, (plain.gate, plain.up, plain.down), None, share=1.0, interpret=True)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * float(jnp.abs(expected).max()))

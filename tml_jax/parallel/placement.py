@@ -1,0 +1,49 @@
+"""Where a model runs: the part of the configuration that its layers need to know about devices."""
+
+import dataclasses
+import math
+
+from jax.sharding import Mesh
+
+from tml_jax.config import BATCH_AXES, MeshConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where a model runs.
+
+    Attributes:
+      mesh: the devices, with the axes of `parallel.mesh`.
+      transport: `ring`, `ragged`, `capacity` or `whole`.
+      capacity: size of the buffers, in parts of what an even load needs; 0 makes room for any load.
+      batch_axes: mesh axes over which the rows of a batch are split; none of them with `whole`.
+    """
+
+    mesh: Mesh
+    transport: str
+    capacity: float = 0.0
+    batch_axes: tuple[str, ...] = BATCH_AXES
+
+    def session_axes(self, sessions: int) -> tuple[str, ...] | None:
+        """Mesh axes over which the state of so many streamed sessions is split; None where they do not divide it."""
+        shards = math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
+        return BATCH_AXES if sessions % shards == 0 else None
+
+    @property
+    def tpu(self) -> bool:
+        """Whether the program is compiled for TPUs."""
+        return self.mesh.devices.flat[0].platform == "tpu"
+
+
+def training_placement(mesh: Mesh, config: MeshConfig) -> Placement | None:
+    """Where a train step runs; None where the products of one CPU device are the faster ones."""
+    if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu":
+        return None
+    return Placement(mesh, config.transport, config.capacity)
+
+
+def serving_placement(mesh: Mesh, sessions: int) -> Placement | None:
+    """Where a micro-turn of so many sessions runs; None on one CPU device."""
+    if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu":
+        return None
+    return Placement(mesh, "whole", batch_axes=("data",) if sessions % mesh.shape["data"] == 0 else ())

@@ -1,0 +1,47 @@
+"""What chips can do, by their maker's documentation (Google Cloud, "TPU7x (Ironwood)", the table of three generations).
+
+A device of JAX is a chip, but for TPU7x, whose chips are two devices each.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One device.
+
+    Attributes:
+      name: as in names of topologies.
+      flops: bfloat16 operations a second.
+      hbm_bytes: memory.
+      hbm_rate: bytes a second from and to memory.
+      ici_rate: bytes a second that it sends to its neighbours, over all links together.
+      devices: of one chip.
+    """
+
+    name: str
+    flops: float
+    hbm_bytes: float
+    hbm_rate: float
+    ici_rate: float
+    devices: int = 1
+
+
+CHIPS = {
+    "v5e": Chip("v5e", 197e12, 16 * 2**30, 819e9, 200e9),
+    "v5p": Chip("v5p", 459e12, 95 * 2**30, 2765e9, 600e9),
+    "v6e": Chip("v6e", 918e12, 32 * 2**30, 1638e9, 400e9),
+    "tpu7x": Chip("tpu7x", 2307e12 / 2, 96 * 2**30, 7380e9 / 2, 600e9 / 2, devices=2),
+}
+
+
+def chip_of(topology: str) -> Chip:
+    """The chip of a topology such as `v5p:8x8x8`.
+
+    Raises:
+      ValueError: it is of none of the chips known here.
+    """
+    name = topology.partition(":")[0]
+    if name not in CHIPS:
+        raise ValueError(f"topology {topology!r}: expected CHIP:SHAPE, such as v5p:8x8x8; known are {', '.join(CHIPS)}")
+    return CHIPS[name]

@@ -1,0 +1,90 @@
+"""Figures of compiled steps in words, and the search for the fastest setting that fits."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from tml_jax.config import Config
+from tml_jax.scale.chips import Chip
+from tml_jax.scale.programs import DoesNotFit
+from tml_jax.scale.train import train_report
+
+ROWS_PER_DEVICE, REMAT = (1, 2, 4), ("none", "dots", "block")
+
+
+def lines(report: dict[str, Any]) -> list[str]:
+    """The figures, a line each, large numbers with their unit."""
+    return [f"{name} = {_spell(name, value)}" for name, value in report.items()]
+
+
+def _spell(name: str, value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_spell(name, item)}" for key, item in value.items()) or "–"
+    if value is None:
+        return "none, as the compiler's operations and the count by hand differ by more than a tenth"
+    if "bytes" in name and isinstance(value, int | float):
+        return f"{value / 2**30:.2f} GiB"
+    if "flops" in name and isinstance(value, int | float):
+        return f"{value / 1e12:.2f} T"
+    if "seconds" in name and isinstance(value, int | float):
+        return f"{value * 1e3:.2f} ms" if value < 10 else f"{value:.0f} s"
+    if name in ("mfu", "share_of_200_ms"):
+        return f"{value:.1%}"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def advice(error: DoesNotFit, config: Config, step: str) -> str:
+    """What to do about a step that does not fit."""
+    over = ""
+    if error.needed and error.available:
+        over = f" by {(error.needed - error.available) / 2**30:.1f} GiB ({error.needed / 2**30:.1f} needed)"
+    if step == "serve":
+        change = "serve fewer --sessions, a shorter config.serve.context, or more chips"
+    elif config.train.remat != "block":
+        change = "set config.train.remat=block"
+    else:
+        change = "take more microbatches (config.train.accumulate), fewer rows (config.data.batch_size), or more chips"
+    return f"the step does not fit in the memory of a device{over}: {change}. The compiler says: {error.message[:400]}"
+
+
+def search(config: Config, devices: list[Any], chip: Chip, log: Callable[[str], None]) -> dict[str, Any]:
+    """Compiles every batch and remat policy and keeps the one that does the most useful work a second.
+
+    Args:
+      config: the run.
+      devices: of a topology.
+      chip: what one of them can do.
+      log: takes a line for each setting tried.
+
+    Returns:
+      The figures of the fastest that fits, with `searched`: all settings and what became of them.
+
+    Raises:
+      DoesNotFit: none fits; that of the last setting.
+    """
+    best, tried, last = None, [], None
+    shards = len(devices) // max(config.mesh.tensor, 1)
+    for rows, remat in itertools.product(ROWS_PER_DEVICE, REMAT):
+        setting = {"rows_per_device": rows, "remat": remat}
+        changed = dataclasses.replace(
+            config,
+            data=dataclasses.replace(config.data, batch_size=rows * shards),
+            train=dataclasses.replace(config.train, remat=remat, accumulate=1),
+        )
+        try:
+            report = train_report(changed, devices, chip)
+        except DoesNotFit as error:
+            last = error
+            tried.append(setting | {"needed_bytes": error.needed})
+            log(f"{rows} rows a device, remat {remat}: does not fit")
+            continue
+        speed = report["useful_flops"] / report["optimal_seconds"]
+        tried.append(setting | {"mfu": report["mfu"], "hbm_bytes_per_device": report["hbm_bytes_per_device"]})
+        log(f"{rows} rows a device, remat {remat}: {speed / chip.flops:.1%} of the peak, "
+            f"{report['hbm_bytes_per_device'] / 2**30:.1f} GiB")  # fmt: skip
+        if best is None or speed > best["useful_flops"] / best["optimal_seconds"]:
+            best = report
+    if best is None:
+        raise last
+    return best | {"searched": tried}

@@ -1,0 +1,149 @@
+"""A micro-turn for N sessions at full size, compiled for a topology: how long it takes, and how many sessions fit.
+
+A micro-turn is one input block, then text token by token until the gate, then four audio elements, each through the
+whole model. The three kinds of step are compiled by themselves, because the loops around them would count once.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from tml_jax.config import AUDIO_ELEMENTS, MEL_BINS, MICRO_TURN_SECONDS, OWN_FRAMES, PATCH, Config
+from tml_jax.model.flow import TARGET
+from tml_jax.model.inputs import ElementArrays
+from tml_jax.model.interaction import InteractionModel, init_variables
+from tml_jax.model.stream import InputBlock, Said, audio_step, init_state, micro_turn, take_in_block, text_step
+from tml_jax.parallel.mesh import make_mesh, parameter_shardings, stream_shardings
+from tml_jax.parallel.placement import serving_placement
+from tml_jax.scale.chips import Chip
+from tml_jax.scale.programs import Cost, abstract, compile_for_tpu, cost_of, full_cost, memory_of
+from tml_jax.serve.session import block_sizes
+
+TEXT_STEPS = 2  # of a micro-turn in which it speaks: three words a second are about one token, and the gate
+_WIDE = ("router", "scale", "bias", "kernel", "flow")  # parameters that stay float32
+
+
+@dataclasses.dataclass(frozen=True)
+class Serving:
+    """What is compiled.
+
+    Attributes:
+      config: the run.
+      mesh: the devices.
+      sessions: how many run in one call.
+      frames: whether a frame arrives in every micro-turn.
+    """
+
+    config: Config
+    mesh: Mesh
+    sessions: int
+    frames: bool
+
+
+def lower_steps(what: Serving) -> dict[str, Callable[[], jax.stages.Lowered]]:
+    """Name → a function that traces a step for TPUs: `micro_turn`, and its parts `input`, `text` and `audio`."""
+    config, sessions, context = what.config, what.sessions, what.config.serve.context
+    model = InteractionModel(config.model, jnp.bfloat16, placement=serving_placement(what.mesh, sessions))
+    variables = jax.eval_shape(lambda key: init_variables(model.clone(placement=None), key), jax.random.key(0))
+    variables = jax.tree_util.tree_map_with_path(_stored, variables)
+    variables = abstract(variables, parameter_shardings(what.mesh, variables))
+    block = block_sizes(config)[1 if what.frames else 0]
+    patches = config.data.video_grid[0] * config.data.video_grid[1] if what.frames else 0
+
+    def start() -> tuple[Any, ...]:
+        many = lambda *shape, dtype=jnp.int32: jnp.zeros((sessions, *shape), dtype)  # noqa: E731
+        state = init_state(config.model, jnp.arange(sessions), context, block_sizes(config)[-1], jnp.bfloat16)
+        elements = ElementArrays(
+            many(block, dtype=jnp.int8), many(block), many(block), many(AUDIO_ELEMENTS, MEL_BINS, dtype=jnp.uint8),
+            many(patches, *PATCH, dtype=jnp.uint8), many(0, OWN_FRAMES, MEL_BINS, dtype=jnp.float32),
+        )  # fmt: skip
+        hidden = many(config.model.d_model, dtype=jnp.bfloat16)
+        token = many(config.model.max_text_out)
+        said = Said(hidden, state.length, state.caches, token, many(), many(), many(dtype=bool))
+        carry = hidden, state.length, state.caches
+        return state, InputBlock(elements, many()), said, carry, many(TARGET, dtype=jnp.float32), many(dtype=bool)
+
+    given = jax.eval_shape(start)
+    state, inputs, said, carry, noise, speaks = abstract(given, stream_shardings(what.mesh, given, sessions))
+
+    def lower(function: Callable, *arguments: Any, donate: int = 1) -> Callable[[], jax.stages.Lowered]:
+        step = jax.jit(function, donate_argnums=donate)
+        return lambda: step.trace(variables, *arguments).lower(lowering_platforms=("tpu",))
+
+    return {
+        "micro_turn": lower(lambda v, state, inputs: micro_turn(model, v, state, inputs, context), state, inputs),
+        "input": lower(lambda v, state, inputs: take_in_block(model, v, state, inputs, context), state, inputs),
+        "text": lower(lambda v, said: text_step(model, v, said, context), said),
+        "audio": lower(
+            lambda v, carry, noise, speaks: audio_step(model, v, carry, noise, speaks, context), carry, noise, speaks
+        ),
+    }
+
+
+def _stored(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """Matrices in bfloat16, what is small or delicate in float32."""
+    wide = leaf.ndim < 2 or any(name in path[-1].key for name in _WIDE) or path[1].key == "flow"
+    return jax.ShapeDtypeStruct(leaf.shape, jnp.float32 if wide else jnp.bfloat16)
+
+
+def serve_report(config: Config, devices: list[Any], chip: Chip, sessions: int, frames: bool) -> dict[str, Any]:
+    """Compiles a micro-turn and says what it takes.
+
+    Args:
+      config: the run; `serve.mesh` is laid over the devices.
+      devices: of a topology.
+      chip: what one of them can do.
+      sessions: how many run in one call.
+      frames: whether a frame arrives in every micro-turn.
+
+    Returns:
+      Figures by name, fit for JSON.
+
+    Raises:
+      DoesNotFit: it needs more memory than a device has.
+      ConfigError: the mesh and the devices or sizes do not go together.
+    """
+    mesh = make_mesh(config.serve.mesh, devices)
+    what = Serving(config, mesh, sessions, frames)
+    compiled, seconds = compile_for_tpu(lower_steps(what)["micro_turn"]())
+    memory = memory_of(compiled)
+    del compiled
+    spent, parts = [seconds], {}
+    for name in ("input", "text", "audio"):
+
+        def cost_at(shallow: Config, name: str = name) -> Cost:
+            compiled, seconds = compile_for_tpu(lower_steps(dataclasses.replace(what, config=shallow))[name]())
+            spent.append(seconds)
+            return cost_of(compiled)
+
+        parts[name] = full_cost(config, cost_at)
+    times = {"input": 1, "text": TEXT_STEPS, "audio": AUDIO_ELEMENTS}
+    whole = Cost(0.0, 0.0, 0.0, 0.0, {})
+    for name, cost in parts.items():
+        whole = whole.plus(cost, times[name])
+    return {
+        "step": "serve",
+        "config": config.name,
+        "devices": len(devices),
+        "sessions": sessions,
+        "frames": frames,
+        "hbm_bytes_per_device": memory.total,
+        "hbm_bytes_parts": dataclasses.asdict(memory),
+        "hbm_bytes_available": int(chip.hbm_bytes),
+        "flops": whole.flops,
+        "optimal_seconds": whole.seconds,
+        "optimal_seconds_by_part": {name: cost.seconds for name, cost in parts.items()},
+        "untimed_operations": whole.untimed,
+        "steps_of_a_micro_turn": times,
+        "bytes_accessed": whole.bytes_accessed,
+        "collective_bytes": dict(whole.collective_bytes),
+        "share_of_200_ms": whole.seconds / MICRO_TURN_SECONDS,
+        "compile_seconds": math.fsum(spent),
+        "mesh": {axis: size for axis, size in mesh.shape.items()},
+        "context": config.serve.context,
+    }

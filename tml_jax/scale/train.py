@@ -1,0 +1,89 @@
+"""The train step at full size, compiled for a topology: what it takes, and how near it comes to the chips' best."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from tml_jax.config import MICRO_TURN_SECONDS, Config
+from tml_jax.data.packing import empty_batch
+from tml_jax.parallel.mesh import make_mesh
+from tml_jax.scale.chips import Chip
+from tml_jax.scale.flops import train_flops
+from tml_jax.scale.programs import Cost, compile_for_tpu, cost_of, full_cost, memory_of
+from tml_jax.train.step import make_train
+
+AGREEMENT = 0.1  # the compiler's operations and ours may differ by so much, or no utilisation is given
+
+
+def lower_train(config: Config, mesh: Mesh) -> jax.stages.Lowered:
+    """The train step, traced for TPUs; nothing is allocated."""
+    train = make_train(config, mesh)
+    empty = lambda: jax.tree.map(jnp.asarray, empty_batch(config.data.batch_size, config.data.packing))  # noqa: E731
+    return train.step.trace(train.abstract_state, jax.eval_shape(empty)).lower(lowering_platforms=("tpu",))
+
+
+def train_report(config: Config, devices: list[Any], chip: Chip) -> dict[str, Any]:
+    """Compiles the train step and says what it takes.
+
+    Args:
+      config: the run; its mesh is laid over the devices.
+      devices: of a topology.
+      chip: what one of them can do.
+
+    Returns:
+      Figures by name, fit for JSON. `mfu` is None where the compiler's operations and ours do not agree.
+
+    Raises:
+      DoesNotFit: it needs more memory than a device has.
+      ConfigError: the mesh and the devices or sizes do not go together.
+    """
+    mesh = make_mesh(config.mesh, devices)
+    compiled, seconds = compile_for_tpu(lower_train(config, mesh))
+    memory = memory_of(compiled)
+    del compiled
+    spent = [seconds]
+
+    def cost_at(shallow: Config) -> Cost:
+        compiled, seconds = compile_for_tpu(lower_train(shallow, mesh))
+        spent.append(seconds)
+        return cost_of(compiled)
+
+    cost = full_cost(config, cost_at)
+    count = len(devices)
+    counted = train_flops(config)
+    program, useful = (sum(parts.values()) / count for parts in (counted.program, counted.useful))
+    agrees = abs(cost.flops / program - 1) <= AGREEMENT
+    rows, packing = config.data.batch_size, config.data.packing
+    micro_turns = rows * packing.audio_in / 4
+    return {
+        "step": "train",
+        "config": config.name,
+        "devices": count,
+        "hbm_bytes_per_device": memory.total,
+        "hbm_bytes_parts": dataclasses.asdict(memory),
+        "hbm_bytes_available": int(chip.hbm_bytes),
+        "flops": cost.flops,
+        "analytic_flops": program,
+        "useful_flops": useful,
+        "flops_by_part": {part: value / count for part, value in counted.program.items()},
+        "optimal_seconds": cost.seconds,
+        "untimed_operations": cost.untimed,
+        "mfu": useful / cost.seconds / chip.flops if agrees else None,
+        "bytes_accessed": cost.bytes_accessed,
+        "collective_bytes": dict(cost.collective_bytes),
+        "collective_seconds": sum(cost.collective_bytes.values()) / chip.ici_rate,
+        "tokens_per_second_per_chip": rows * packing.elements / cost.seconds / count * chip.devices,
+        "micro_turns_per_second_per_chip": micro_turns / cost.seconds / count * chip.devices,
+        "hours_of_audio_per_step": micro_turns * MICRO_TURN_SECONDS / 3600,
+        "compile_seconds": math.fsum(spent),
+        "remat": config.train.remat,
+        "microbatches": config.train.accumulate,
+        "rows": rows,
+        "mesh": {axis: size for axis, size in mesh.shape.items()},
+        "transport": config.mesh.transport,
+        "capacity": config.mesh.capacity,
+    }
