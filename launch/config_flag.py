@@ -34,7 +34,10 @@ def load(path: str) -> Config:
     """
     if not pathlib.Path(path).is_file():
         raise ConfigError(f"--config={path}: no such file; give one such as configs/replica.py")
-    found = runpy.run_path(path)
+    try:
+        found = runpy.run_path(path)
+    except Exception as error:  # whatever a file of the user's raises
+        raise ConfigError(f"--config={path}: cannot be run as Python ({type(error).__name__}: {error})") from error
     if not callable(found.get("get_config")):
         raise ConfigError(f"--config={path}: has no function get_config()")
     return from_mapping(found["get_config"]())

@@ -12,7 +12,7 @@ from absl import app, flags
 from launch import huge_pages
 from tml_jax.config import ConfigError
 from tml_jax.interop.journal import ConvertError
-from tml_jax.train.checkpoint import CheckpointError, read_config
+from tml_jax.train.checkpoint import CheckpointError, find_checkpoint, read_config
 
 _SUITE = flags.DEFINE_enum("suite", "replica", ["replica", "sound", "parity"], "What to measure.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of the run; for the suites `replica` and `parity`.")
@@ -36,7 +36,8 @@ def _sound() -> None:
 def _replica() -> None:
     from tml_jax.eval import replica
 
-    print(replica.evaluate(_checkpoint(), read_config(_checkpoint())))
+    run_dir, _ = find_checkpoint(_checkpoint())
+    print(replica.evaluate(_checkpoint(), read_config(run_dir)))
 
 
 def _parity() -> None:

@@ -15,8 +15,9 @@ from tml_jax.model.count import active_parameters, count_parameters
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command; a wrong configuration ends it with one line."""
-    del argv
     try:
+        if len(argv) > 1:
+            raise ConfigError(f"argument {argv[1]!r}: every option is a --flag")
         config = config_flag.get()
     except ConfigError as error:
         print(f"launch.params: {error}", file=sys.stderr)

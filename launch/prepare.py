@@ -7,6 +7,7 @@ The layout of a folder of recordings stands at the head of `tml_jax/data/recordi
 """
 
 import collections
+import math
 import os
 import pathlib
 import re
@@ -73,8 +74,10 @@ def prepare() -> None:
     output = pathlib.Path(OUTPUT.value)
     if output.exists() and not OVERWRITE.value:
         raise ValueError(f"--output={output} exists already: choose another folder or give --overwrite")
-    if output.exists() and not (output / shards.INDEX).is_file():
-        raise ValueError(f"--output={output} is no folder of records, so --overwrite leaves it alone: choose another")
+    if not math.isfinite(MAX_SECONDS.value):
+        raise ValueError(f"--max_seconds={MAX_SECONDS.value}: expected a number of seconds")
+    if output.exists():
+        shards.check_replaceable(output)
     report = recordings.Report()
     if GENERATE.value is not None:
         processes = PROCESSES.value or os.cpu_count() or 1
@@ -108,6 +111,8 @@ def main(argv: Sequence[str]) -> None:
         prepare()
     except (OSError, ValueError) as error:
         raise SystemExit(f"launch.prepare: {error}") from error
+    except ImportError as error:
+        raise SystemExit(f"launch.prepare: {error}; python -m pip install -e '.[replica]'") from error
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ ahead of time: each micro-turn takes in 200 ms and answers before it gets the ne
 folder gets conversation.wav (user left, model right), micro_turns.jsonl and timeline.png.
 """
 
+import math
 import pathlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 from absl import app, flags
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, PATCH
+from tml_jax.data.layout import text_in_tokens
 from tml_jax.data.record import USER, Text
 from tml_jax.eval.conversation import check_output, write_conversation
 from tml_jax.serve import session
@@ -32,17 +34,30 @@ _AUDIO = flags.DEFINE_string("audio", None, _AUDIO_HELP)
 _VIDEO = flags.DEFINE_string("video", None, "Film of what the user shows.")
 _TEXT = flags.DEFINE_multi_string("text", [], 'Typed text: "at 1.5: hello" (seconds), or "hello" for the start.')
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write: new, empty, or an earlier one.", required=True)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the model's draws.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the model's draws.", lower_bound=0, upper_bound=2**31 - 1)
 _TAIL = flags.DEFINE_float("tail", 2.0, "Seconds after the input, for the model to finish.", lower_bound=0.0)
 
 
 def parse_text(argument: str) -> Text:
     """Typed text from its flag: `at SECONDS: words`, or plain words at 0 s."""
     timed = re.fullmatch(r"\s*at\s+(\d+(?:\.\d*)?)\s*:\s*(.*)", argument, re.DOTALL)
+    if not timed and re.match(r"\s*at\s+[-+\d.,]+\s*:", argument):
+        raise ValueError(f'--text={argument!r}: expected seconds from 0 on with a point, such as "at 1.5: hello"')
     time, words = (float(timed[1]), timed[2]) if timed else (0.0, argument)
     if not words.strip():
         raise ValueError(f'--text={argument!r} has no words: give "at 1.5: hello", or just "hello"')
     return Text(USER, words.strip(), time)
+
+
+def text_ends(texts: Sequence[Text], talker: session.Talker) -> list[float]:
+    """When the last token of each text has been taken in, seconds; a micro-turn takes `max_text_in` of them."""
+    ends, free = [], 0.0
+    for text in texts:
+        tokens = len(text_in_tokens(text.speaker, text.text, talker.tokenizer, talker.config.model))
+        begins = max(text.time, free)
+        free = begins + MICRO_TURN_SECONDS * math.ceil(tokens / talker.config.serve.max_text_in)
+        ends.append(free)
+    return ends
 
 
 def with_tail(audio: np.ndarray | None, times: Sequence[float], tail: float) -> tuple[np.ndarray | None, int]:
@@ -50,7 +65,7 @@ def with_tail(audio: np.ndarray | None, times: Sequence[float], tail: float) -> 
 
     Args:
       audio: (n,) float32 at 16 kHz, or None where there is no microphone.
-      times: of frames and texts, seconds; the session lasts at least until the last.
+      times: of frames, and of the ends of texts, seconds; the session lasts at least until the last.
       tail: seconds after all input.
 
     Returns:
@@ -78,6 +93,8 @@ def _load() -> tuple[session.Talker, np.ndarray | None, int, list[tuple[float, n
     """The talker, the user's audio, micro-turns to run, frames and texts. Quick checks come first, the model last."""
     if not (_AUDIO.value or _VIDEO.value or _TEXT.value):
         raise ValueError("nothing to say to the model: give --audio, --video or --text")
+    if not math.isfinite(_TAIL.value):
+        raise ValueError(f"--tail={_TAIL.value}: expected a number of seconds")
     if not pathlib.Path(_CHECKPOINT.value).is_dir():
         raise FileNotFoundError(f"--checkpoint={_CHECKPOINT.value}: no such folder; train a model with launch.train")
     check_output(_OUTPUT.value)
@@ -89,7 +106,7 @@ def _load() -> tuple[session.Talker, np.ndarray | None, int, list[tuple[float, n
     if _VIDEO.value:
         rows, columns = (cells * size for cells, size in zip(talker.config.data.video_grid, PATCH[1:3]))
         frames = list(media.read_video(_VIDEO.value, rows, columns))
-    times = [time for time, _ in frames] + [text.time for text in texts]
+    times = [time for time, _ in frames] + text_ends(texts, talker)
     return talker, *with_tail(audio, times, _TAIL.value), frames, texts
 
 

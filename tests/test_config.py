@@ -137,7 +137,7 @@ def test_only_one_mesh_axis_takes_what_is_left():
 )
 def test_a_wrong_source_is_an_error(field, value, rule):
     mapping = changed("data.sources", {"scenes": {"path": "scenes", field: value}})
-    with pytest.raises(ConfigError, match=rf"config\.data\.sources\.{field} = {value!r}: .*{rule}"):
+    with pytest.raises(ConfigError, match=rf"config\.data\.sources\.scenes\.{field} = {value!r}: .*{rule}"):
         from_mapping(mapping)
 
 

@@ -204,10 +204,6 @@ class SourceConfig:
     path: str
     weight: float = 1.0
 
-    def __post_init__(self) -> None:
-        _require(bool(self.path), "data.sources", "path", self.path, "must name a folder")
-        _require(self.weight > 0, "data.sources", "weight", self.weight, "must be greater than 0")
-
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -240,6 +236,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         _require_positive(self, "data", "batch_size", "prefetch")
         _require(bool(self.sources), "data", "sources", dict(self.sources), "needs at least one source")
+        for name, source in self.sources.items():
+            _require(bool(source.path), f"data.sources.{name}", "path", source.path, "must name a folder")
+            _require(source.weight > 0, f"data.sources.{name}", "weight", source.weight, "must be greater than 0")
         _require(self.workers >= 0, "data", "workers", self.workers, "must not be negative")
         _require(0 <= self.seed < 2**32, "data", "seed", self.seed, "must lie in 0 … 2³² − 1")
         for name, count in self.generate.items():

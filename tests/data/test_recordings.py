@@ -218,7 +218,7 @@ def test_prepare_ends_with_one_line_if_no_recording_can_be_used(tmp_path):
         ((), "either --generate"),
         (("--generate=text", "--recordings={folder}"), "either --generate"),
         (("--recordings={folder}", "--video_grid=2by3"), "--video_grid=2by3"),
-        (("--output={folder}", "--generate=text", "--overwrite"), "no folder of records"),
+        (("--output={folder}", "--generate=text", "--overwrite"), "index.json is missing"),
     ],
 )
 def test_prepare_refuses_flags_that_do_not_fit(folder, tmp_path, flags, message):
@@ -226,3 +226,16 @@ def test_prepare_refuses_flags_that_do_not_fit(folder, tmp_path, flags, message)
     code, printed = run_prepare(f"--output={out}", *(flag.format(folder=folder) for flag in flags))
     assert code == 1 and message in printed and "flags:" not in printed
     assert not out.exists()
+
+
+def test_links_are_followed_once_and_those_to_nothing_are_named(folder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    write_wav(other / "linked.wav", tone(16000), 16000)
+    (folder / "batch").symlink_to(other)
+    (folder / "round").symlink_to(folder)
+    (folder / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
+    report = Report()
+    names = [record.id for record in import_recordings(folder, report=report)]
+    assert names.count("batch/linked") == 1 and not any(name.startswith("round/") for name in names)
+    assert [name for name, reason in report.skipped if "no such file" in reason] == ["gone"]

@@ -2,6 +2,10 @@
 
 import collections
 import dataclasses
+import pathlib
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -255,8 +259,8 @@ def test_transcription_shows_each_word_once_right_after_it_ended():
         shown = [(text.time, word) for text in record.texts[1:] for word in text.text.split()]
         said = user_words(record)
         assert [word for _, word in shown] == [word.text for word in said]
-        for (time, _), word in zip(shown, said):
-            window, ended = int(time / MICRO_TURN_SECONDS), int(word.end / MICRO_TURN_SECONDS + 1e-6)
+        for (begins, _), word in zip(shown, said):
+            window, ended = int(begins / MICRO_TURN_SECONDS), int(word.end / MICRO_TURN_SECONDS + 1e-6)
             assert window == ended + 1
         assert not record.model_audio.any() and record.family == "transcribed"
 
@@ -282,3 +286,26 @@ def test_bad_arguments_are_refused_at_the_call():
         scenes.generate("speech", 1, 0, 1)
     with pytest.raises(ValueError, match="count 0"):
         scenes.generate("scenes", 0, 0, 1)
+
+
+ORPHANS = """
+import os, sys, time
+from tml_jax.data import scenes
+made = scenes.generate("text", 10_000, 0, 2)
+next(made)
+import multiprocessing
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+time.sleep(600)
+"""
+
+
+def test_workers_end_soon_after_a_generator_that_was_killed():
+    process = subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True)
+    workers = [int(number) for number in process.stdout.readline().split()]
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while alive := [number for number in workers if pathlib.Path(f"/proc/{number}/environ").exists()]:
+        assert time.monotonic() < deadline, f"{alive} live on"
+        time.sleep(0.5)

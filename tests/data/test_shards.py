@@ -1,7 +1,11 @@
 """Folders of records: complete or absent, the same bytes each time, readable in any order and process."""
 
 import json
+import os
 import pickle
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -78,6 +82,32 @@ def test_an_existing_folder_is_replaced_only_if_allowed(tmp_path):
     assert len(open_shards(tmp_path / "a")) == 3 and [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_folder_that_holds_anything_else_is_never_replaced(tmp_path):
+    write_shards(records(2), tmp_path / "a")
+    (tmp_path / "a" / "notes.txt").write_text("precious")
+    with pytest.raises(DataError, match="other files than records .notes.txt.: it is left alone"):
+        write_shards(records(3), tmp_path / "a", overwrite=True)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "index.json").write_text('{"my": "index"}')
+    with pytest.raises(DataError, match="index.json is missing or broken"):
+        write_shards(records(3), tmp_path / "b", overwrite=True)
+    assert (tmp_path / "a" / "notes.txt").exists() and (tmp_path / "b" / "index.json").exists()
+
+
+def test_what_a_killed_writer_left_is_cleared_away_and_a_living_ones_is_not(tmp_path):
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left, living, elsewhere = (
+        tmp_path / f".a.partial-{host}-{process}"
+        for host, process in (
+            (socket.gethostname(), ended.stdout.strip()), (socket.gethostname(), os.getppid()), ("other", 1),
+        )
+    )  # fmt: skip
+    for folder in (left, living, elsewhere):
+        folder.mkdir()
+    write_shards(records(1), tmp_path / "a")
+    assert not left.exists() and living.exists() and elsewhere.exists()
+
+
 def test_double_ids_and_empty_sources_are_refused(tmp_path):
     with pytest.raises(DataError, match="'r0' occurs twice"):
         write_shards([*records(2), *records(1)], tmp_path / "a")
@@ -87,7 +117,7 @@ def test_double_ids_and_empty_sources_are_refused(tmp_path):
 
 
 def test_missing_and_incomplete_folders_say_what_to_do(tmp_path):
-    with pytest.raises(DataError, match="no such folder of records; make it with"):
+    with pytest.raises(DataError, match="no such folder of records .*make it with"):
         open_shards(tmp_path / "none")
     write_shards(records(4), tmp_path / "a", records_per_shard=2)
     index = json.loads((tmp_path / "a" / "index.json").read_text())

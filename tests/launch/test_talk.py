@@ -1,11 +1,13 @@
+import dataclasses
 import json
-import types
 import wave
 
 import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from small import small_config
+from synthetic import tokenizer
 
 from launch import talk as command
 from tml_jax.data.record import USER, Text
@@ -20,7 +22,9 @@ class FakeTalker:
 
     def __init__(self, checkpoint, seed=0):
         self.checkpoint, self.seed = checkpoint, seed
-        self.config = types.SimpleNamespace(data=types.SimpleNamespace(video_grid=(1, 2)))
+        config = small_config()
+        self.config = dataclasses.replace(config, data=dataclasses.replace(config.data, video_grid=(1, 2)))
+        self.tokenizer = tokenizer()
         FakeTalker.made = self
 
     def warm_up(self):
@@ -197,8 +201,16 @@ def test_the_command_talks_and_reports(prepared, capsys):
 def test_text_alone_has_no_microphone_and_lasts_until_after_the_last_text(prepared):
     run(checkpoint=str(prepared / "model"), text=["at 1.0: hi"], output=str(prepared / "out"), tail=0.5)
     audio, frames, _ = FakeTalker.made.given
-    assert audio is None and frames == [] and FakeTalker.made.micro_turns == 8
-    assert read_wav(prepared / "out" / "conversation.wav")[1].shape == (2, 8 * 4800)
+    assert audio is None and frames == [] and FakeTalker.made.micro_turns == 10
+    assert read_wav(prepared / "out" / "conversation.wav")[1].shape == (2, 10 * 4800)
+
+
+def test_the_session_lasts_until_long_texts_are_taken_in(prepared):
+    texts = ["at 0.1: " + "hi " * 20, "at 0.2: " + "hi " * 20]
+    run(checkpoint=str(prepared / "model"), text=texts, output=str(prepared / "out"), tail=0.0)
+    talker = FakeTalker.made
+    tokens = sum(1 + len(talker.tokenizer.encode_words(text.split(": ")[1])) for text in texts)
+    assert tokens <= talker.micro_turns * talker.config.serve.max_text_in < tokens + 3 * talker.config.serve.max_text_in
 
 
 def test_a_silent_file_is_silence_as_long_as_the_session(prepared):
@@ -206,7 +218,7 @@ def test_a_silent_file_is_silence_as_long_as_the_session(prepared):
     settings = {"audio": str(prepared / "silent.wav"), "text": ["at 1.0: hi"], "tail": 0.5}
     run(checkpoint=str(prepared / "model"), output=str(prepared / "out"), **settings)
     audio = FakeTalker.made.given[0]
-    assert audio.shape == (8 * 3200,) and not audio.any()
+    assert audio.shape == (10 * 3200,) and not audio.any()
 
 
 def test_a_film_is_cut_to_the_models_grid_and_the_session_outlasts_it(prepared, monkeypatch):
@@ -231,6 +243,12 @@ def test_a_film_is_cut_to_the_models_grid_and_the_session_outlasts_it(prepared, 
         ({"video": "missing.mp4"}, "missing.mp4"),
         ({"output": "."}, "holds other files"),
         ({"text": ["at 1.0:"]}, "no words"),
+        ({"text": ["at 1,5: hello"]}, "seconds from 0 on with a point"),
+        ({"text": ["at -1: hello"]}, "seconds from 0 on with a point"),
+        ({"tail": float("nan")}, "--tail=nan: expected a number"),
+        ({"audio": "."}, "is a folder, expected a file"),
+        ({"output": "in.wav/out"}, "in.wav is a file"),
+        ({"output": "/proc/out"}, "cannot be written"),
     ],
 )
 def test_wrong_input_ends_with_one_line_that_names_it(prepared, monkeypatch, change, message):

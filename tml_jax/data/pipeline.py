@@ -7,8 +7,6 @@ a run resumes from the number of its next step, whatever the number of hosts or 
 import functools
 import os
 import pathlib
-import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,9 +21,9 @@ from tml_jax.data.mixture import RowPlan
 from tml_jax.data.packing import Batch, pack, plan_epoch
 from tml_jax.data.shards import open_shards
 from tml_jax.data.tokenizer import Tokenizer
+from tml_jax.data.workers import end_with
 
 ENDLESS = 2**48  # steps; no run gets there
-_WATCH_SECONDS = 1.0  # between two looks of a worker at whether the training process lives
 
 
 class TrainingData:
@@ -156,23 +154,8 @@ def _batches(
 def _build_for(training: int, build: Callable[[int], Batch], step: int) -> Batch:
     """Builds a batch in the process number `training` or in a worker of it."""
     if os.getpid() != training:
-        _end_with(training)
+        end_with(training)
     return build(step)
-
-
-@functools.cache  # once a process
-def _end_with(parent: int) -> None:
-    """Ends this worker soon after its parent: one that was killed cannot tell its workers to stop.
-
-    A thread, because the signal that Linux offers for this comes with the end of the parent's thread, not its process.
-    """
-
-    def watch() -> None:
-        while os.getppid() == parent:  # an orphan gets another parent
-            time.sleep(_WATCH_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
 
 
 class StepIterator(grain.DatasetIterator[Batch]):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from tml_jax.config import Config, ConfigError
 from tml_jax.data import scenes
-from tml_jax.data.shards import open_shards, write_shards
+from tml_jax.data.shards import DataError, open_shards, write_shards
 from tml_jax.data.tokenizer import BYTES, Tokenizer, train_tokenizer
 
 HELD_OUT = "held_out"  # its name in `config.data.generate`
@@ -66,7 +66,10 @@ def ensure_tokenizer(config: Config, path: str | os.PathLike, log: Callable[[str
             raise ConfigError(f"config.model.text_vocab_size = {rows}: must be at least {BYTES}, one row for each byte")
         log(f"training a tokenizer of at most {config.model.text_vocab_size} tokens")
         train_tokenizer(_texts(config), config.model.text_vocab_size).save(path)
-    return Tokenizer.load(path)
+    try:
+        return Tokenizer.load(path)
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def _texts(config: Config) -> Iterator[str]:

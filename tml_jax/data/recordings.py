@@ -129,13 +129,25 @@ def _import(
             yield piece
 
 
+def _files(root: pathlib.Path) -> list[pathlib.Path]:
+    """All that is no folder, below a folder and below the folders that links in it lead to; hidden ones left out."""
+    found, seen = [], set()
+    for parent, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [pathlib.Path(parent, name) for name in names if not name.startswith(".")]
+    return sorted(found)
+
+
 def _find(root: pathlib.Path) -> tuple[dict[str, list[pathlib.Path]], list[str]]:
     """Recording name (path below the folder, without endings) → its sound and video files; and the files of none."""
     found, others = collections.defaultdict(list), []
-    for path in sorted(root.rglob("*")):
+    for path in _files(root):
         relative = path.relative_to(root)
-        if not path.is_file() or any(part.startswith(".") for part in relative.parts):
-            continue
         if path.name.endswith(_WORDS):
             found[relative.as_posix().removesuffix(_WORDS)] += []  # words without a recording must not go unnoticed
         elif path.suffix.lower() in ENDINGS:
@@ -186,7 +198,10 @@ def _read(name: str, base: pathlib.Path, paths: list[pathlib.Path], options: Opt
     transcript = base.with_name(base.name + _TRANSCRIPT)
     meta = {"source": [path.name for path in paths]}
     if transcript.is_file():
-        meta["transcript"] = transcript.read_text(encoding="utf-8").strip()
+        try:
+            meta["transcript"] = transcript.read_text(encoding="utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{transcript.name} is not text in UTF-8 ({error.reason})") from error
     return Conversation(
         id=name,
         duration=duration,

@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import multiprocessing
+import os
 import time
 import zlib
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from absl import logging
 from tml_jax.data import scene_families, scene_scripts, scene_texts
 from tml_jax.data.record import Conversation
 from tml_jax.data.voices import Synthesizer
+from tml_jax.data.workers import end_with
 
 SOURCES = ("scenes", "transcribed", "text", "captioned", "held_out")
 # A chunk is the unit of work of a process. It pays once for loading the voice (about 0.7 s), and it is held in memory.
@@ -81,7 +83,9 @@ def _generate(source: str, count: int, seed: int, processes: int) -> Iterator[Co
     size = min(_LARGEST_CHUNK, -(-count // processes))
     starts = collections.deque(range(0, count, size))
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(
+        processes, mp_context=context, initializer=end_with, initargs=(os.getpid(),)
+    ) as pool:
         waiting: collections.deque[concurrent.futures.Future] = collections.deque()
         try:
             while starts or waiting:

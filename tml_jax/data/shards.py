@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import shutil
+import socket
 import uuid
 from collections.abc import Iterable
 from typing import Any
@@ -41,15 +42,21 @@ def write_shards(
       The number of records written.
 
     Raises:
-      DataError: the folder exists already, there are no records, or an id occurs twice. Nothing is left behind.
+      DataError: the folder exists already or holds other files than records, there are no records, or an id occurs
+        twice. Nothing is left behind.
     """
     directory = pathlib.Path(directory)
+    if directory.exists() and overwrite:
+        check_replaceable(directory)
     if records_per_shard <= 0:
         raise ValueError(f"records_per_shard = {records_per_shard}: must be above 0")
     if directory.exists() and not overwrite:
         raise DataError(f"{directory} exists already: remove it, allow overwriting, or choose another folder")
     directory.parent.mkdir(parents=True, exist_ok=True)
-    partial = directory.with_name(f".{directory.name}.partial-{uuid.uuid4().hex[:8]}")
+    for left in directory.parent.glob(f".{directory.name}.partial-*"):
+        if _writer_is_gone(left):
+            shutil.rmtree(left, ignore_errors=True)
+    partial = directory.with_name(f".{directory.name}.partial-{socket.gethostname()}-{os.getpid()}")
     partial.mkdir()
     try:
         shards = _write_into(partial, records, records_per_shard)
@@ -72,6 +79,32 @@ def write_shards(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return index["records"]
+
+
+def check_replaceable(directory: Path) -> None:
+    """Makes sure that a folder holds records and nothing else, so that it may be replaced.
+
+    Raises:
+      DataError: it does not; says what else there is.
+    """
+    known = {INDEX, *open_shards(directory).files}
+    others = sorted(path.name for path in pathlib.Path(directory).iterdir() if path.name not in known)
+    if others:
+        raise DataError(f"{directory} holds other files than records ({', '.join(others[:3])}): it is left alone")
+
+
+def _writer_is_gone(partial: pathlib.Path) -> bool:
+    """Whether the process of this machine that was writing a folder has ended."""
+    host, _, process = partial.name.partition(".partial-")[2].rpartition("-")
+    if host != socket.gethostname() or not process.isdigit() or int(process) == os.getpid():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 def _write_into(folder: pathlib.Path, records: Iterable[Conversation], records_per_shard: int) -> list[dict[str, Any]]:
@@ -114,12 +147,13 @@ class Shards:
     Attributes:
       directory: the folder.
       ids: id of every record, in order.
+      files: names of its shards.
     """
 
     def __init__(self, directory: pathlib.Path, files: tuple[str, ...], ids: tuple[str, ...]):
         self.directory = directory
         self.ids = ids
-        self._files = files
+        self.files = files
         self._source: array_record_data_source.ArrayRecordDataSource | None = None
 
     def __len__(self) -> int:
@@ -129,7 +163,7 @@ class Shards:
         if not -len(self) <= index < len(self):
             raise IndexError(f"record {index} of {self.directory}: there are {len(self)}")
         if self._source is None:
-            paths = [str(self.directory / name) for name in self._files]
+            paths = [str(self.directory / name) for name in self.files]
             self._source = array_record_data_source.ArrayRecordDataSource(paths)
         position = int(index) % len(self)
         try:
@@ -150,7 +184,9 @@ def open_shards(directory: Path) -> Shards:
     directory = pathlib.Path(directory)
     remedy = "make it with `python -m launch.prepare --output` or remove it and start again"
     if not directory.is_dir():
-        raise DataError(f"{directory}: no such folder of records; {remedy}")
+        raise DataError(
+            f"{directory}: no such folder of records (relative paths start at the working directory); {remedy}"
+        )
     try:
         index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
         version, shards = index["format"], index["shards"]

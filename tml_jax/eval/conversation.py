@@ -111,12 +111,18 @@ def check_output(output_dir: str | pathlib.Path) -> None:
 
     Raises:
       FileExistsError: it holds something other than a conversation, or is a file.
+      PermissionError: it cannot be written where it would be.
     """
     folder = pathlib.Path(output_dir)
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not there.is_dir():
+        raise FileExistsError(f"{there} is a file: give a folder for the conversation")
+    try:
+        tempfile.TemporaryDirectory(prefix=".conversation-", dir=there).cleanup()
+    except OSError as error:
+        raise PermissionError(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
     if not folder.exists():
         return
-    if not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file: give a folder for the conversation")
     others = sorted(entry.name for entry in folder.iterdir() if entry.name not in FILES)
     if others:
         raise FileExistsError(f"{folder} holds other files ({', '.join(others[:3])}): give a new or an empty folder")

@@ -29,10 +29,16 @@ class MediaError(ValueError):
     """A file cannot be decoded: names the file and says why."""
 
 
-def _open(path: Path, kind: str) -> av.container.InputContainer:
-    """Opens a container that has a stream of `kind` ("audio" or "video")."""
+def _check_file(path: Path) -> None:
+    if pathlib.Path(path).is_dir():
+        raise MediaError(f"{path}: is a folder, expected a file")
     if not pathlib.Path(path).is_file():
         raise MediaError(f"{path}: no such file")
+
+
+def _open(path: Path, kind: str) -> av.container.InputContainer:
+    """Opens a container that has a stream of `kind` ("audio" or "video")."""
+    _check_file(path)
     try:
         container = av.open(os.fspath(path))
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -50,8 +56,7 @@ def kinds(path: Path) -> frozenset[str]:
     Raises:
       MediaError: the file is missing or cannot be read.
     """
-    if not pathlib.Path(path).is_file():
-        raise MediaError(f"{path}: no such file")
+    _check_file(path)
     try:
         with av.open(os.fspath(path)) as container:
             cover = av.stream.Disposition.attached_pic

@@ -105,6 +105,8 @@ def train(config: Config, run_dir: str | os.PathLike, log: Callable[[str], None]
         steps = _Steps(config, data, writer, checkpoints, log)
         held_out: dict[str, float] = {}
         step, stopping = start, False
+        if start > config.train.steps:
+            log(f"step {start} is past config.train.steps = {config.train.steps} already: nothing to train")
 
         while step < config.train.steps and not stopping:
             asked = time.perf_counter()
