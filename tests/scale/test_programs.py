@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -52,19 +53,38 @@ def test_wrong_topologies_and_what_does_not_divide_are_named():
     assert done.returncode == 1 and "needs 1 devices, there are 4" in done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("step", ["train", "serve"])
-def test_a_small_model_is_compiled_and_its_operations_agree_with_the_count(step, tmp_path):
-    output = tmp_path / "report.json"
-    arguments = ["--config.mesh.fsdp=2", "--config.mesh.expert=2", "--config.mesh.transport=capacity",
-                 "--config.mesh.capacity=1.0", "--config.serve.mesh.expert=2", "--config.serve.mesh.tensor=2",
-                 "--config.data.batch_size=4"]  # fmt: skip
+def compiled(step: str, output: pathlib.Path, *changes: str, config: str = "tiny") -> dict:
+    arguments = ["--config.mesh.fsdp=2", "--config.mesh.expert=2", "--config.serve.mesh.expert=2",
+                 "--config.serve.mesh.tensor=2", "--config.data.batch_size=4", *changes]  # fmt: skip
     done = compile_command(
-        "--config=configs/tiny.py", "--topology=v5e:2x2", f"--step={step}", f"--output={output}", *arguments
+        f"--config=configs/{config}.py", "--topology=v5e:2x2", f"--step={step}", f"--output={output}", *arguments
     )
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(output.read_text())
     assert 0 < report["hbm_bytes_per_device"] < report["hbm_bytes_available"]
-    assert report["optimal_seconds"] > 0 and report["flops"] > 0
-    if step == "train":
-        assert report["collective_bytes"]["all-gather"] > 0
+    assert 0 < report["optimal_seconds"] < 1 and report["flops"] > 0 and report["devices"] == 4
+    return report
+
+
+def test_a_micro_turn_compiles_for_tpus(tmp_path):
+    report = compiled("serve", tmp_path / "report.json", "--config.model.num_layers=2")
+    assert report["collective_bytes"]["all-reduce"] > 0
+    assert set(report["optimal_seconds_by_part"]) == {"input", "text", "audio"}
+
+
+def test_a_train_step_compiles_for_tpus(tmp_path):
+    report = compiled("train", tmp_path / "report.json", "--config.model.num_layers=2")
+    assert report["mesh"] == {"data": 1, "fsdp": 2, "expert": 2, "tensor": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("transport", ["ring", "ragged", "capacity"])
+def test_a_train_step_with_every_kind_of_layer_compiles_with_every_transport(transport, tmp_path):
+    changes = f"--config.mesh.transport={transport}", "--config.mesh.capacity=2.0"
+    compiled("train", tmp_path / "report.json", "--config.model.num_layers=8", *changes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["train", "serve"])
+def test_the_replica_compiles_for_tpus(step, tmp_path):
+    compiled(step, tmp_path / "report.json", config="replica")

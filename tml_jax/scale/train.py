@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from tml_jax.config import MICRO_TURN_SECONDS, Config
 from tml_jax.data.packing import empty_batch
+from tml_jax.model.backbone import layer_plan
 from tml_jax.parallel.mesh import make_mesh
 from tml_jax.scale.chips import Chip
 from tml_jax.scale.flops import train_flops
@@ -43,16 +44,16 @@ def train_report(config: Config, devices: list[Any], chip: Chip) -> dict[str, An
     """
     mesh = make_mesh(config.mesh, devices)
     compiled, seconds = compile_for_tpu(lower_train(config, mesh))
-    memory = memory_of(compiled)
+    memory, spent = memory_of(compiled), [seconds]
+    without_loop = None if layer_plan(config.model)[1] else cost_of(compiled)
     del compiled
-    spent = [seconds]
 
     def cost_at(shallow: Config) -> Cost:
         compiled, seconds = compile_for_tpu(lower_train(shallow, mesh))
         spent.append(seconds)
         return cost_of(compiled)
 
-    cost = full_cost(config, cost_at)
+    cost = without_loop or full_cost(config, cost_at)
     count = len(devices)
     counted = train_flops(config)
     program, useful = (sum(parts.values()) / count for parts in (counted.program, counted.useful))
