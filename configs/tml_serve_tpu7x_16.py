@@ -12,5 +12,6 @@ def get_config() -> ConfigDict:
     """The flagship, laid over these chips for streaming."""
     config = tml_interaction_small.get_config()
     config.name = "tml_serve_tpu7x_16"
+    config.serve.dtype = "bfloat16"
     config.serve.mesh = dict(expert=4, tensor=8)
     return config

@@ -12,5 +12,6 @@ def get_config() -> ConfigDict:
     """The flagship, laid over these chips for streaming."""
     config = tml_interaction_small.get_config()
     config.name = "tml_serve_v6e_64"
+    config.serve.dtype = "bfloat16"
     config.serve.mesh = dict(expert=8, tensor=8)
     return config

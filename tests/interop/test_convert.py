@@ -23,7 +23,7 @@ from tml_jax.interop.array_store import open_arrays, slices
 from tml_jax.interop.convert import DROP, KEEP, from_release
 from tml_jax.interop.inkling import MODULES, RELEASE, from_tensors
 from tml_jax.interop.inkling_config import PLANNED_STAGES
-from tml_jax.interop.journal import ConvertError
+from tml_jax.interop.journal import ConvertError, Journal
 from tml_jax.interop.tensor_files import read_tensors
 from tml_jax.interop.to_transformers import to_transformers
 from tml_jax.model.interaction import InteractionModel, init_variables
@@ -365,6 +365,61 @@ def test_whether_there_are_mtp_layers_to_drop_makes_no_other_conversion(tmp_path
     make_release(tmp_path / "hf", MODEL)
     plans = [convert.plan(tmp_path / "hf", CONFIG, mtp) for mtp in (None, KEEP, DROP)]
     assert plans[0] == plans[1] == plans[2]
+
+
+def test_a_target_inside_the_release_and_a_second_process_are_refused(release, tmp_path):
+    with pytest.raises(ConvertError, match="lies inside of the release"):
+        from_release(release, release / "run", CONFIG, DROP, silent)
+    (tmp_path / "run" / ".converting").mkdir(parents=True)
+    with Journal(tmp_path / "run" / ".converting" / "journal.jsonl", "any"):
+        with pytest.raises(ConvertError, match="another process is at work"):
+            from_release(release, tmp_path / "run", CONFIG, DROP, silent)
+
+
+def test_an_export_of_ours_is_not_taken_for_a_release(converted, tmp_path):
+    to_transformers(converted[0], tmp_path / "out", "float32", log=silent)
+    with pytest.raises(ConfigError, match="tml_jax_export = 'small'.*use the checkpoint"):
+        from_release(tmp_path / "out", tmp_path / "run", CONFIG, log=silent)
+
+
+def test_mtp_tensors_of_a_type_that_is_not_read_can_be_dropped_but_not_kept(tmp_path):
+    make_release(tmp_path / "hf", MODEL, extra=MTP)
+    path = tmp_path / "hf" / "model.safetensors"
+    start = path.read_bytes().index(b'"model.mtp.norm.weight":{"dtype":"F32"')
+    data = bytearray(path.read_bytes())
+    data[start : start + 38] = b'"model.mtp.norm.weight":{"dtype":"I32"'
+    path.write_bytes(data)
+    with pytest.raises(ConvertError, match="wrong type: model.mtp.norm.weight is I32"):
+        from_release(tmp_path / "hf", tmp_path / "kept", CONFIG, KEEP, silent)
+    from_release(tmp_path / "hf", tmp_path / "run", CONFIG, DROP, silent)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda header: header.update(shape="64"), "damaged"),
+        (lambda header: header.update(shape=[-1, 4]), "damaged .*has the shape"),
+        (lambda header: header.update(data_offsets=[0, 1, 2]), "damaged"),
+        (lambda header: header.update(data_offsets=[-8, header["data_offsets"][1] - 8]), "does not begin where"),
+    ],
+    ids=["text", "negative", "three", "before"],
+)
+def test_damaged_headers_are_refused(change, message, tmp_path):
+    make_release(tmp_path / "hf", MODEL)
+    path = tmp_path / "hf" / "model.safetensors"
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    first = min((name for name in header if name != "__metadata__"), key=lambda name: header[name]["data_offsets"])
+    change(header[first])
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+    with pytest.raises(ValueError, match=message):
+        read_tensors(tmp_path / "hf")
+    (tmp_path / "long").mkdir()
+    (tmp_path / "long" / "model.safetensors").write_bytes(data + b"more")
+    with pytest.raises(ValueError, match="bytes, its header speaks of"):
+        read_tensors(tmp_path / "long")
 
 
 def test_what_index_and_files_do_not_agree_on_is_a_line_each(release, tmp_path):

@@ -92,6 +92,8 @@ def test_layer_kinds_are_read_from_either_field():
         ({"hidden_size": "4096"}, "hidden_size = '4096': expected a number"),
         ({"num_hidden_layers": None}, "num_hidden_layers = None: expected a number"),
         ({"route_scale": True}, "route_scale = True: expected a number"),
+        ({"log_scaling_alpha": float("nan")}, "log_scaling_alpha = nan: expected a number"),
+        ({"layer_types": [["hybrid"]]}, "expected a list"),
         ({"layer_types": "hybrid"}, "layer_types = 'hybrid': expected a list"),
         ({"layer_types": None, "local_layer_ids": 3}, "local_layer_ids = 3: expected a list"),
     ],

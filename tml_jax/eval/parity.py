@@ -222,6 +222,8 @@ class Reference:
         from transformers import AutoConfig, InklingForConditionalGeneration
         from transformers.models.inkling.modeling_inkling import InklingForCausalLM
 
+        if not (pathlib.Path(folder) / "config.json").is_file():
+            raise ValueError(f"--reference={folder}: no such folder with a config.json")
         kind = AutoConfig.from_pretrained(folder).model_type
         made = InklingForCausalLM if kind == "inkling_text" else InklingForConditionalGeneration
         # The grouped product over experts wants widths of a multiple of 16 bytes; the plain one takes any.
@@ -322,7 +324,10 @@ def compare(
     errors = {}
 
     def note(what: str, found: np.ndarray, expected: np.ndarray) -> None:
-        errors[what] = relative_error(found, expected)
+        try:
+            errors[what] = relative_error(found, expected)
+        except ValueError as error:
+            raise ValueError(f"{what}: {error}; expected a reference of the checkpoint's sizes") from error
         verdict = "equal" if errors[what] <= TOLERANCE else f"DIFFERENT (more than {TOLERANCE:g})"
         log(f"{what:<40} {errors[what]:.2e}  {verdict}")
 

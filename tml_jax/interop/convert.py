@@ -108,6 +108,8 @@ def plan(source: pathlib.Path, config: Config, mtp: str | None) -> Plan:
             if types.setdefault(path, kind) != kind:
                 problems.append(f"wrong type: {part.tensor} is {tensor.dtype}, in other layers {types[path][1].name}")
     problems += [f"extra: {name} {tensors[name].shape} fills nothing" for name in extra if name not in found_mtp]
+    unread = [name for name in found_mtp if mtp == KEEP and tensors[name].dtype not in DTYPES]
+    problems += [f"wrong type: {name} is {tensors[name].dtype}, read are {', '.join(DTYPES)}" for name in unread]
     if found_mtp and mtp not in (KEEP, DROP):
         problems.append(
             f"extra: {len(found_mtp)} tensors under {MTP} (layers that predict several tokens at once, which this "
@@ -146,6 +148,8 @@ def from_release(
     """
     source, target = pathlib.Path(source), pathlib.Path(target).absolute()
     work = target / _WORK
+    if target.is_relative_to(source.absolute()):
+        raise ConvertError(f"{target} lies inside of the release {source}: give a folder elsewhere")
     if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not work.exists())):
         raise ConvertError(f"{target} holds something already: give a new folder")
     if (target / CHECKPOINTS / "0").exists():  # killed after the last step but cleaning up
@@ -153,6 +157,8 @@ def from_release(
         log(f"{target} was complete already")
         return
     todo = plan(source, config, mtp)
+    if not (source / "tokenizer.json").is_file():
+        raise ConvertError(f"{source / 'tokenizer.json'} is missing: copy all of the release, its small files too")
     tokenizer = Tokenizer.load(source / "tokenizer.json")
     if tokenizer.size > todo.config.model.text_vocab_size:
         raise ConvertError(
@@ -160,48 +166,49 @@ def from_release(
             f"{todo.config.model.text_vocab_size}: give the tokenizer of this release"
         )
     work.mkdir(parents=True, exist_ok=True)
-    journal = Journal(work / _JOURNAL, _fingerprint(todo))
-    writer = ArrayWriter(work / "arrays", todo.types)
-    kept = work / SOURCE
-    _write_source(source, kept, todo, log)
-    replaced = _control_rows(todo, kept / ROWS_FILE)
-    for line in _describe_fresh(todo):
-        log(line)
+    with Journal(work / _JOURNAL, _fingerprint(todo)) as journal:  # which no two processes can hold
+        writer = ArrayWriter(work / "arrays", todo.types)
+        kept = work / SOURCE
+        _write_source(source, kept, todo, log)
+        replaced = _control_rows(todo, kept / ROWS_FILE)
+        for line in _describe_fresh(todo):
+            log(line)
 
-    names = [part.tensor for part in todo.parts] + list(todo.kept)
-    progress = Progress(sum(todo.tensors[name].size for name in names), log)
-    for part in todo.parts:
-        size = todo.tensors[part.tensor].size
-        if part.tensor in journal.done:
-            progress.skip(size)
-        else:
-            sums = _convert_tensor(part, todo, writer, replaced.get(part.parameters[0]), progress)
-            journal.add(part.tensor, sums)
-    for path, value in _fresh_values(todo).items():
-        array = writer.open(path, value.shape)
-        array.write(value).result()
-        journal.add(path, {path: bit_sum(value)})
-    if todo.kept and MTP in journal.done:
-        progress.skip(sum(todo.tensors[name].size for name in todo.kept))
-    elif todo.kept:
-        log(f"carrying {len(todo.kept)} tensors of MTP layers along in {target / SOURCE / MTP_FILE}")
-        _copy_tensors(kept / MTP_FILE, {name: todo.tensors[name] for name in todo.kept}, progress)
-        journal.add(MTP, {})
-    if todo.dropped:
-        log(f"dropped: {len(todo.dropped)} tensors under {MTP}")
+        names = [part.tensor for part in todo.parts] + list(todo.kept)
+        progress = Progress(sum(todo.tensors[name].size for name in names), log)
+        for part in todo.parts:
+            size = todo.tensors[part.tensor].size
+            if part.tensor in journal.done:
+                progress.skip(size)
+            else:
+                sums = _convert_tensor(part, todo, writer, replaced.get(part.parameters[0]), progress)
+                journal.add(part.tensor, sums)
+        for path, value in _fresh_values(todo).items():
+            array = writer.open(path, value.shape)
+            array.write(value).result()
+            journal.add(path, {path: bit_sum(value)})
+        if todo.kept and MTP in journal.done:
+            progress.skip(sum(todo.tensors[name].size for name in todo.kept))
+        elif todo.kept:
+            log(f"carrying {len(todo.kept)} tensors of MTP layers along in {target / SOURCE / MTP_FILE}")
+            _copy_tensors(kept / MTP_FILE, {name: todo.tensors[name] for name in todo.kept}, progress)
+            journal.add(MTP, {})
+        if todo.dropped:
+            log(f"dropped: {len(todo.dropped)} tensors under {MTP}")
 
-    write_config(target, todo.config)
-    shutil.copyfile(source / "tokenizer.json", target / TOKENIZER)
-    shutil.rmtree(target / SOURCE, ignore_errors=True)
-    shutil.copytree(kept, target / SOURCE)
-    tree = unflatten_dict(
-        {path: jax.ShapeDtypeStruct(shape, dtype) for path, (shape, dtype) in todo.types.items()}, sep="/"
-    )
-    place = {"next_step": 0, "tokenizer": tokenizer.fingerprint, "data": ""}
-    metadata = {"data": place, "checksums": {f"model/{path}": total for path, total in journal.sums.items()}}
-    writer.finish(target / CHECKPOINTS / "0", {"params": {}, "balance": {}} | tree, metadata)
-    shutil.rmtree(work)
-    log(f"wrote {target}: {len(todo.types)} arrays, {progress.total / 1e9:.2f} GB")
+        write_config(target, todo.config)
+        shutil.copyfile(source / "tokenizer.json", target / TOKENIZER)
+        shutil.rmtree(target / SOURCE, ignore_errors=True)
+        shutil.copytree(kept, target / SOURCE)
+        tree = unflatten_dict(
+            {path: jax.ShapeDtypeStruct(shape, dtype) for path, (shape, dtype) in todo.types.items()}, sep="/"
+        )
+        place = {"next_step": 0, "tokenizer": tokenizer.fingerprint, "data": ""}
+        metadata = {"data": place, "checksums": {f"model/{path}": total for path, total in journal.sums.items()}}
+        writer.finish(target / CHECKPOINTS / "0", {"params": {}, "balance": {}} | tree, metadata)
+        shutil.rmtree(work)
+        size = sum(math.prod(shape) * dtype.itemsize for shape, dtype in todo.types.values())
+        log(f"wrote {target}: {len(todo.types)} arrays, {size / 1e9:.2f} GB")
 
 
 def abstract_parameters(model: Any) -> dict[str, jax.ShapeDtypeStruct]:
@@ -220,7 +227,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except FileNotFoundError as error:
         raise ConvertError(f"{path} is missing: give the folder of a release") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConvertError(f"{path} is not JSON ({error})") from error
 
 
@@ -355,7 +362,8 @@ def _write_source(source: pathlib.Path, kept: pathlib.Path, todo: Plan, log: Log
         shutil.copyfile(path, kept / FILES / path.relative_to(source))
     files: dict[str, list] = {}
     for name, tensor in todo.tensors.items():
-        files.setdefault(tensor.path.name, []).append([name, DTYPES[tensor.dtype].name, list(tensor.shape)])
+        if name not in todo.dropped:
+            files.setdefault(tensor.path.name, []).append([name, DTYPES[tensor.dtype].name, list(tensor.shape)])
     (kept / LAYOUT).write_text(json.dumps({"files": files, "mtp": [*todo.kept, *todo.dropped]}))
 
 

@@ -5,12 +5,14 @@ of `transformers.models.inkling.configuration_inkling`.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tml_jax.config import DMEL_LEVELS, MEL_BINS, PATCH, ConfigError, ModelConfig
 
 MODEL_TYPE, BACKBONE_TYPE = "inkling_mm_model", "inkling_text"
+EXPORTED = "tml_jax_export"  # field of a config.json that was written here: the name of the configuration
 TOKEN_IDS = ("image_token_id", "audio_token_id", "image_bos_token_id", "audio_bos_token_id")  # of placeholders
 
 # Folds that the reference plans for a number of stages, but for the last, which always covers the whole patch.
@@ -111,6 +113,11 @@ def from_release(release: Any, like: ModelConfig) -> ModelConfig:
     kind = release.get("model_type") if isinstance(release, Mapping) else release
     if kind != MODEL_TYPE:
         raise ConfigError(f"config.json: model_type = {kind!r}: expected {MODEL_TYPE!r}, a release of the family")
+    if EXPORTED in release:
+        raise ConfigError(
+            f"config.json: {EXPORTED} = {release[EXPORTED]!r}: an export of one of this project's models, whose "
+            "control tokens would be taken for text; use the checkpoint that it was made of"
+        )
     text = _section(release, "text_config")
     audio = {"mel_vocab_size": _REFERENCE_LEVELS} | _section(release, "audio_config")
     vision = {"num_hidden_layers": _REFERENCE_STAGES} | _section(release, "vision_config")
@@ -131,7 +138,7 @@ def from_release(release: Any, like: ModelConfig) -> ModelConfig:
     if sizes["norm_eps"] != _TOWER_EPS:
         raise ConfigError(f"text_config.rms_norm_eps = {sizes['norm_eps']}: {_EPS_RULE}")
     stages = vision["num_hidden_layers"]
-    if stages not in PLANNED_STAGES:
+    if not isinstance(stages, int) or stages not in PLANNED_STAGES:
         raise ConfigError(f"vision_config.num_hidden_layers = {stages!r}: expected one of {list(PLANNED_STAGES)}")
     return dataclasses.replace(
         like,
@@ -207,7 +214,7 @@ def _number(section: Mapping[str, Any], field: _Field) -> Any:
     if isinstance(field.default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     wanted = type(field.default) if field.default is not None else int
-    if type(value) is wanted or (value is None and field.default is None):
+    if (type(value) is wanted and math.isfinite(value)) or (value is None and field.default is None):
         return value
     raise ConfigError(f"text_config.{field.theirs} = {value!r}: expected a number ({wanted.__name__})")
 
@@ -225,7 +232,7 @@ def _period(text: Mapping[str, Any], layers: int) -> int:
     """Every which layer is global, from `layer_types` or `local_layer_ids`, or else every sixth."""
     types, local = text.get("layer_types"), text.get("local_layer_ids")
     if types is not None:
-        if not isinstance(types, list) or set(types) - {"hybrid", "hybrid_sliding"}:
+        if not isinstance(types, list) or any(kind not in ("hybrid", "hybrid_sliding") for kind in types):
             raise ConfigError(f"text_config.layer_types = {types!r}: expected a list of 'hybrid' and 'hybrid_sliding'")
         is_global = [kind == "hybrid" for kind in types]
     elif local is not None:

@@ -1,6 +1,7 @@
 """Long work that can be interrupted: what is done, on disk, and how far it is, in words."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -64,8 +65,13 @@ class Journal:
         """Begins a journal, or goes on with the one at `path`.
 
         Raises:
-          ConvertError: the journal is of another conversion.
+          ConvertError: the journal is of another conversion, or another process is at work on it.
         """
+        self._lock = open(path.with_suffix(".lock"), "w")  # let go when the process ends, however it does
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConvertError(f"{path.parent}: another process is at work on this conversion: wait for it") from error
         self.done: set[str] = set()
         self.sums: dict[str, int] = {}  # parameter → bit sum so far
         lines = path.read_text().splitlines() if path.exists() else []
@@ -86,6 +92,13 @@ class Journal:
         part.write_text("".join(json.dumps(entry) + "\n" for entry in entries or [{"fingerprint": fingerprint}]))
         os.replace(part, path)
         self._file = open(path, "a")
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+        self._lock.close()
 
     def add(self, name: str, sums: Mapping[str, int]) -> None:
         """Notes that a tensor is done; its parameters are on disk."""

@@ -130,14 +130,23 @@ def read_header(path: pathlib.Path) -> dict[str, Tensor]:
                 tensors[name] = Tensor(path, entry["dtype"], tuple(entry["shape"]), where, end - start)
     except FileNotFoundError as error:
         raise TensorFileError(f"{path} is missing") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except TensorFileError:
+        raise
+    except (UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise TensorFileError(f"{path}: its header is damaged ({error!r})") from error
-    last = max((tensor.start + tensor.size for tensor in tensors.values()), default=0)
-    if path.stat().st_size < last:
-        raise TensorFileError(f"{path} has {path.stat().st_size} bytes, its header speaks of {last}: copy it again")
     for name, tensor in tensors.items():
+        sizes_ok = all(type(size) is int and size >= 0 for size in tensor.shape)
+        if not sizes_ok:
+            raise TensorFileError(f"{path}: its header is damaged ({name} has the shape {tensor.shape})")
         if tensor.dtype in DTYPES and tensor.size != math.prod(tensor.shape) * DTYPES[tensor.dtype].itemsize:
             raise TensorFileError(f"{path}: {name} has {tensor.size} bytes, not what {tensor.shape} takes")
+    last = _LENGTH_BYTES + length
+    for name, tensor in tensors.items():  # in the order of the file, one behind another, as the format demands
+        if tensor.start != last:
+            raise TensorFileError(f"{path}: its header is damaged ({name} does not begin where the one before ends)")
+        last += tensor.size
+    if path.stat().st_size != last:
+        raise TensorFileError(f"{path} has {path.stat().st_size} bytes, its header speaks of {last}: copy it again")
     return tensors
 
 

@@ -122,8 +122,8 @@ def to_transformers(
             (work / name).write_text(content)
     if target.exists():
         target.rmdir()
+    (work / _FINGERPRINT).unlink()
     os.rename(work, target)
-    (target / _FINGERPRINT).unlink()
     log(f"wrote {target}: {len(todo.files)} tensor files, {total / 1e9:.2f} GB")
 
 
@@ -200,6 +200,7 @@ def _speak_for_ourselves(release: dict[str, Any], config: Config, origin: Mappin
     """
     model = config.model
     release.get("text_config", release)["unpadded_vocab_size"] = model.logits_size
+    release[inkling_config.EXPORTED] = config.name
     release |= {"bos_token_id": None, "eos_token_id": None}  # a micro-turn ends with a gate, and nothing ends for good
     if release["model_type"] != inkling_config.MODEL_TYPE:
         return

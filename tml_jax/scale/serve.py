@@ -48,7 +48,8 @@ class Serving:
 def lower_steps(what: Serving) -> dict[str, Callable[[], jax.stages.Lowered]]:
     """Name → a function that traces a step for TPUs: `micro_turn`, and its parts `input`, `text` and `audio`."""
     config, sessions, context = what.config, what.sessions, what.config.serve.context
-    model = InteractionModel(config.model, jnp.bfloat16, placement=serving_placement(what.mesh, sessions))
+    dtype = jnp.dtype(config.serve.dtype)
+    model = InteractionModel(config.model, dtype, placement=serving_placement(what.mesh, sessions))
     variables = jax.eval_shape(lambda key: init_variables(model.clone(placement=None), key), jax.random.key(0))
     variables = jax.tree_util.tree_map_with_path(_stored, variables)
     variables = abstract(variables, parameter_shardings(what.mesh, variables))
@@ -57,12 +58,12 @@ def lower_steps(what: Serving) -> dict[str, Callable[[], jax.stages.Lowered]]:
 
     def start() -> tuple[Any, ...]:
         many = lambda *shape, dtype=jnp.int32: jnp.zeros((sessions, *shape), dtype)  # noqa: E731
-        state = init_state(config.model, jnp.arange(sessions), context, block_sizes(config)[-1], jnp.bfloat16)
+        state = init_state(config.model, jnp.arange(sessions), context, block_sizes(config)[-1], dtype)
         elements = ElementArrays(
             many(block, dtype=jnp.int8), many(block), many(block), many(AUDIO_ELEMENTS, MEL_BINS, dtype=jnp.uint8),
             many(patches, *PATCH, dtype=jnp.uint8), many(0, OWN_FRAMES, MEL_BINS, dtype=jnp.float32),
         )  # fmt: skip
-        hidden = many(config.model.d_model, dtype=jnp.bfloat16)
+        hidden = many(config.model.d_model, dtype=dtype)
         token = many(config.model.max_text_out)
         said = Said(hidden, state.length, state.caches, token, many(), many(), many(dtype=bool))
         carry = hidden, state.length, state.caches

@@ -9,8 +9,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from tml_jax.config import AUDIO_ELEMENTS, MEL_BINS, MICRO_TURN_SECONDS, OWN_FRAMES, PATCH, Config
+from tml_jax.config import AUDIO_ELEMENTS, MEL_BINS, MICRO_TURN_SECONDS, OWN_FRAMES, PATCH, Config, MeshConfig
 from tml_jax.data.elements import Elements, input_elements, patches_of_pair
 from tml_jax.data.layout import INPUT_SAMPLES, control_token, text_in_tokens
 from tml_jax.data.record import Text
@@ -18,10 +19,12 @@ from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.model.inputs import ElementArrays
 from tml_jax.model.interaction import InteractionModel
 from tml_jax.model.stream import InputBlock, StreamState, init_state, micro_turn
+from tml_jax.parallel.mesh import make_mesh, parameter_shardings, stream_shardings
+from tml_jax.parallel.placement import Placement
 from tml_jax.signal.mel import HISTORY, dmel
 from tml_jax.signal.vocoder import VocoderState, init_vocoder, vocode
 from tml_jax.tokens import Control
-from tml_jax.train.checkpoint import restore_params_for_inference
+from tml_jax.train.checkpoint import find_checkpoint, read_config, restore_params_for_inference, saved_model
 
 MAX_BYTES = 4  # of a character in UTF-8, so most tokens that one character can be made of
 
@@ -159,7 +162,7 @@ class Talker:
     """A model that talks. Sessions that are talked through together do not influence each other."""
 
     def __init__(self, checkpoint: str, seed: int = 0, step: int | None = None) -> None:
-        """Loads a trained model.
+        """Loads a trained model, over the devices of the configuration's `serve.mesh`.
 
         Args:
           checkpoint: folder of a run, or of one of its checkpoints.
@@ -168,9 +171,20 @@ class Talker:
 
         Raises:
           CheckpointError: there is no such checkpoint, or it is damaged.
+          ConfigError: `serve.mesh` does not fit the devices.
         """
-        config, tokenizer, variables = restore_params_for_inference(checkpoint, step)
-        self._set(config, Tokenizer.load(tokenizer), variables, seed)
+        run_dir, folder = find_checkpoint(checkpoint, step)
+        mesh, where = read_config(run_dir).serve.mesh, None
+        mesh = None if mesh == MeshConfig() else make_mesh(mesh)
+        if mesh is not None:  # every device reads its own part alone
+            saved = saved_model(folder)
+            where = jax.tree.map(
+                lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+                saved,
+                parameter_shardings(mesh, saved),
+            )
+        config, tokenizer, variables = restore_params_for_inference(folder, None, where)
+        self._set(config, Tokenizer.load(tokenizer), variables, seed, mesh)
 
     @classmethod
     def of(cls, config: Config, tokenizer: Tokenizer, variables: dict[str, Any], seed: int = 0) -> "Talker":
@@ -179,25 +193,36 @@ class Talker:
         talker._set(config, tokenizer, variables, seed)
         return talker
 
-    def _set(self, config: Config, tokenizer: Tokenizer, variables: dict[str, Any], seed: int) -> None:
-        self.config, self.tokenizer, self.seed = config, tokenizer, seed
-        self.variables = jax.device_put(variables)
-        model, context = InteractionModel(config.model), config.serve.context
+    def _set(
+        self, config: Config, tokenizer: Tokenizer, variables: dict[str, Any], seed: int, mesh: Mesh | None = None
+    ) -> None:
+        self.config, self.tokenizer, self.seed, self._mesh = config, tokenizer, seed, mesh
+        self.variables = jax.device_put(variables) if mesh is None else variables
+        placement = None if mesh is None else Placement(mesh, "whole", batch_axes=())
+        model = InteractionModel(config.model, jnp.dtype(config.serve.dtype), placement=placement)
+        context = config.serve.context
 
         def step(variables: dict[str, Any], sessions: Sessions, block: InputBlock) -> tuple:
             stream, output = micro_turn(model, variables, sessions.stream, block, context)
             vocoder, samples = vocode(sessions.vocoder, output.mel)
-            return Sessions(stream, vocoder), output, samples
+            sessions = Sessions(stream, vocoder)
+            if mesh is not None:  # as it came in, or the next step would be compiled anew
+                rows = len(output.count)
+                sessions = jax.lax.with_sharding_constraint(sessions, stream_shardings(mesh, sessions, rows))
+            return sessions, output, samples
 
         self._step = jax.jit(step, donate_argnums=1)
 
     def start(self, seeds: Sequence[int]) -> Sessions:
         """Empty sessions, one for each seed."""
         config = self.config
-        stream = init_state(config.model, jnp.asarray(seeds), config.serve.context, block_sizes(config)[-1])
+        block, dtype = block_sizes(config)[-1], jnp.dtype(config.serve.dtype)
+        stream = init_state(config.model, jnp.asarray(seeds), config.serve.context, block, dtype)
+        sessions = Sessions(stream, init_vocoder((len(seeds),)))
+        if self._mesh is not None:
+            return jax.device_put(sessions, stream_shardings(self._mesh, sessions, len(seeds)))
         # On the model's device for good: the state that a step returns is, and another kind would compile again.
-        device = next(iter(jax.tree.leaves(self.variables)[0].devices()))
-        return jax.device_put(Sessions(stream, init_vocoder((len(seeds),))), device)
+        return jax.device_put(sessions, next(iter(jax.tree.leaves(self.variables)[0].devices())))
 
     def warm_up(self, sessions: int = 1) -> None:
         """Compiles the step for every shape of input, so that no micro-turn of a conversation waits for it.

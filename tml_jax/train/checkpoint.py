@@ -183,6 +183,19 @@ def find_checkpoint(directory: str | os.PathLike, step: int | None = None) -> tu
     return run_dir, folder / str(steps[-1] if step is None else step)
 
 
+def saved_model(folder: pathlib.Path) -> dict[str, Any]:
+    """Shapes and dtypes of the model of a checkpoint, {"params", "balance"}; nothing is loaded.
+
+    Raises:
+      CheckpointError: the checkpoint is damaged.
+    """
+    try:
+        saved = describe(folder)[0]["model"]
+    except Damaged as error:
+        raise CheckpointError(f"the checkpoint {folder} is damaged ({error}): use another step") from error
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), saved)
+
+
 def restore_params_for_inference(
     directory: str | os.PathLike, step: int | None = None, abstract_variables: dict[str, Any] | None = None
 ) -> tuple[Config, pathlib.Path, dict[str, Any]]:
