@@ -18,6 +18,7 @@ from tml_jax.config import ModelConfig
 from tml_jax.kernels.append_attention import append_attention
 from tml_jax.kernels.packed_attention import packed_attention
 from tml_jax.model.layers import RMSNorm, ShortConv, fan_in_init
+from tml_jax.parallel.mesh import session_axes
 from tml_jax.parallel.placement import Placement
 
 BLOCK = 64  # queries of one block of a sliding layer
@@ -265,7 +266,7 @@ def attend_appended_tpu(
     placement: Placement,
 ) -> jax.Array:
     """`attend_appended` on TPUs: a kernel that reads what is written and in reach, on every device for its part."""
-    rows = placement.session_axes(len(query))
+    rows = session_axes(placement.mesh, len(query))
     states, whole = PartitionSpec(rows, None, "tensor", None), PartitionSpec(None, None)
     run = jax.shard_map(
         functools.partial(append_attention, window=window, interpret=False, block=BLOCK_APPEND),

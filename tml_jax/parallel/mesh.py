@@ -98,6 +98,17 @@ def parameter_shardings(mesh: Mesh, tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
+def session_axes(mesh: Mesh, sessions: int) -> tuple[str, ...] | None:
+    """Mesh axes over which the state of so many streamed sessions is split; None where they do not divide it."""
+    return BATCH_AXES if sessions % math.prod(mesh.shape[axis] for axis in BATCH_AXES) == 0 else None
+
+
+def abstract(tree: Any, shardings: Any) -> Any:
+    """Shapes and types of a tree of arrays, or of their shapes, with shardings."""
+    put = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)  # noqa: E731
+    return jax.tree.map(put, tree, shardings)
+
+
 def stream_shardings(mesh: Mesh, tree: Any, sessions: int) -> Any:
     """Shardings of what a micro-turn carries: sessions over the batch axes, key/value heads over `tensor`.
 
@@ -110,7 +121,7 @@ def stream_shardings(mesh: Mesh, tree: Any, sessions: int) -> Any:
     Returns:
       The same tree of NamedSharding.
     """
-    rows = BATCH_AXES if sessions % math.prod(mesh.shape[axis] for axis in BATCH_AXES) == 0 else None
+    rows = session_axes(mesh, sessions)
 
     def sharding(path: tuple, leaf: Any) -> NamedSharding:
         names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]

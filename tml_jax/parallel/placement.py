@@ -1,7 +1,6 @@
 """Where a model runs: the part of the configuration that its layers need to know about devices."""
 
 import dataclasses
-import math
 
 from jax.sharding import Mesh
 
@@ -23,11 +22,6 @@ class Placement:
     transport: str
     capacity: float = 0.0
     batch_axes: tuple[str, ...] = BATCH_AXES
-
-    def session_axes(self, sessions: int) -> tuple[str, ...] | None:
-        """Mesh axes over which the state of so many streamed sessions is split; None where they do not divide it."""
-        shards = math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
-        return BATCH_AXES if sessions % shards == 0 else None
 
     @property
     def tpu(self) -> bool:

@@ -10,7 +10,6 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 
@@ -192,9 +191,3 @@ def full_cost(config: Config, cost_at: Callable[[Config], Cost]) -> Cost:
     shallow = cost_at(with_layers(config, ends))
     deep = cost_at(with_layers(config, ends + config.model.global_every))
     return shallow.plus(deep.plus(shallow, -1.0), periods)
-
-
-def abstract(tree: Any, shardings: Any) -> Any:
-    """Shapes and types of a tree, with shardings."""
-    put = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)  # noqa: E731
-    return jax.tree.map(put, tree, shardings)

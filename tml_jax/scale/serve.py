@@ -18,10 +18,10 @@ from tml_jax.model.flow import TARGET
 from tml_jax.model.inputs import ElementArrays
 from tml_jax.model.interaction import InteractionModel, init_variables
 from tml_jax.model.stream import InputBlock, Said, audio_step, init_state, micro_turn, take_in_block, text_step
-from tml_jax.parallel.mesh import make_mesh, parameter_shardings, stream_shardings
+from tml_jax.parallel.mesh import abstract, make_mesh, parameter_shardings, stream_shardings
 from tml_jax.parallel.placement import serving_placement
 from tml_jax.scale.chips import Chip
-from tml_jax.scale.programs import Cost, abstract, compile_for_tpu, cost_of, full_cost, memory_of
+from tml_jax.scale.programs import Cost, compile_for_tpu, cost_of, full_cost, memory_of
 from tml_jax.serve.session import block_sizes
 
 TEXT_STEPS = 2  # of a micro-turn in which it speaks: three words a second are about one token, and the gate

@@ -19,7 +19,7 @@ from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.model.inputs import ElementArrays
 from tml_jax.model.interaction import InteractionModel
 from tml_jax.model.stream import InputBlock, StreamState, init_state, micro_turn
-from tml_jax.parallel.mesh import make_mesh, parameter_shardings, stream_shardings
+from tml_jax.parallel.mesh import abstract, make_mesh, parameter_shardings, stream_shardings
 from tml_jax.parallel.placement import Placement
 from tml_jax.signal.mel import HISTORY, dmel
 from tml_jax.signal.vocoder import VocoderState, init_vocoder, vocode
@@ -178,11 +178,7 @@ class Talker:
         mesh = None if mesh == MeshConfig() else make_mesh(mesh)
         if mesh is not None:  # every device reads its own part alone
             saved = saved_model(folder)
-            where = jax.tree.map(
-                lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-                saved,
-                parameter_shardings(mesh, saved),
-            )
+            where = abstract(saved, parameter_shardings(mesh, saved))
         config, tokenizer, variables = restore_params_for_inference(folder, None, where)
         self._set(config, Tokenizer.load(tokenizer), variables, seed, mesh)
 

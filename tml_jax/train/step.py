@@ -17,7 +17,7 @@ from tml_jax.data.packing import Batch
 from tml_jax.model.interaction import InteractionModel, init_variables
 from tml_jax.model.moe import update_balance
 from tml_jax.parallel.compile_options import compiler_options
-from tml_jax.parallel.mesh import batch_sharding, parameter_shardings, replicated
+from tml_jax.parallel.mesh import abstract, batch_sharding, parameter_shardings, replicated
 from tml_jax.parallel.placement import training_placement
 from tml_jax.tokens import Stream
 from tml_jax.train.losses import counts, loss_sums
@@ -104,11 +104,8 @@ def make_train(config: Config, mesh: Mesh) -> Train:
         params = variables["params"]
         return TrainState(jnp.zeros((), jnp.int32), params, variables["balance"], optimizer.init(params))
 
-    abstract = jax.eval_shape(init, jax.ShapeDtypeStruct((), jnp.uint32))
-    shardings = parameter_shardings(mesh, abstract)
-    abstract = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract, shardings
-    )
+    shapes = jax.eval_shape(init, jax.ShapeDtypeStruct((), jnp.uint32))
+    shardings = parameter_shardings(mesh, shapes)
 
     def gradients(state: TrainState, batch: Batch, key: jax.Array) -> tuple[Any, dict[str, jax.Array], Any]:
         """Gradients of the loss, sums and expert loads; microbatch by microbatch, divided by the whole's counts."""
@@ -180,7 +177,7 @@ def make_train(config: Config, mesh: Mesh) -> Train:
         step=compiled(step, out_shardings=(shardings, whole), donate_argnums=0),
         evaluate=compiled(evaluate, out_shardings=whole),
         put_batch=put_batch,
-        abstract_state=abstract,
+        abstract_state=abstract(shapes, shardings),
     )
 
 
