@@ -12,7 +12,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from configs import inkling_small
 from launch import config_flag
@@ -40,13 +40,20 @@ def main(argv: Sequence[str]) -> None:
             raise ConvertError(f"argument {argv[1]!r}: every option is a --flag")
         if not _SOURCE.value or not _TARGET.value:
             raise ConvertError("give --source, the folder of a release, and --target, the folder to make")
+        logging.set_verbosity(logging.ERROR)  # Orbax tells much of each array
         config = config_flag.get() if "config" in flags.FLAGS else _default_config()
         from_release(_SOURCE.value, _TARGET.value, config, _MTP.value, log=lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        raise SystemExit("launch.convert: interrupted; the same command goes on") from None
     except (ConvertError, ConfigError, TensorFileError, OSError, ValueError) as error:
         for line in str(error).splitlines():
             print(f"launch.convert: {line}", file=sys.stderr)
         raise SystemExit(1) from error
-    print(f"train: python -m launch.train --config=… --config.train.init_from={_TARGET.value}")
+    print(f"its configuration, sizes of the model included: {_TARGET.value}/config.json")
+    print(
+        f"train: python -m launch.train --config=FILE --config.train.init_from={_TARGET.value}, where FILE has the "
+        "same `model` (configs/inkling_small.py for the released sizes)"
+    )
 
 
 if __name__ == "__main__":

@@ -201,7 +201,8 @@ def streamed(exported, conversations, small_talker, compilation_cache, tmp_path_
     # The talker meanwhile: both spend most of their time compiling.
     talker = list(small_talker.talk_together([iter(windows) for windows in conversations[:sessions]], SEEDS[:sessions]))
     question = media.read_audio(str(work / "question.wav"), 16_000, channels=1)[0]
-    heard = [arrivals(question, [], [], 12) for _ in range(sessions)]
+    question = np.pad(question, (0, round(stablehlo_caller.TAIL * 16_000)))
+    heard = [arrivals(question, [], [], 22) for _ in range(sessions)]
     example = list(small_talker.talk_together(heard, range(sessions)))
     printed = output_of(process)
     return Streamed(talker, dict(np.load(work / "outputs.npz")), example, printed, work / "answer.wav")
@@ -219,6 +220,23 @@ def test_a_process_without_this_project_hears_what_a_talker_says(streamed, expor
             assert mouth.words(theirs["tokens"][: theirs["count"]].tolist()) == (turn.text, turn.display)
             np.testing.assert_allclose(theirs["mel"], turn.mel, atol=1e-4)
             np.testing.assert_allclose(theirs["samples"], turn.samples, atol=1e-4 * peak)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "message"),
+    [
+        ("none.wav", "out.wav", "none.wav: cannot be read"),
+        ("text.wav", "out.wav", "text.wav: cannot be read"),
+        ("text.wav", "text.wav", "exists already"),
+        ("text.wav", "nowhere/out.wav", "no such folder"),
+    ],
+)
+def test_the_example_ends_with_a_line_on_wrong_files(exported, tmp_path, monkeypatch, question, answer, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.wav").write_text("no sound")
+    monkeypatch.setattr(stablehlo_caller, "__file__", str(exported[0] / "caller.py"))
+    with pytest.raises(SystemExit, match=message):
+        stablehlo_caller.main(question, answer)
 
 
 def test_the_example_writes_what_a_talker_says(streamed):

@@ -41,14 +41,20 @@ def test_a_release_comes_in_without_a_configuration_and_goes_out_again(converted
 
 def test_what_is_wrong_ends_a_command_with_a_line_for_each_thing(converted, tmp_path):
     folder, _ = converted
-    (tmp_path / "config.json").write_text("[]")
-    ended = command("convert", f"--source={tmp_path}", f"--target={tmp_path / 'run'}")
+    wrong = tmp_path / "hf"
+    wrong.mkdir()
+    (wrong / "config.json").write_text("[]")
+    ended = command("convert", f"--source={wrong}", f"--target={tmp_path / 'run'}")
     assert ended.returncode == 1 and "Traceback" not in ended.stderr
     assert "model_type = []: expected 'inkling_mm_model'" in ended.stderr
     ended = command(
         "export", f"--checkpoint={folder / 'run'}", "--format=onnx", f"--output={tmp_path / 'out'}", "--dtype=float16"
     )
     assert ended.returncode == 1 and "--dtype is for --format=transformers, not for onnx" in ended.stderr
+    ended = command("convert", f"--source={wrong / 'config.json'}", f"--target={tmp_path / 'run'}")
+    assert ended.returncode == 1 and "config.json is a file: give the folder" in ended.stderr
+    ended = command("convert", f"--source={folder / 'hf'}", f"--target={wrong / 'config.json' / 'run'}")
+    assert ended.returncode == 1 and "config.json is a file" in ended.stderr and "Traceback" not in ended.stderr
     assert not (tmp_path / "out").exists() and not (tmp_path / "run").exists()
 
 

@@ -28,7 +28,7 @@ from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.interop import inkling, inkling_config
 from tml_jax.interop.array_store import ArrayWriter
 from tml_jax.interop.inkling import MTP, OWN_PARTS, Counterpart
-from tml_jax.interop.journal import ConvertError, Journal, Log, Progress
+from tml_jax.interop.journal import ConvertError, Journal, Log, Progress, check_parents
 from tml_jax.interop.tensor_files import DTYPES, Tensor, TensorFile, read_tensors
 from tml_jax.model.interaction import InteractionModel, init_variables
 from tml_jax.tokens import Control
@@ -147,6 +147,9 @@ def from_release(
       ConfigError, TensorFileError: see `plan`.
     """
     source, target = pathlib.Path(source), pathlib.Path(target).absolute()
+    if source.is_file():
+        raise ConvertError(f"{source} is a file: give the folder of a release")
+    check_parents(target)
     work = target / _WORK
     if target.is_relative_to(source.absolute()):
         raise ConvertError(f"{target} lies inside of the release {source}: give a folder elsewhere")

@@ -18,12 +18,24 @@ class ConvertError(ValueError):
     """Something cannot be converted: a line for each thing that is wrong with it."""
 
 
+def check_parents(folder: pathlib.Path) -> None:
+    """Makes sure that a folder can be made where it is to be.
+
+    Raises:
+      ConvertError: something on the way to it is a file.
+    """
+    for parent in folder.parents:
+        if parent.is_file():
+            raise ConvertError(f"{folder} cannot be made: {parent} is a file")
+
+
 def check_new(folder: pathlib.Path) -> None:
     """Makes sure that a folder may be written: it is not there yet, or empty.
 
     Raises:
-      ConvertError: it holds something.
+      ConvertError: it holds something, or cannot be made.
     """
+    check_parents(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConvertError(f"{folder} holds something already: give a new folder")
 

@@ -3,8 +3,9 @@
   python caller.py question.wav answer.wav
 
 Needs jax, numpy and safetensors, and nothing of the project that made the model. question.wav has one channel of 16-bit
-samples at 16 kHz; answer.wav gets what the model says, at 24 kHz, on the same clock. manifest.json says what else the
-model takes in (typed text, frames) and puts out.
+samples at 16 kHz; two seconds of silence follow it, in which the model can answer. answer.wav, a new file, gets what
+the model says, at 24 kHz, on the same clock. manifest.json says what else the model takes in (typed text, frames) and
+puts out.
 """
 
 import json
@@ -20,6 +21,7 @@ from jax import export
 from safetensors.numpy import load_file
 
 Arrays = dict[str, Any]
+TAIL = 2.0  # seconds of silence after the question
 
 
 def load(folder: pathlib.Path) -> tuple[dict[str, Any], Arrays, Callable[..., Arrays], Callable[..., Any]]:
@@ -55,16 +57,29 @@ def pieces(folder: pathlib.Path) -> dict[int, bytes]:
     return found | {token["id"]: token["content"].encode() for token in tokenizer["added_tokens"]}
 
 
+def read(path: str, rate: int) -> np.ndarray:
+    """Samples −1 … 1 of a file; what is wrong with it ends the process with a line."""
+    try:
+        with wave.open(path) as file:
+            if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, rate):
+                raise SystemExit(f"{path}: expected one channel of 16 bit at {rate} Hz")
+            return np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+    except (OSError, EOFError, wave.Error) as error:
+        raise SystemExit(f"{path}: cannot be read as a wave file ({error})") from None
+
+
 def main(question: str, answer: str) -> None:
     """Runs the command."""
+    if not pathlib.Path(answer).absolute().parent.is_dir():
+        raise SystemExit(f"{answer}: there is no such folder")
+    if pathlib.Path(answer).exists():
+        raise SystemExit(f"{answer} exists already: give a new file")
     folder = pathlib.Path(__file__).resolve().parent
     manifest, weights, start, micro_turn = load(folder)
     text_of, nothing = pieces(folder), no_input(manifest)
     sessions, hop = nothing["audio"].shape  # every session hears the same; what the first one says is kept
-    with wave.open(question) as file:
-        if (file.getnchannels(), file.getsampwidth(), file.getframerate()) != (1, 2, manifest["rates"]["input"]):
-            raise SystemExit(f"{question}: expected one channel of 16 bit at {manifest['rates']['input']} Hz")
-        heard = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+    heard = read(question, manifest["rates"]["input"])
+    heard = np.pad(heard, (0, round(TAIL * manifest["rates"]["input"])))
     heard = np.pad(heard, (0, -len(heard) % hop)).reshape(-1, hop)
 
     state, said = start(np.arange(sessions, dtype=np.int32)), []
@@ -77,13 +92,13 @@ def main(question: str, answer: str) -> None:
         gate = "SPEAK " if output["speak"][0] else "LISTEN"
         print(f"{(index + 1) * manifest['micro_turn_seconds']:6.1f} s  {gate}  {words}", flush=True)
         said.append(output["samples"][0])
-    with wave.open(answer, "wb") as file:
+    # What a micro-turn puts out is heard while the next one takes in.
+    sound = np.concatenate([np.zeros_like(said[0]), *said])
+    with open(answer, "xb") as raw, wave.open(raw, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(manifest["rates"]["output"])
-        # What a micro-turn puts out is heard while the next one takes in.
-        sound = np.concatenate([np.zeros_like(said[0]), *said]) if said else np.zeros(0)
-        file.writeframes((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
+        file.writeframes(np.rint(np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
 
 
 if __name__ == "__main__":
