@@ -166,7 +166,7 @@ def test_audio_is_the_spectrum_of_the_whole_recording_whatever_the_runs_of_speec
     elements = build(conversation)
     turns = conversation.micro_turns
     if conversation.model_audio is not None:
-        padded = np.zeros((turns + 5) * 4800, np.float32)
+        padded = np.zeros(max((turns + 5) * 4800, conversation.model_audio.size), np.float32)
         padded[: conversation.model_audio.size] = conversation.model_audio / np.float32(32768)
         # What lies more than one window past the end is never put out and must not be looked at, bar 30 ms.
         mel = own_mel(padded)[20 : 20 * (turns + 1)].reshape(turns, 4, 5, 80)
