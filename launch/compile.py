@@ -1,7 +1,7 @@
 """Compiles the real step at full size for TPUs that are not here, and says what it takes.
 
   python -m launch.compile --config=configs/tml_v5p_512.py --topology=v5p:8x8x8 --step=train --output=train.json
-  python -m launch.compile --config=configs/tml_tpu7x_16.py --topology=tpu7x:2x2x4 --step=serve --sessions=1
+  python -m launch.compile --config=configs/tml_serve_tpu7x_16.py --topology=tpu7x:2x2x4 --step=serve
   python -m launch.compile --config=configs/tml_v5p_512.py --topology=v5p:8x8x8 --step=train --search
 
 Nothing is allocated but the program. It takes some minutes and several GB on a CPU; libtpu is needed (extra `compile`).

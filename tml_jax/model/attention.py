@@ -7,6 +7,7 @@ layers multiply query and bias by 1 + α ln(max(1, (position + 1) / floor)). All
 
 import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import flax.struct
@@ -190,17 +191,24 @@ def attend_packed_tpu(
     placement: Placement,
 ) -> jax.Array:
     """`attend_packed` on TPUs: a kernel without matrices of scores, on every device for its own rows and heads."""
-    rows, time = placement.batch_axes, query.shape[1]
+    block = BLOCK_GLOBAL if window >= query.shape[1] else BLOCK_SLIDING
+    kernel = functools.partial(packed_attention, window=window, interpret=False, block=block)
+    return _on_devices(kernel, placement, placement.batch_axes)(query, key, value, relative, table, segment)
+
+
+def _on_devices(kernel: Callable, placement: Placement, rows: tuple[str, ...] | None) -> Callable:
+    """An attention kernel on every device for its rows, split over those mesh axes, and its heads.
+
+    The compiler cannot split a kernel. The last argument, beside states by head and the table, is (B, T).
+    """
     states, whole = PartitionSpec(rows, None, "tensor", None), PartitionSpec(None, None)
-    block = BLOCK_GLOBAL if window >= time else BLOCK_SLIDING
-    run = jax.shard_map(
-        functools.partial(packed_attention, window=window, interpret=False, block=block),
+    return jax.shard_map(
+        kernel,
         mesh=placement.mesh,
         in_specs=(states, states, states, states, whole, PartitionSpec(rows, None)),
         out_specs=states,
         check_vma=False,
     )
-    return run(query, key, value, relative, table, segment)
 
 
 def _by_pair(table: jax.Array, size: int, seen: int) -> jax.Array:
@@ -266,16 +274,9 @@ def attend_appended_tpu(
     placement: Placement,
 ) -> jax.Array:
     """`attend_appended` on TPUs: a kernel that reads what is written and in reach, on every device for its part."""
+    kernel = functools.partial(append_attention, window=window, interpret=False, block=BLOCK_APPEND)
     rows = session_axes(placement.mesh, len(query))
-    states, whole = PartitionSpec(rows, None, "tensor", None), PartitionSpec(None, None)
-    run = jax.shard_map(
-        functools.partial(append_attention, window=window, interpret=False, block=BLOCK_APPEND),
-        mesh=placement.mesh,
-        in_specs=(states, states, states, states, whole, PartitionSpec(rows, None)),
-        out_specs=states,
-        check_vma=False,
-    )
-    return run(query, key, value, relative, table, position)
+    return _on_devices(kernel, placement, rows)(query, key, value, relative, table, position)
 
 
 class Attention(nn.Module):

@@ -31,13 +31,14 @@ class Placement:
 
 def training_placement(mesh: Mesh, config: MeshConfig) -> Placement | None:
     """Where a train step runs; None where the products of one CPU device are the faster ones."""
-    if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu":
-        return None
-    return Placement(mesh, config.transport, config.capacity)
+    return None if _is_one_cpu(mesh) else Placement(mesh, config.transport, config.capacity)
 
 
 def serving_placement(mesh: Mesh, sessions: int) -> Placement | None:
     """Where a micro-turn of so many sessions runs; None on one CPU device."""
-    if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu":
-        return None
-    return Placement(mesh, "whole", batch_axes=("data",) if sessions % mesh.shape["data"] == 0 else ())
+    axes = ("data",) if sessions % mesh.shape["data"] == 0 else ()
+    return None if _is_one_cpu(mesh) else Placement(mesh, "whole", batch_axes=axes)
+
+
+def _is_one_cpu(mesh: Mesh) -> bool:
+    return mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"

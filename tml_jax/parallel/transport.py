@@ -179,7 +179,6 @@ def _ragged(
 
 
 _TRANSPORTS: dict[str, Callable] = {"ring": _ring, "ragged": _ragged, "capacity": _capacity, "whole": _whole}
-TRANSPORTS = tuple(_TRANSPORTS)
 
 
 def _room(pairs: int, placement: Placement) -> int:
@@ -243,7 +242,7 @@ def _exchange(rows: jax.Array, size: int, plan: _Plan, tpu: bool) -> jax.Array:
     return jnp.where(jnp.any(here, axis=0)[:, None], everything[index], 0)
 
 
-def _exchange_forward(rows: jax.Array, size: int, plan: _Plan, tpu: bool) -> tuple[jax.Array, tuple[int, _Plan]]:
+def _exchange_forward(rows: jax.Array, size: int, plan: _Plan, tpu: bool) -> tuple[jax.Array, tuple[jax.Array, _Plan]]:
     return _exchange(rows, size, plan, tpu), (jnp.zeros((rows.shape[0], 0)), plan)
 
 

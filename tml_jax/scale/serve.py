@@ -25,7 +25,7 @@ from tml_jax.scale.programs import Cost, compile_for_tpu, cost_of, full_cost, me
 from tml_jax.serve.session import block_sizes
 
 TEXT_STEPS = 2  # of a micro-turn in which it speaks: three words a second are about one token, and the gate
-_WIDE = ("router", "scale", "bias", "kernel", "flow")  # parameters that stay float32
+_WIDE = ("router", "scale", "bias", "kernel")  # parameters that stay float32; all of the flow head are among them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ def lower_steps(what: Serving) -> dict[str, Callable[[], jax.stages.Lowered]]:
 
 def _stored(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     """Matrices in bfloat16, what is small or delicate in float32."""
-    wide = leaf.ndim < 2 or any(name in path[-1].key for name in _WIDE) or path[1].key == "flow"
+    wide = leaf.ndim < 2 or any(name in path[-1].key for name in _WIDE)
     return jax.ShapeDtypeStruct(leaf.shape, jnp.float32 if wide else jnp.bfloat16)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from tml_jax.config import MICRO_TURN_SECONDS, Config
+from tml_jax.config import AUDIO_ELEMENTS, MICRO_TURN_SECONDS, Config
 from tml_jax.data.packing import empty_batch
 from tml_jax.model.backbone import layer_plan
 from tml_jax.parallel.mesh import make_mesh
@@ -59,7 +59,7 @@ def train_report(config: Config, devices: list[Any], chip: Chip) -> dict[str, An
     program, useful = (sum(parts.values()) / count for parts in (counted.program, counted.useful))
     agrees = abs(cost.flops / program - 1) <= AGREEMENT
     rows, packing = config.data.batch_size, config.data.packing
-    micro_turns = rows * packing.audio_in / 4
+    micro_turns = rows * packing.audio_in / AUDIO_ELEMENTS
     return {
         "step": "train",
         "config": config.name,
