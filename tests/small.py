@@ -17,7 +17,7 @@ from tml_jax.tokens import Control
 
 SMALL = ModelConfig(
     d_model=32,
-    num_layers=7,
+    num_layers=8,
     num_dense_layers=1,
     global_every=2,
     num_heads=4,

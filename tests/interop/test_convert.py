@@ -95,7 +95,7 @@ def test_what_the_release_lacks_is_initialised_as_in_a_new_model_and_listed(conv
 
 def test_numbers_keep_their_types(converted):
     _, _, variables = restore_params_for_inference(converted[0])
-    backbone = variables["params"]["backbone"]["layer_1"]
+    backbone = variables["params"]["backbone"]["layer_7"]
     assert backbone["moe"]["expert_gate"].dtype == BF16
     assert backbone["attention_conv"]["kernel"].dtype == F32
 
@@ -130,7 +130,7 @@ def test_sliding_layers_with_heads_of_their_own_as_in_the_large_inkling(tmp_path
     config, _, variables = restore_params_for_inference(tmp_path / "run")
     assert config.model == model
     assert variables["params"]["backbone"]["layer_0"]["attention"]["key"].shape == (32, 3, 4)
-    assert variables["params"]["backbone"]["layer_1"]["attention"]["key"].shape == (32, 1, 8)
+    assert variables["params"]["backbone"]["layer_7"]["attention"]["key"].shape == (32, 1, 8)
     to_transformers(tmp_path / "run", tmp_path / "back", log=silent)
     assert contents(tmp_path / "back") == contents(tmp_path / "hf")
 
@@ -176,7 +176,7 @@ def test_training_into_a_converted_folder_says_what_to_do(converted):
 
 def test_slices_of_a_stored_array_are_the_array(converted):
     arrays = open_arrays(converted[0] / "checkpoints" / "0")
-    for name in ("params/backbone/layer_1/moe/expert_gate", "params/unembedding", "params/backbone/final_norm/scale"):
+    for name in ("params/backbone/layer_7/moe/expert_gate", "params/unembedding", "params/backbone/final_norm/scale"):
         whole = arrays[name].read().result()
         for most in (1, 100, 4000, 1 << 30):
             parts = list(slices(arrays[name], most))

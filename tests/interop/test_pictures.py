@@ -32,10 +32,9 @@ def test_patches_of_a_real_picture_are_the_references(reference):
 def test_the_model_sees_the_pixels_that_the_reference_sees(reference, small_model, small_variables):
     patches = still_patches(read_picture(GOLDEN / "picture_golden.png"))
     seen = small_model.apply(small_variables, jnp.asarray(patches), method=lambda model, x: model.inputs.seen(x))
-    pair = jnp.asarray(np.stack([reference, reference], axis=1))
-    expected = small_model.apply(
-        small_variables, pair, method=lambda model, x: model.inputs.video(x, jnp.float32)
-    )  # normalised pixels
+    unscaled = (reference * np.asarray(PIXEL_STD) + np.asarray(PIXEL_MEAN)) * 255
+    pair = jnp.asarray(np.stack([unscaled, unscaled], axis=1), jnp.float32)
+    expected = small_model.apply(small_variables, pair, method=lambda model, x: model.inputs.video(x, jnp.float32))
     np.testing.assert_allclose(seen, expected, rtol=1e-4, atol=1e-5)
     assert jax.tree.leaves(seen)[0].shape == (len(reference), small_model.config.d_model)
 

@@ -70,10 +70,10 @@ def spec_of(shardings, path: str) -> PartitionSpec:
 def test_parameters_are_split_by_the_table_and_scanned_ones_behind_their_first_axis():
     mesh = AbstractMesh((1, 2, 2, 2), MESH_AXES)
     shardings = parameter_shardings(mesh, shapes_of(SMALL)["params"])
-    assert spec_of(shardings, "backbone/layer_1/attention/query") == PartitionSpec("fsdp", "tensor", None)
-    assert spec_of(shardings, "backbone/layer_1/attention/out") == PartitionSpec("tensor", None, "fsdp")
+    assert spec_of(shardings, "backbone/layer_7/attention/query") == PartitionSpec("fsdp", "tensor", None)
+    assert spec_of(shardings, "backbone/layer_7/attention/out") == PartitionSpec("tensor", None, "fsdp")
     assert spec_of(shardings, "backbone/layer_0/mlp/down") == PartitionSpec("tensor", "fsdp")
-    assert spec_of(shardings, "backbone/layer_1/moe/expert_up") == PartitionSpec("expert", "fsdp", "tensor")
+    assert spec_of(shardings, "backbone/layer_7/moe/expert_up") == PartitionSpec("expert", "fsdp", "tensor")
     scanned = spec_of(shardings, "backbone/periods/layer_0/moe/expert_down")
     assert scanned == PartitionSpec(None, "expert", "tensor", "fsdp")
     assert spec_of(shardings, "inputs/text_table") == PartitionSpec("tensor", "fsdp")
@@ -84,8 +84,8 @@ def test_parameters_are_split_by_the_table_and_scanned_ones_behind_their_first_a
 def test_an_axis_that_does_not_divide_stays_whole():
     mesh = AbstractMesh((1, 3, 1, 4), MESH_AXES)  # 32 wide, 2 key heads
     shardings = parameter_shardings(mesh, shapes_of(SMALL)["params"])
-    assert spec_of(shardings, "backbone/layer_1/attention/key") == PartitionSpec(None, None, None)
-    assert spec_of(shardings, "backbone/layer_1/attention/query") == PartitionSpec(None, "tensor", None)
+    assert spec_of(shardings, "backbone/layer_7/attention/key") == PartitionSpec(None, None, None)
+    assert spec_of(shardings, "backbone/layer_7/attention/query") == PartitionSpec(None, "tensor", None)
 
 
 def test_moments_are_split_like_their_parameters():

@@ -1,4 +1,4 @@
-"""Every transport gives the numbers of the plain reference, on simulated devices, forward and backward."""
+"""Transports and the look-up in a split table give the plain numbers, on simulated devices, forward and backward."""
 
 import functools
 import pathlib
@@ -23,6 +23,7 @@ CASES = [
     "whole e4t2 exact",
     *(f"{transport} counts what it drops" for transport in ("ring", "ragged", "capacity")),
     "padding takes no room",
+    *(f"{axes} looks up" for axes in ("d2e2t2", "f2e4")),
 ]
 
 

@@ -72,8 +72,8 @@ def test_each_tensor_that_is_missing_is_reported(state, empty):
 
 
 def test_one_layer_of_a_stack_is_told_from_the_others(state, empty):
-    # Layers 2 to 7 are three scanned periods of two: layer 5 is the second of the period 1.
-    name = "model.language_model.layers.5.self_attn.q_norm.weight"
+    # Layers 1 to 6 are three scanned periods of two: layer 4 is the second of the period 1.
+    name = "model.language_model.layers.4.self_attn.q_norm.weight"
     changed = state | {name: np.full(8, 7, np.float32)}
     variables, _ = from_tensors(changed, GOLDEN_CONFIG, empty)
     scale = variables["params"]["backbone"]["periods"]["layer_1"]["attention"]["query_norm"]["scale"]

@@ -133,7 +133,7 @@ def noise(seed: int, seconds: float) -> np.ndarray:
 
 
 def test_every_micro_turn_has_its_time_gate_text_and_sound(small_talker):
-    turns = list(small_talker.talk(noise(0, 3.1), texts=[Text(USER, "red", 0.3)]))
+    turns = list(small_talker.talk(5 * noise(0, 3.1), texts=[Text(USER, "red", 0.3)]))
     assert [turn.index for turn in turns] == list(range(16))  # 3.1 s fill sixteen windows, the last with silence
     assert [turn.start for turn in turns[:8]] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4]
     assert {turn.gate for turn in turns} == {"SPEAK", "LISTEN"}

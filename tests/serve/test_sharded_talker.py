@@ -18,7 +18,7 @@ import jax, numpy as np
 from tml_jax.serve.session import Talker
 talker = Talker(sys.argv[1])
 assert len(jax.devices()) == 8
-experts = talker.variables["params"]["backbone"]["layer_1"]["moe"]["expert_gate"]
+experts = talker.variables["params"]["backbone"]["layer_7"]["moe"]["expert_gate"]
 assert experts.addressable_shards[0].data.size * 8 == experts.size, experts.sharding
 turns = list(talker.talk(np.load(sys.argv[2])))
 np.savez(sys.argv[3], samples=[turn.samples for turn in turns], said=[turn.gate + turn.text for turn in turns])

@@ -15,7 +15,7 @@ from tml_jax.config import ModelConfig
 from tml_jax.model.attention import Append, Attention, AttentionCache, Packed, init_attention_cache
 from tml_jax.model.layers import MLP, RMSNorm, ShortConv
 from tml_jax.model.moe import MoE
-from tml_jax.parallel.placement import Placement
+from tml_jax.parallel.placement import Placement, split_rows
 
 
 @flax.struct.dataclass
@@ -31,12 +31,11 @@ def layer_plan(config: ModelConfig) -> tuple[list[int], int, list[int]]:
     """How the layers are run.
 
     Returns:
-      Layers before the scan, number of scanned periods, layers after the scan. Periods begin at a multiple of
-      `global_every`, so that every period has the same kinds of layers.
+      Layers before the scan, number of scanned periods, layers after the scan. A period is `global_every` layers, so
+      all have the same kinds in the same order.
     """
-    every, layers = config.global_every, config.num_layers
-    first = -(-config.num_dense_layers // every) * every
-    periods = max(0, layers - first) // every
+    first, every, layers = config.num_dense_layers, config.global_every, config.num_layers
+    periods = (layers - first) // every
     if periods < 2:
         return list(range(layers)), 0, []
     return list(range(first)), periods, list(range(first + periods * every, layers))
@@ -74,6 +73,7 @@ class DecoderLayer(nn.Module):
                 y, extras = MoE(cfg, self.placement, name="moe")(y, segment > 0 if packed else None)
             y, mlp_conv = ShortConv(cfg.conv_kernel, name="mlp_conv")(y, segment, state[2], valid)
             x = x + y
+        x = split_rows(self.placement, x)
         new_cache = None if packed else LayerCache(attention, attention_conv, mlp_conv)
         return x, new_cache, extras
 

@@ -10,8 +10,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from tml_jax.config import DMEL_LEVELS, MEL_BINS, OWN_FRAMES, ModelConfig
+from tml_jax.config import DMEL_LEVELS, MEL_BINS, OWN_FRAMES, PATCH, ModelConfig
 from tml_jax.model.layers import RMSNorm, fan_in_init
+from tml_jax.parallel.lookup import look_up
+from tml_jax.parallel.placement import Placement, split_rows
 from tml_jax.signal.mel import OWN_MEL_MAX, OWN_MEL_MIN
 from tml_jax.tokens import Stream
 
@@ -70,6 +72,7 @@ class BagOfLevels(nn.Module):
     bins: int
     d_model: int
     eps: float
+    placement: Placement | None = None
 
     @nn.compact
     def __call__(self, levels: jax.Array, dtype: jnp.dtype) -> jax.Array:
@@ -77,6 +80,7 @@ class BagOfLevels(nn.Module):
         rows = self.bins * DMEL_LEVELS  # row = bin · 16 + level
         table = self.param("table", level_table_init, (rows, self.d_model), jnp.float32)
         one_hot = jax.nn.one_hot(levels, DMEL_LEVELS, dtype=dtype).reshape(*levels.shape[:-1], rows)
+        one_hot = split_rows(self.placement, one_hot)
         return RMSNorm(self.eps, name="norm")(one_hot @ table.astype(dtype))
 
 
@@ -87,16 +91,15 @@ class PatchNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, pixels: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        """Args: pixels (N, 2, 40, 40, 3) normalised float32. Returns: (N, D) in dtype."""
+        """Args: pixels (N, 2, 40, 40, 3), whole numbers 0 … 255. Returns: (N, D) in dtype."""
         cfg = self.config
-        x, before = pixels.astype(dtype), (1, 1, 1)
+        x, before = pixels, (1, 1, 1)
         for index, (*covers, channels) in enumerate(cfg.vision_stages):
             last = index == len(cfg.vision_stages) - 1
-            fold_t, fold_h, fold_w = (size // was for size, was in zip(covers, before))
-            n, t, h, w, c = x.shape
-            x = x.reshape(n, t // fold_t, fold_t, h // fold_h, fold_h, w // fold_w, fold_w, c)
-            x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7)
-            x = x.reshape(n, t // fold_t, h // fold_h, w // fold_w, fold_t * fold_h * fold_w * c)
+            x = _fold(x, *(size // was for size, was in zip(covers, before)))
+            if index == 0:  # not before: numbers whose innermost axis is three colours take 42 times the room on TPUs
+                mean, std = (jnp.tile(jnp.asarray(of), x.shape[-1] // PATCH[3]) for of in (PIXEL_MEAN, PIXEL_STD))
+                x = ((x.astype(jnp.float32) / 255.0 - mean) / std).astype(dtype)
             width = cfg.d_model if last else channels
             kernel = self.param(f"fold_{index}", fan_in_init(0), (x.shape[-1], width), jnp.float32)
             x = x @ kernel.astype(dtype)
@@ -106,24 +109,35 @@ class PatchNetwork(nn.Module):
         return RMSNorm(cfg.norm_eps, name="final_norm")(x).reshape(pixels.shape[0], cfg.d_model)
 
 
+def _fold(x: jax.Array, frames: int, rows: int, columns: int) -> jax.Array:
+    """Cells of so many frames, rows and columns become one: (N, T, H, W, C) → (N, T / frames, …, their numbers)."""
+    n, t, h, w, c = x.shape
+    x = x.reshape(n, t // frames, frames, h // rows, rows, w // columns, columns * c)
+    x = x.transpose(0, 1, 3, 5, 2, 4, 6)
+    return x.reshape(n, t // frames, h // rows, w // columns, frames * rows * columns * c)
+
+
 class InputEmbeddings(nn.Module):
     """All streams into one sequence."""
 
     config: ModelConfig
     dtype: jnp.dtype
+    placement: Placement | None = None
 
     def setup(self) -> None:
         """Makes the parts."""
         cfg = self.config
         self.table = self.param("text_table", nn.initializers.normal(0.02), (cfg.vocab_size, cfg.d_model), jnp.float32)
         self.text_norm = RMSNorm(cfg.norm_eps)
-        self.audio_in = BagOfLevels(MEL_BINS, cfg.d_model, cfg.norm_eps)
-        self.own_audio = BagOfLevels(OWN_FRAMES * MEL_BINS, cfg.d_model, cfg.norm_eps)
+        self.audio_in = BagOfLevels(MEL_BINS, cfg.d_model, cfg.norm_eps, self.placement)
+        self.own_audio = BagOfLevels(OWN_FRAMES * MEL_BINS, cfg.d_model, cfg.norm_eps, self.placement)
         self.video = PatchNetwork(cfg)
 
     def tokens(self, token: jax.Array) -> jax.Array:
         """(…) int32 → (…, D)."""
-        return self.text_norm(self.table.astype(self.dtype)[token])
+        if self.placement is None or self.placement.transport == "whole":
+            return self.text_norm(self.table.astype(self.dtype)[token])
+        return self.text_norm(look_up(self.table, token, self.dtype, self.placement))
 
     def heard(self, levels: jax.Array) -> jax.Array:
         """dMel levels (…, 80) → (…, D)."""
@@ -136,8 +150,7 @@ class InputEmbeddings(nn.Module):
 
     def seen(self, pixels: jax.Array) -> jax.Array:
         """Pixels (…, 2, 40, 40, 3) uint8, or int16 with −1 outside of a still picture → (…, D)."""
-        scaled = (pixels.astype(jnp.float32) / 255.0 - jnp.asarray(PIXEL_MEAN)) / jnp.asarray(PIXEL_STD)
-        out = self.video(scaled.reshape(-1, *pixels.shape[-4:]), self.dtype)
+        out = self.video(pixels.reshape(-1, *pixels.shape[-4:]), self.dtype)
         return out.reshape(*pixels.shape[:-4], self.config.d_model)
 
     def __call__(self, elements: ElementArrays) -> jax.Array:
@@ -152,7 +165,8 @@ class InputEmbeddings(nn.Module):
             if rows.shape[1] == 0 and not self.is_initializing():
                 continue
             embedded = embed(rows if rows.shape[1] else jnp.zeros((rows.shape[0], 1, *rows.shape[2:]), rows.dtype))
+            embedded = split_rows(self.placement, embedded)
             here = elements.stream == stream
             slot = jnp.where(here, elements.slot, 0)
             x = jnp.where(here[..., None], jnp.take_along_axis(embedded, slot[..., None], axis=1), x)
-        return x
+        return split_rows(self.placement, x)

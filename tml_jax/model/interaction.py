@@ -33,7 +33,7 @@ class InteractionModel(nn.Module):
     def setup(self) -> None:
         """Makes the parts."""
         cfg = self.config
-        self.inputs = InputEmbeddings(cfg, self.dtype)
+        self.inputs = InputEmbeddings(cfg, self.dtype, self.placement)
         self.backbone = Backbone(cfg, self.remat, self.placement)
         self.unembedding = self.param("unembedding", fan_in_init(0), (cfg.d_model, cfg.vocab_size), jnp.float32)
         self.flow = FlowHead(cfg)

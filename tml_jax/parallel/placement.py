@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from jax.sharding import Mesh
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tml_jax.config import BATCH_AXES, MeshConfig
 
@@ -27,6 +28,15 @@ class Placement:
     def tpu(self) -> bool:
         """Whether the program is compiled for TPUs."""
         return self.mesh.devices.flat[0].platform == "tpu"
+
+    def split_rows(self, x: jax.Array) -> jax.Array:
+        """Keeps an array (B, …) split by rows; left to itself the compiler gathers whole batches here and there."""
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(self.batch_axes)))
+
+
+def split_rows(placement: Placement | None, x: jax.Array) -> jax.Array:
+    """`Placement.split_rows`; on one device there is nothing to split."""
+    return x if placement is None else placement.split_rows(x)
 
 
 def training_placement(mesh: Mesh, config: MeshConfig) -> Placement | None:
