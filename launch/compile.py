@@ -59,11 +59,11 @@ def run(config: Config) -> dict[str, Any]:
     devices = _devices(_TOPOLOGY.value, chip)
     say = lambda line: print(line, flush=True)  # noqa: E731
     if _STEP.value == "serve":
-        report = serve_report(config, devices, chip, _SESSIONS.value, _FRAMES.value)
+        report = serve_report(config, devices, chip, _SESSIONS.value, _FRAMES.value, say)
     elif _SEARCH.value:
         report = search(config, devices, chip, say)
     else:
-        report = train_report(config, devices, chip)
+        report = train_report(config, devices, chip, say)
     return {"topology": _TOPOLOGY.value, "jax": jax.__version__, **report}
 
 

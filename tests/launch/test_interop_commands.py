@@ -58,6 +58,36 @@ def test_what_is_wrong_ends_a_command_with_a_line_for_each_thing(converted, tmp_
     assert not (tmp_path / "out").exists() and not (tmp_path / "run").exists()
 
 
+# The command itself, with a Ctrl-C (SIGINT) after a few tensors.
+CTRL_C = """
+import os, runpy, signal, sys
+from tml_jax.interop import convert
+left = 5
+done = convert.Journal.add
+def add(self, name, sums):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGINT)
+    done(self, name, sums)
+convert.Journal.add = add
+sys.argv = ["convert", *sys.argv[1:]]
+runpy.run_module("launch.convert", run_name="__main__")
+"""
+
+
+def test_ctrl_c_ends_a_conversion_with_a_line_and_the_same_command_goes_on(converted, tmp_path):
+    folder, _ = converted
+    run = tmp_path / "run"
+    arguments = f"--source={folder / 'hf'}", f"--target={run}"
+    ended = subprocess.run([sys.executable, "-c", CTRL_C, *arguments], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr, ended.stderr
+    assert "launch.convert: interrupted; the same command goes on" in ended.stderr
+    assert not (run / "checkpoints").exists()
+    ended = command("convert", *arguments)
+    assert ended.returncode == 0 and (run / "checkpoints" / "0").is_dir(), ended.stderr
+
+
 @pytest.mark.parity
 def test_a_converted_release_is_the_reference(converted):
     pytest.importorskip("transformers.models.inkling")

@@ -1,6 +1,5 @@
 """What is read from compiled programs, and how the cost of all layers follows from that of few."""
 
-import dataclasses
 import json
 import pathlib
 import subprocess
@@ -9,7 +8,9 @@ import sys
 import pytest
 from small import small_config
 
-from tml_jax.scale.programs import Cost, collective_bytes, full_cost
+from tml_jax.config import Config
+from tml_jax.scale.collectives import collective_bytes
+from tml_jax.scale.programs import Cost, full_cost
 
 HLO = """
   %gathered = bf16[64,128]{1,0} all-gather(bf16[8,128]{1,0} %x), channel_id=1, replica_groups=[8,8]<=[64]
@@ -18,26 +19,34 @@ HLO = """
   %summed = (f32[10]{0}, f32[6]{0}) all-reduce(f32[10]{0} %a, f32[6]{0} %b), to_apply=%add
   ROOT %moved = s8[2,3]{1,0} all-to-all(s8[2,3]{1,0} %z), dimensions={0}
   %other = f32[999]{0} fusion(f32[999]{0} %w), calls=%all-gather.clone
+
+%all-reduce-scatter.3 (input.1: f32[64,8]) -> f32[8,8] {
+  %input.1 = f32[64,8]{1,0} parameter(0)
+  %all-reduce.9 = f32[64,8]{1,0} all-reduce(f32[64,8]{1,0} %input.1), to_apply=%add
+  ROOT %kept = f32[8,8]{1,0} dynamic-slice(f32[64,8]{1,0} %all-reduce.9, s32[] %i), dynamic_slice_sizes={8,8}
+}
 """
 
 
 def test_collectives_are_counted_once_by_kind():
-    assert collective_bytes(HLO) == {"all-gather": 64 * 128 * 2 + 128 * 4, "all-reduce": 64, "all-to-all": 6}
+    expected = {"all-gather": 64 * 128 * 2 + 128 * 4, "all-reduce": 64, "all-to-all": 6, "reduce-scatter": 8 * 8 * 4}
+    assert collective_bytes(HLO) == expected
 
 
-def test_the_cost_of_all_layers_follows_from_two_depths():
-    config = small_config()
-    deep = dataclasses.replace(config, model=dataclasses.replace(config.model, num_layers=12, global_every=3))
-    depths = []
+def test_the_cost_of_all_layers_follows_from_three_programs():
+    config = small_config()  # layers 1, 3, 5 and 7 attend globally; layer 0 is dense
+    seen = []
 
-    def cost_at(shallow):
-        depths.append(shallow.model.num_layers)
-        layers = float(shallow.model.num_layers)
-        return Cost(5 + 2 * layers, 1 + layers, 3 * layers, layers, {"all-gather": 7 * layers})
+    def cost_at(shallow: Config) -> Cost:
+        model = shallow.model
+        kinds = [model.is_global(layer) for layer in range(model.num_layers)]
+        seen.append(kinds)
+        sliding, all_ = float(kinds.count(False)), float(kinds.count(True))
+        return Cost(5 + 2 * sliding, 1 + all_, 3 * sliding + all_, all_, {"all-gather": 7 * sliding})
 
-    cost = full_cost(deep, cost_at)
-    assert depths == [3, 6]  # the first period, which has the dense layer; and one more
-    assert cost == Cost(5 + 2 * 12, 1 + 12, 3 * 12, 12, {"all-gather": 7 * 12})
+    cost = full_cost(config, cost_at)
+    assert seen == [[False], [False, False], [False, True]]
+    assert cost == Cost(5 + 2 * 4, 1 + 4, 3 * 4 + 4, 4, {"all-gather": 7 * 4})
 
 
 def compile_command(*arguments: str) -> subprocess.CompletedProcess:

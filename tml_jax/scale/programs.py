@@ -1,20 +1,25 @@
 """Steps of a run compiled for TPUs that are not here, and what the compiler says of them.
 
 The compiler counts the body of a loop once, however often it runs. So memory is read from the program as it will run,
-with its loop over periods of layers, while operations, bytes and times are those of programs without a loop: of two
-small depths that differ by one period, from which the full depth follows exactly, as all periods are alike.
+with its loop over periods of layers, while operations, bytes and times are those of shallow programs without a loop:
+one without layers of experts, and one more for each kind of them. What a layer of that kind adds, times their number,
+makes the full depth.
 """
 
 import dataclasses
 import math
+import os
+import pathlib
 import re
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 
 import jax
 
-from tml_jax.config import Config
+from tml_jax.config import Config, ConfigError, ModelConfig
 from tml_jax.model.backbone import layer_plan
+from tml_jax.scale.collectives import collective_bytes
 
 # Gathers stay on the main cores: on the others (SparseCore) the program could not be read back as text, for its
 # collectives, and compiling took ten times as long (jaxlib 0.10.2, libtpu 0.0.52).
@@ -90,32 +95,54 @@ class DoesNotFit(Exception):
     available: int | None
 
 
-def compile_for_tpu(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, float]:
-    """Compiles, and says how many seconds that took.
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A program compiled for TPUs.
+
+    Attributes:
+      compiled: of JAX.
+      seconds: that compiling took.
+      text: the program in HLO, as scheduled.
+    """
+
+    compiled: jax.stages.Compiled
+    seconds: float
+    text: str
+
+
+def compile_for_tpu(lowered: jax.stages.Lowered) -> Program:
+    """Compiles.
 
     Raises:
       DoesNotFit: the program needs more memory than a device has.
     """
     began = time.perf_counter()
-    try:
-        compiled = lowered.compile(compiler_options=OPTIONS)
-    except jax.errors.JaxRuntimeError as error:
-        text = str(error)
-        if "RESOURCE_EXHAUSTED" not in text and "Ran out of memory" not in text:
-            raise
-        used = re.search(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm", text)
-        sizes = (_bytes(*used.group(1, 2)), _bytes(*used.group(3, 4))) if used else (None, None)
-        raise DoesNotFit(" ".join(text.split())[:2000], *sizes) from error
-    return compiled, time.perf_counter() - began
+    with tempfile.TemporaryDirectory() as folder:
+        # The compiler writes the text itself: of some asynchronous programs JAX cannot read it back in this version.
+        dump = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        try:
+            compiled = lowered.compile(compiler_options=OPTIONS | dump)
+        except jax.errors.JaxRuntimeError as error:
+            text = str(error)
+            if "RESOURCE_EXHAUSTED" not in text and "Ran out of memory" not in text:
+                raise
+            used = re.search(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm", text)
+            sizes = (_bytes(*used.group(1, 2)), _bytes(*used.group(3, 4))) if used else (None, None)
+            raise DoesNotFit(" ".join(text.split())[:2000], *sizes) from error
+        seconds = time.perf_counter() - began
+        written = sorted(pathlib.Path(folder).glob("*after_optimizations.txt"))
+        if not written:
+            raise RuntimeError(f"the compiler (libtpu) left no text of the program among {os.listdir(folder)}")
+        return Program(compiled, seconds, max(written, key=lambda path: path.stat().st_size).read_text())
 
 
 def _bytes(number: str, unit: str) -> int:
     return int(float(number) * {"K": 2**10, "M": 2**20, "G": 2**30}[unit])
 
 
-def memory_of(compiled: jax.stages.Compiled) -> Memory:
+def memory_of(program: Program) -> Memory:
     """Reads the memory that a program takes on one device."""
-    found = compiled.memory_analysis()
+    found = program.compiled.memory_analysis()
     return Memory(
         found.argument_size_in_bytes,
         found.output_size_in_bytes - found.alias_size_in_bytes,
@@ -124,70 +151,87 @@ def memory_of(compiled: jax.stages.Compiled) -> Memory:
     )
 
 
-def cost_of(compiled: jax.stages.Compiled) -> Cost:
+def cost_of(program: Program) -> Cost:
     """Reads what a program without loops does on one device."""
-    found = compiled.cost_analysis()
-    try:
-        moved = collective_bytes(compiled.as_text())
-    except jax.errors.JaxRuntimeError:  # some asynchronous programs cannot be read back in this version
-        moved = {}
+    found = program.compiled.cost_analysis()
     seconds = found.get("optimal_seconds", 0.0)
     # An operation of unknown time counts −1 s. The programs here take less than a second, so the whole seconds tell how
     # many there are.
     untimed = max(0, -math.floor(seconds))
+    moved = collective_bytes(program.text)
     return Cost(found.get("flops", 0.0), seconds + untimed, found.get("bytes accessed", 0.0), untimed, moved)
 
 
-_KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
-_SIZES = {"pred": 1, "s8": 1, "u8": 1, "f8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
-_SIZES |= {"s64": 8, "u64": 8, "f64": 8}
-_INSTRUCTION = re.compile(rf"= (\(?[^=]*?\)?) ({'|'.join(sorted(_KINDS, key=len, reverse=True))})(-start)?\(")
-_ARRAY = re.compile(r"(pred|bf16|[suf]\d+)\w*\[([\d,]*)\]")
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """What a step takes on one device: its memory, its cost at full depth, and the seconds of all compilations."""
+
+    memory: Memory
+    cost: Cost
+    compile_seconds: float
 
 
-def collective_bytes(text: str) -> dict[str, float]:
-    """Bytes that the collectives of a program put out on one device, by kind.
-
-    Args:
-      text: the compiled program, as HLO.
-
-    Returns:
-      Kind → bytes; those of an asynchronous one are counted where it starts, its largest array alone.
-    """
-    found: dict[str, float] = {}
-    for shapes, kind, start in _INSTRUCTION.findall(text):
-        sizes = [_SIZES[kind_] * _count(dims) for kind_, dims in _ARRAY.findall(shapes)]
-        if sizes:
-            found[kind] = found.get(kind, 0.0) + (max(sizes) if start else sum(sizes))
-    return found
-
-
-def _count(dims: str) -> int:
-    total = 1
-    for size in filter(None, dims.split(",")):
-        total *= int(size)
-    return total
-
-
-def with_layers(config: Config, layers: int) -> Config:
-    """The same run with a model of another depth."""
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, num_layers=layers))
-
-
-def full_cost(config: Config, cost_at: Callable[[Config], Cost]) -> Cost:
-    """Cost of all layers, from programs that have no loop.
+def measure(config: Config, lower: Callable[[Config], jax.stages.Lowered], log: Callable[[str], None]) -> Figures:
+    """Compiles a step as it will run, for its memory, and at small depths, for its cost.
 
     Args:
       config: the run.
-      cost_at: the cost of the same step with a model of another depth, less than two periods of sparse layers.
+      lower: traces the step of a run.
+      log: takes a line for each program compiled.
+
+    Returns:
+      The figures.
+
+    Raises:
+      DoesNotFit: it needs more memory than a device has.
+    """
+    spent = []
+
+    def compiled(config: Config) -> Program:
+        program = compile_for_tpu(lower(config))
+        spent.append(program.seconds)
+        gigabytes = memory_of(program).total / 2**30
+        log(f"compiled {config.model.num_layers} layers in {program.seconds:.0f} s: {gigabytes:.1f} GiB a device")
+        return program
+
+    whole = compiled(config)
+    memory, cost = memory_of(whole), cost_of(whole)
+    del whole
+    if has_loop(config.model):
+        cost = full_cost(config, lambda shallow: cost_of(compiled(shallow)))
+    return Figures(memory, cost, math.fsum(spent))
+
+
+def has_loop(model: ModelConfig) -> bool:
+    """Whether a step runs its layers, or some of them, in a loop."""
+    return layer_plan(model)[1] > 0
+
+
+def full_cost(config: Config, cost_at: Callable[[Config], Cost]) -> Cost:
+    """Cost of all layers, from programs that have no loop: without layers of experts, and with one of either kind.
+
+    Args:
+      config: the run.
+      cost_at: the cost of the same step with another model.
 
     Returns:
       The cost at the full depth.
+
+    Raises:
+      ConfigError: a layer with a dense MLP attends globally; none of the programs would have it.
     """
-    before, periods, after = layer_plan(config.model)
-    if not periods:
-        return cost_at(config)
-    ends = len(before) + len(after)
-    shallow = cost_at(with_layers(config, ends))
-    deep = cost_at(with_layers(config, ends + config.model.global_every))
-    return shallow.plus(deep.plus(shallow, -1.0), periods)
+    model = config.model
+    dense = model.num_dense_layers
+    if dense >= model.global_every:
+        raise ConfigError(
+            f"config.model.num_dense_layers = {dense}: the cost of a model in whose dense layers one attends globally "
+            f"(config.model.global_every = {model.global_every}) is not worked out"
+        )
+    of = lambda **sizes: cost_at(dataclasses.replace(config, model=dataclasses.replace(model, **sizes)))  # noqa: E731
+    base = of(num_layers=dense, global_every=dense + 1)
+    cost = base
+    for is_global in (False, True):
+        count = sum(model.is_global(layer) == is_global for layer in range(dense, model.num_layers))
+        one = of(num_layers=dense + 1, global_every=dense + (1 if is_global else 2))
+        cost = cost.plus(one.plus(base, -1.0), count)
+    return cost

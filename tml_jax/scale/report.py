@@ -73,7 +73,7 @@ def search(config: Config, devices: list[Any], chip: Chip, log: Callable[[str], 
             train=dataclasses.replace(config.train, remat=remat, accumulate=1),
         )
         try:
-            report = train_report(changed, devices, chip)
+            report = train_report(changed, devices, chip, log)
         except DoesNotFit as error:
             last = error
             tried.append(setting | {"needed_bytes": error.needed})

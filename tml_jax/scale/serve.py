@@ -21,7 +21,7 @@ from tml_jax.model.stream import InputBlock, Said, audio_step, init_state, micro
 from tml_jax.parallel.mesh import abstract, make_mesh, parameter_shardings, stream_shardings
 from tml_jax.parallel.placement import serving_placement
 from tml_jax.scale.chips import Chip
-from tml_jax.scale.programs import Cost, compile_for_tpu, cost_of, full_cost, memory_of
+from tml_jax.scale.programs import Cost, compile_for_tpu, cost_of, full_cost, has_loop, memory_of
 from tml_jax.serve.session import block_sizes
 
 TEXT_STEPS = 2  # of a micro-turn in which it speaks: three words a second are about one token, and the gate
@@ -92,7 +92,9 @@ def _stored(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, jnp.float32 if wide else jnp.bfloat16)
 
 
-def serve_report(config: Config, devices: list[Any], chip: Chip, sessions: int, frames: bool) -> dict[str, Any]:
+def serve_report(
+    config: Config, devices: list[Any], chip: Chip, sessions: int, frames: bool, log: Callable[[str], None]
+) -> dict[str, Any]:
     """Compiles a micro-turn and says what it takes.
 
     Args:
@@ -101,6 +103,7 @@ def serve_report(config: Config, devices: list[Any], chip: Chip, sessions: int, 
       chip: what one of them can do.
       sessions: how many run in one call.
       frames: whether a frame arrives in every micro-turn.
+      log: takes a line for each program compiled.
 
     Returns:
       Figures by name, fit for JSON.
@@ -111,18 +114,20 @@ def serve_report(config: Config, devices: list[Any], chip: Chip, sessions: int, 
     """
     mesh = make_mesh(config.serve.mesh, devices)
     what = Serving(config, mesh, sessions, frames)
-    compiled, seconds = compile_for_tpu(lower_steps(what)["micro_turn"]())
-    memory = memory_of(compiled)
-    del compiled
-    spent, parts = [seconds], {}
+    program = compile_for_tpu(lower_steps(what)["micro_turn"]())
+    memory = memory_of(program)
+    log(f"compiled a micro-turn in {program.seconds:.0f} s: {memory.total / 2**30:.1f} GiB a device")
+    spent, parts = [program.seconds], {}
+    del program
     for name in ("input", "text", "audio"):
 
         def cost_at(shallow: Config, name: str = name) -> Cost:
-            compiled, seconds = compile_for_tpu(lower_steps(dataclasses.replace(what, config=shallow))[name]())
-            spent.append(seconds)
-            return cost_of(compiled)
+            program = compile_for_tpu(lower_steps(dataclasses.replace(what, config=shallow))[name]())
+            spent.append(program.seconds)
+            log(f"compiled {shallow.model.num_layers} layers of the {name} step in {program.seconds:.0f} s")
+            return cost_of(program)
 
-        parts[name] = full_cost(config, cost_at)
+        parts[name] = full_cost(config, cost_at) if has_loop(config.model) else cost_at(config)
     times = {"input": 1, "text": TEXT_STEPS, "audio": AUDIO_ELEMENTS}
     whole = Cost(0.0, 0.0, 0.0, 0.0, {})
     for name, cost in parts.items():

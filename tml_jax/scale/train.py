@@ -1,7 +1,7 @@
 """The train step at full size, compiled for a topology: what it takes, and how near it comes to the chips' best."""
 
 import dataclasses
-import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,11 +10,10 @@ from jax.sharding import Mesh
 
 from tml_jax.config import AUDIO_ELEMENTS, MICRO_TURN_SECONDS, Config
 from tml_jax.data.packing import empty_batch
-from tml_jax.model.backbone import layer_plan
 from tml_jax.parallel.mesh import make_mesh
 from tml_jax.scale.chips import Chip
 from tml_jax.scale.flops import train_flops
-from tml_jax.scale.programs import Cost, compile_for_tpu, cost_of, full_cost, memory_of
+from tml_jax.scale.programs import measure
 from tml_jax.train.step import make_train
 
 AGREEMENT = 0.1  # the compiler's operations and ours may differ by so much, or no utilisation is given
@@ -27,13 +26,14 @@ def lower_train(config: Config, mesh: Mesh) -> jax.stages.Lowered:
     return train.step.trace(train.abstract_state, jax.eval_shape(empty)).lower(lowering_platforms=("tpu",))
 
 
-def train_report(config: Config, devices: list[Any], chip: Chip) -> dict[str, Any]:
+def train_report(config: Config, devices: list[Any], chip: Chip, log: Callable[[str], None]) -> dict[str, Any]:
     """Compiles the train step and says what it takes.
 
     Args:
       config: the run; its mesh is laid over the devices.
       devices: of a topology.
       chip: what one of them can do.
+      log: takes a line for each program compiled.
 
     Returns:
       Figures by name, fit for JSON. `mfu` is None where the compiler's operations and ours do not agree.
@@ -43,17 +43,8 @@ def train_report(config: Config, devices: list[Any], chip: Chip) -> dict[str, An
       ConfigError: the mesh and the devices or sizes do not go together.
     """
     mesh = make_mesh(config.mesh, devices)
-    compiled, seconds = compile_for_tpu(lower_train(config, mesh))
-    memory, spent = memory_of(compiled), [seconds]
-    without_loop = None if layer_plan(config.model)[1] else cost_of(compiled)
-    del compiled
-
-    def cost_at(shallow: Config) -> Cost:
-        compiled, seconds = compile_for_tpu(lower_train(shallow, mesh))
-        spent.append(seconds)
-        return cost_of(compiled)
-
-    cost = without_loop or full_cost(config, cost_at)
+    figures = measure(config, lambda config: lower_train(config, mesh), log)
+    memory, cost = figures.memory, figures.cost
     count = len(devices)
     counted = train_flops(config)
     program, useful = (sum(parts.values()) / count for parts in (counted.program, counted.useful))
@@ -80,7 +71,7 @@ def train_report(config: Config, devices: list[Any], chip: Chip) -> dict[str, An
         "tokens_per_second_per_chip": rows * packing.elements / cost.seconds / count * chip.devices,
         "micro_turns_per_second_per_chip": micro_turns / cost.seconds / count * chip.devices,
         "hours_of_audio_per_step": micro_turns * MICRO_TURN_SECONDS / 3600,
-        "compile_seconds": math.fsum(spent),
+        "compile_seconds": figures.compile_seconds,
         "remat": config.train.remat,
         "microbatches": config.train.accumulate,
         "rows": rows,
