@@ -1,6 +1,6 @@
 """The flags by which processes on many hosts find each other, and how one of them ends.
 
-On Cloud TPU, --distributed is enough: JAX finds the other hosts there, as it does under Slurm, MPI and Kubernetes. Elsewhere
+On Cloud TPU, --distributed is enough: JAX finds the other hosts there, as it does under Slurm and Open MPI. Elsewhere
 each process is told, as in
 
   python -m launch.train --coordinator=10.0.0.1:8476 --num_processes=4 --process_id=2 …
@@ -80,8 +80,8 @@ def end_lost(error: Exception) -> NoReturn:
     if not isinstance(error, jax.errors.JaxRuntimeError) and "Gloo" not in str(error):
         traceback.print_exception(error)
     _end(
-        f"launch.train: process {jax.process_index()} of {jax.process_count()} ended ({brief(error)}). If another one is "
-        "gone, start all of them again: they go on from the last checkpoint",
+        f"launch.train: process {jax.process_index()} of {jax.process_count()} ended ({brief(error)}). If another one "
+        "is gone, start all of them again: they go on from the last checkpoint",
         1,
     )
 

@@ -47,8 +47,8 @@ def run(config: Config, run_dir: pathlib.Path, profile: range = range(0), starte
         multihost_utils.sync_global_devices("data are ready")
         if not (run_dir / checkpoint.TOKENIZER).exists():
             raise ConfigError(
-                f"{run_dir / checkpoint.TOKENIZER} is missing on host {jax.process_index()}: --run_dir must name storage "
-                "that all hosts share"
+                f"{run_dir / checkpoint.TOKENIZER} is missing for process {jax.process_index()}: --run_dir must name "
+                "storage that all hosts share"
             )
     report = loop.train(config, run_dir, log=lambda line: print(line, flush=True), profile=profile, started=started)
     if report.interrupted or not first:

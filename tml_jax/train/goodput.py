@@ -1,9 +1,9 @@
 """Goodput: the share of a run's wall time that went into steps it kept, and what became of the rest, over all restarts.
 
 RUN/goodput.jsonl gets a line every few seconds and at every checkpoint. A line holds all seconds of its attempt (one
-start of the command) so far, by cause, so a killed attempt loses the seconds since its last line at most; those count as
-`stopped`, like the time until the next start. ml-goodput-measurement does the same for jobs that log to Google Cloud;
-it needs a project there, while this needs a file.
+start of the command) so far, by cause, so a killed attempt loses the seconds since its last line at most; those count
+as `stopped`, like the time until the next start. ml-goodput-measurement does the same for jobs that log to Google
+Cloud; it needs a project there, while this needs a file.
 """
 
 import contextlib

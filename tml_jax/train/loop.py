@@ -247,7 +247,7 @@ class _Steps:
     def next_of(self, batches: Iterator[Batch]) -> tuple[Batch, float]:
         """The next batch, and the seconds that this process waited for it.
 
-        They are lost where the device has nothing to do meanwhile; where it ran out of work on the way, all are counted.
+        They are lost where the device had nothing to do; where it ran out of work meanwhile, all are counted.
         """
         asked, busy = time.perf_counter(), self._device_is_busy()
         batch = next(batches)
