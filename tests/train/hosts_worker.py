@@ -1,8 +1,8 @@
 """One process of a run on several: trains, then goes on with the run of other processes from its second checkpoint.
 
-Arguments: a JSON object with `processes`, `process`, `coordinator`, `own` and `other` (run directories). Who has trained
-leaves a file DIRECTORY.done; each then copies the other's run without its last checkpoint and goes on with the copy,
-DIRECTORY.taken. So one process and two swap runs, and each compiles once.
+Arguments: a JSON object with `processes`, `process`, `coordinator`, `own` and `other` (run directories). Who has
+trained leaves a file DIRECTORY.done; each then copies the other's run without its last checkpoint and goes on with the
+copy, DIRECTORY.taken. So one process and two swap runs, and each compiles once.
 """
 
 import json
