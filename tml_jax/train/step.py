@@ -141,9 +141,11 @@ def make_train(config: Config, mesh: Mesh) -> Train:
         norm = optax.global_norm(grads)
         metrics = mean_metrics(sums, config)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        balance, overload = _move_balance(state.balance, extras, config.train.balance_rate)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("balance"):
+            balance, overload = _move_balance(state.balance, extras, config.train.balance_rate)
         chosen, dropped = (_total(extras, name) for name in ("load", "dropped"))
         new = TrainState(state.step + 1, params, balance, opt_state)
         # A step that is not finite changes nothing, so the state at hand is always one worth saving.
