@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
         run_dir = _RUN_DIR.value or f"runs/{config.name}"
         if "://" in run_dir:
             raise ConfigError(f"--run_dir={run_dir}: must be a folder; mount the bucket (README, On a pod)")
-        run(config, pathlib.Path(run_dir), _profiled_steps(config), goodput.process_start())
+        run(config, pathlib.Path(run_dir), profiled_steps(config), goodput.process_start())
     except ConfigError as error:
         distributed.end(error, 2)
     except _EXPECTED as error:
@@ -80,8 +80,12 @@ def main(argv: Sequence[str]) -> None:
         distributed.end_lost(error)
 
 
-def _profiled_steps(config: Config) -> range:
-    """What --profile_steps says."""
+def profiled_steps(config: Config) -> range:
+    """The steps that --profile_steps names.
+
+    Raises:
+      ConfigError: they are no steps of the run.
+    """
     if not _PROFILE.value:
         return range(0)
     first, colon, stop = _PROFILE.value.partition(":")

@@ -17,7 +17,9 @@ from configs import tiny
 from tml_jax.config import Config, MeshConfig, from_mapping
 from tml_jax.data import pipeline, prepare
 from tml_jax.data.tokenizer import Tokenizer
+from tml_jax.parallel.mesh import make_mesh
 from tml_jax.train import checkpoint, goodput, metrics
+from tml_jax.train.hosts import local_rows
 
 WORKER = pathlib.Path(__file__).with_name("hosts_worker.py")
 # Compiled without optimisation: these programs run for a few steps.
@@ -87,6 +89,29 @@ def swapped(compiled, config, tmp_path_factory):
     return folder, [output for output, _ in said]
 
 
+class Device:
+    """Stands for a device of a host; a mesh asks no more of it."""
+
+    platform = "cpu"
+
+    def __init__(self, number: int, host: int) -> None:
+        self.id, self.process_index = number, host
+
+
+@pytest.mark.parametrize(
+    ("axes", "hosts", "rows"),
+    [
+        ({"data": 4}, [0, 0, 1, 1], [(0, 1, 2, 3), (4, 5, 6, 7)]),
+        ({"data": 2, "expert": 2}, [0, 1, 0, 1], [(0, 1, 4, 5), (2, 3, 6, 7)]),  # a host has a column of a torus
+        ({"data": 1, "tensor": 4}, [0, 0, 1, 1], [tuple(range(8))] * 2),  # both need all
+        ({"data": 2, "tensor": 2}, [0, 1, 2, 3], [(0, 1, 2, 3)] * 2 + [(4, 5, 6, 7)] * 2),
+    ],
+)
+def test_a_host_builds_the_rows_that_its_devices_hold(axes, hosts, rows):
+    mesh = make_mesh(MeshConfig(**axes), [Device(number, host) for number, host in enumerate(hosts)])
+    assert [local_rows(mesh, 8, host) for host in range(len(rows))] == rows
+
+
 def figures(run_dir: pathlib.Path) -> tuple[list, np.ndarray]:
     lines = list(metrics.read(run_dir / metrics.METRICS))
     names = ("loss", "text_loss", "gate_loss", "flow_loss")
@@ -120,3 +145,61 @@ def test_all_processes_write_the_checkpoint_and_the_first_alone_the_rest(swapped
     told = [line for line in second.splitlines() if not line.startswith(("[Gloo]", "went on"))]
     assert told == [] and "step 4/4" in first
     assert goodput.summarise(folder / "two.taken").attempts == 2
+
+
+def launched(compiled, config: Config, run_dir: pathlib.Path, steps: int) -> list[subprocess.Popen]:
+    """Two processes of launch.train on a model of one size, which see the data of these tests."""
+    coordinator = f"--coordinator=localhost:{free_port()}"
+    flags = ["-m", "launch.train", "--config=configs/tiny.py", f"--run_dir={run_dir}", "--config.mesh.expert=2",
+             f"--config.data.directory={config.data.directory}", f"--config.train.steps={steps}",
+             "--config.train.checkpoint_every=5", "--config.train.eval_every=1000", "--config.train.log_every=1",
+             "--heartbeat_timeout=10", "--num_processes=2", coordinator]  # fmt: skip
+    return [start(compiled, 1, *flags, f"--process_id={process}") for process in range(2)]
+
+
+def steps_done(run_dir: pathlib.Path) -> list[int]:
+    path = run_dir / metrics.METRICS
+    return [line["step"] for line in metrics.read(path) if line["split"] == "train"] if path.exists() else []
+
+
+def wait_for_step(run_dir: pathlib.Path, step: int, processes: list[subprocess.Popen]) -> None:
+    deadline = time.monotonic() + 240
+    while step not in steps_done(run_dir):
+        assert time.monotonic() < deadline and all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_process_ends_the_other_and_both_go_on_from_the_last_checkpoint(compiled, config, tmp_path, killed):
+    run_dir = tmp_path / "run"
+    processes = launched(compiled, config, run_dir, steps=10_000)
+    try:
+        wait_for_step(run_dir, 7, processes)
+        processes[killed].send_signal(signal.SIGKILL)
+        began = time.monotonic()
+        _, said = processes[1 - killed].communicate(timeout=60)
+        assert time.monotonic() - began < 30
+        assert processes[1 - killed].returncode != 0
+        # Where the coordinator notices first, JAX ends the process; else the launcher does.
+        assert "start all of them again" in said or "another task died" in said
+        reached = steps_done(run_dir)[-1]
+        saved = max(step for step in checkpoint.saved_steps(run_dir))
+        assert saved >= 5
+
+        # Started again they go on, and a SIGTERM to one of them stops both after the same step.
+        processes = launched(compiled, config, run_dir, steps=10_000)
+        wait_for_step(run_dir, max(reached, saved) + 3, processes)
+        processes[killed].send_signal(signal.SIGTERM)
+        said = [process.communicate(timeout=120) for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], said
+        assert f"resuming {run_dir} from step {saved}" in said[0][0]
+        stopped = checkpoint.saved_steps(run_dir)[-1]
+        assert f"stopped by a signal after step {stopped}; checkpoint saved" in said[0][0]
+        assert steps_done(run_dir) == list(range(1, stopped + 1))
+        account = goodput.summarise(run_dir)
+        assert account.attempts == 2 and account.seconds[goodput.STOPPED] > 0
+        assert reached == saved or account.seconds[goodput.REPEATED] > 0
+    finally:
+        for process in processes:
+            process.kill()

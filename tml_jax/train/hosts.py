@@ -16,8 +16,8 @@ from tml_jax.parallel.mesh import batch_sharding
 def local_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> tuple[int, ...]:
     """Rows of the global batch that the devices of a process hold.
 
-    They are not always a block of their own: a TPU's devices are numbered along its torus, of which a host has a patch
-    (on a v5e 4x4, devices 0, 1, 4 and 5), and where the axis `tensor` runs across hosts, several need the same rows.
+    They are not always a block of its own: where the axis `tensor` is longer than a host has devices, several hosts need
+    the same rows, and on a mesh laid along a torus, of which a host has a patch, its rows need not be neighbours.
 
     Args:
       mesh: the devices of all processes.
