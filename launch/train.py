@@ -32,7 +32,6 @@ def run(config: Config, run_dir: pathlib.Path, profile: range = range(0), starte
     """The whole way from a configuration to a model, in `run_dir`; the others as `loop.train` takes them."""
     first = jax.process_index() == 0
     make_mesh(config.mesh)  # before minutes go into data: a mesh that does not fit the devices
-    logging.set_verbosity(logging.WARNING)
     if first:
         if config.train.init_from and not checkpoint.saved_steps(run_dir):  # else it resumes, from its own
             if line := init_from.adopt_files(config.train.init_from, run_dir, config.model):
@@ -67,6 +66,7 @@ def main(argv: Sequence[str]) -> None:
         if len(argv) > 1:
             raise ConfigError(f"argument {argv[1]!r}: every option is a --flag, such as --config.train.steps=100")
         config = config_flag.get()
+        logging.set_verbosity(logging.WARNING)  # JAX and Orbax say much at INFO, each process all of it
         distributed.join()
         run_dir = _RUN_DIR.value or f"runs/{config.name}"
         if "://" in run_dir:

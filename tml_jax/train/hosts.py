@@ -16,8 +16,8 @@ from tml_jax.parallel.mesh import batch_sharding
 def local_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> tuple[int, ...]:
     """Rows of the global batch that the devices of a process hold.
 
-    They are not always a block of its own: where the axis `tensor` is longer than a host has devices, several hosts need
-    the same rows, and on a mesh laid along a torus, of which a host has a patch, its rows need not be neighbours.
+    They are not always a block of its own: where the axis `tensor` is longer than a host has devices, several hosts
+    need the same rows, and on a mesh laid along a torus, of which a host has a patch, its rows need not be neighbours.
 
     Args:
       mesh: the devices of all processes.
