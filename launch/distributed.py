@@ -4,6 +4,9 @@ On Cloud TPU, --distributed is enough: JAX finds the other hosts there, as it do
 each process is told, as in
 
   python -m launch.train --coordinator=10.0.0.1:8476 --num_processes=4 --process_id=2 …
+
+A process of many that ends for want of the others, or because of a signal, ends with code 42: started again, all go on
+from the last checkpoint. XPK restarts jobs for that code, and not for 1 and 2, which say that something must be mended.
 """
 
 import os
@@ -17,6 +20,8 @@ from absl import flags
 
 from tml_jax.config import ConfigError
 from tml_jax.train.checkpoint_arrays import brief
+
+START_AGAIN = 42  # exit code
 
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other hosts of a pod, which JAX finds.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where JAX does not find it.")
@@ -70,6 +75,8 @@ def end(error: BaseException, code: int) -> NoReturn:
 
     A process of many does not say goodbye to the others, who could be waiting for it: they notice that it is gone.
     """
+    if jax.distributed.is_initialized() and _of_others(error.__cause__):  # such as a checkpoint that all write
+        end_lost(error)
     _end(f"launch.train: {error}", code)
 
 
@@ -77,13 +84,19 @@ def end_lost(error: Exception) -> NoReturn:
     """Ends a process of many that cannot go on, most often because another one is gone. Alone, it raises the error."""
     if not jax.distributed.is_initialized():
         raise error
-    if not isinstance(error, jax.errors.JaxRuntimeError) and "Gloo" not in str(error):
+    others = _of_others(error) or _of_others(error.__cause__)
+    if not others:
         traceback.print_exception(error)
     _end(
         f"launch.train: process {jax.process_index()} of {jax.process_count()} ended ({brief(error)}). If another one "
         "is gone, start all of them again: they go on from the last checkpoint",
-        1,
+        START_AGAIN if others else 1,
     )
+
+
+def _of_others(error: BaseException | None) -> bool:
+    """Whether an error can come from another process: XLA raised it, or the collectives of CPUs did."""
+    return isinstance(error, jax.errors.JaxRuntimeError) or (error is not None and "Gloo" in str(error))
 
 
 def _end(line: str, code: int) -> NoReturn:
@@ -111,4 +124,4 @@ def _nobody_came() -> None:
         file=sys.stderr,
         flush=True,
     )
-    os._exit(1)
+    os._exit(START_AGAIN)

@@ -28,8 +28,12 @@ _PROFILE = flags.DEFINE_string("profile_steps", None, "Steps to trace for xprof,
 _EXPECTED = (checkpoint.CheckpointError, metrics.MetricsError, loop.NonFiniteError, DataError, ImportError, OSError)
 
 
-def run(config: Config, run_dir: pathlib.Path, profile: range = range(0), started: float | None = None) -> None:
-    """The whole way from a configuration to a model, in `run_dir`; the others as `loop.train` takes them."""
+def run(config: Config, run_dir: pathlib.Path, profile: range = range(0), started: float | None = None) -> bool:
+    """The whole way from a configuration to a model, in `run_dir`; the others as `loop.train` takes them.
+
+    Returns:
+      Whether it came to its end; False where a signal stopped it.
+    """
     first = jax.process_index() == 0
     make_mesh(config.mesh)  # before minutes go into data: a mesh that does not fit the devices
     if first:
@@ -51,13 +55,14 @@ def run(config: Config, run_dir: pathlib.Path, profile: range = range(0), starte
             )
     report = loop.train(config, run_dir, log=lambda line: print(line, flush=True), profile=profile, started=started)
     if report.interrupted or not first:
-        return
+        return not report.interrupted
     if jax.process_count() == 1:
         from tml_jax.eval import replica
 
         print(replica.evaluate(run_dir, config))
     print(f"model: {run_dir} (step {report.step})")
     print(f"talk:  python -m launch.talk --checkpoint={run_dir} --audio=question.wav --output=answer")
+    return True
 
 
 def main(argv: Sequence[str]) -> None:
@@ -71,7 +76,9 @@ def main(argv: Sequence[str]) -> None:
         run_dir = _RUN_DIR.value or f"runs/{config.name}"
         if "://" in run_dir:
             raise ConfigError(f"--run_dir={run_dir}: must be a folder; mount the bucket (README, On a pod)")
-        run(config, pathlib.Path(run_dir), profiled_steps(config), goodput.process_start())
+        done = run(config, pathlib.Path(run_dir), profiled_steps(config), goodput.process_start())
+        if not done and jax.process_count() > 1:  # or the manager of the job would take it for done
+            raise SystemExit(distributed.START_AGAIN)
     except ConfigError as error:
         distributed.end(error, 2)
     except _EXPECTED as error:
