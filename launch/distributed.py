@@ -95,8 +95,9 @@ def end_lost(error: Exception) -> NoReturn:
 
 
 def _of_others(error: BaseException | None) -> bool:
-    """Whether an error can come from another process: XLA raised it, or the collectives of CPUs did."""
-    return isinstance(error, jax.errors.JaxRuntimeError) or (error is not None and "Gloo" in str(error))
+    """Whether an error can come from another process: XLA raised it, not for want of memory, or collectives of CPUs."""
+    said = str(error)
+    return (isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in said) or "Gloo" in said
 
 
 def _end(line: str, code: int) -> NoReturn:
