@@ -118,6 +118,8 @@ def train(
         steps = _Steps(config, data, writer, checkpoints, spent, log)
         held_out: dict[str, float] = {}
         step, stopping, compiled = start, False, False
+        if profile and profile[0] <= start:
+            log(f"step {profile[0]} is done already: no profile of steps {profile[0]} to {profile[-1]}")
         if start > config.train.steps:
             log(f"step {start} is past config.train.steps = {config.train.steps} already: nothing to train")
         stack.enter_context(spent.cause(goodput.STEP))
@@ -125,7 +127,7 @@ def train(
         while step < config.train.steps and not stopping:
             batch, waiting = steps.next_of(batches)
             step += 1
-            with trace.step(step, steps.settle):
+            with trace.step(step, steps.aside):
                 with contextlib.nullcontext() if compiled else spent.cause(goodput.COMPILATION):
                     state, values = setup.step(state, setup.put_batch(batch))
                 compiled = True
@@ -135,18 +137,15 @@ def train(
             stopping = stop_requested(step)
             last = step == config.train.steps
             if last or step % config.train.eval_every == 0:
-                steps.settle()
-                with spent.cause(goodput.EVALUATION):
+                with steps.aside(goodput.EVALUATION):
                     held_out = evaluate(config, setup, state, held_out_batches)
-                steps.held_out(step, held_out)
+                    steps.held_out(step, held_out)
             if last or stopping or step % config.train.checkpoint_every == 0:
-                steps.settle()  # a state is saved only when the step that made it is known to be finite
-                with spent.cause(goodput.CHECKPOINT):
+                with steps.aside(goodput.CHECKPOINT):  # so a state is saved only when its step is known to be finite
                     if writer:
                         writer.sync()
                     checkpoints.save(state, _place(step, config, data, tokenizer))
                 spent.write(step, now=True)
-                steps.restart_clock()
         with spent.cause(goodput.CHECKPOINT):
             checkpoints.wait()
         interrupted = step < config.train.steps
@@ -299,10 +298,13 @@ class _Steps:
         if self._writer:
             self._writer.write(step, metrics.HELD_OUT, values)
         self._log(metrics.held_out_line(step, values))
-        self.restart_clock()
 
-    def restart_clock(self) -> None:
-        """Leaves out of the next step's time what was done since the last one."""
+    @contextlib.contextmanager
+    def aside(self, cause: str = goodput.OTHER) -> Iterator[None]:
+        """Settles the pending step; the time within belongs to `cause`, and to no step."""
+        self.settle()
+        with self._spent.cause(cause):
+            yield
         self._clock = time.perf_counter()
 
     def _non_finite(self, pending: _Pending, values: dict[str, float]) -> str:

@@ -31,25 +31,26 @@ class StepTrace:
         self._stop()
 
     @contextlib.contextmanager
-    def step(self, step: int, settle: Callable[[], None]) -> Iterator[None]:
+    def step(self, step: int, aside: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[None]:
         """Surrounds one step: marks it, and begins or ends the trace where it is the first or the last of the range.
 
         Args:
           step: its number.
-          settle: waits for the steps sent off before, so that the trace holds the whole of its steps and no others.
+          aside: waits for the steps sent off before, so that the trace holds the whole of its steps and no others, and
+            surrounds what is not part of any.
         """
         if step not in self._steps:
             yield
             return
         if step == self._steps[0]:
-            settle()
-            jax.profiler.start_trace(self._directory)
+            with aside():
+                jax.profiler.start_trace(self._directory)
             self._running = True
         with jax.profiler.StepTraceAnnotation("train", step_num=step):
             yield
         if step == self._steps[-1]:
-            settle()
-            self._stop()
+            with aside():
+                self._stop()
 
     def _stop(self) -> None:
         if self._running:
