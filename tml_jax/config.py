@@ -235,6 +235,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _require_positive(self, "data", "batch_size", "prefetch")
+        mounted = "must be a folder; mount a bucket as one"  # pathlib would make a folder named `gs:` of its address
+        _require("://" not in self.directory, "data", "directory", self.directory, mounted)
         _require(bool(self.sources), "data", "sources", dict(self.sources), "needs at least one source")
         for name, source in self.sources.items():
             _require(bool(source.path), f"data.sources.{name}", "path", source.path, "must name a folder")

@@ -128,18 +128,19 @@ def test_a_batch_is_a_pure_function_of_the_step():
     assert records_of(TrainingData(other, tokenizer(), RECORDS, silent).batch_at(0)) != records_of(forward[0])
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
-def test_slices_of_all_processes_make_up_the_global_batch(count):
+@pytest.mark.parametrize("parts", [[(0, 1, 2, 3)], [(0, 1), (2, 3)], [(0, 2), (1, 3)], [(0,), (1,), (2,), (3,)]])
+def test_rows_of_all_processes_make_up_the_global_batch(parts):
     data = open_data()
+    back = np.argsort([row for rows in parts for row in rows])
     for step in range(4):
-        parts = [data.batch_at(step, index, count) for index in range(count)]
-        assert_equal(jax.tree.map(lambda *part: np.concatenate(part), *parts), data.batch_at(step))
+        built = [data.batch_at(step, rows) for rows in parts]
+        assert_equal(jax.tree.map(lambda *part: np.concatenate(part)[back], *built), data.batch_at(step))
 
 
-def test_processes_must_divide_the_batch():
-    for index, count in ((0, 3), (4, 4), (-1, 2)):
-        with pytest.raises(ValueError, match="must divide the batch size"):
-            open_data().iterator(0, index, count)
+@pytest.mark.parametrize("rows", [(), (3, 4), (-1, 0), (1, 0), (1, 1)])
+def test_rows_that_the_batch_lacks_are_refused(rows):
+    with pytest.raises(ValueError, match=r"rows of the batch, rising, in 0 … 3"):
+        open_data().iterator(0, rows)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
@@ -152,10 +153,10 @@ def test_workers_change_no_batch_and_a_state_fits_any_number_of_them(workers):
     state = json.loads(json.dumps(iterator.get_state()))
     iterator.close()
     # The state of `workers` workers, taken up in this process by one of two hosts.
-    resumed = open_data().iterator(0, process_index=1, process_count=2)
+    resumed = open_data().iterator(0, rows=(2, 3))
     resumed.set_state(state)
     for step in (4, 5):
-        assert_equal(next(resumed), reference.batch_at(step, 1, 2))
+        assert_equal(next(resumed), reference.batch_at(step, (2, 3)))
 
 
 def test_a_run_resumes_in_the_middle_of_an_epoch_with_the_same_batches():
@@ -279,8 +280,8 @@ def test_numbers_in_a_batch_name_their_records():
 def test_held_out_batches_are_fixed_and_hold_every_conversation_once():
     config = make_config(0, SOURCES, **SMALL_ROW)
 
-    def held_out(count, index=0, processes=1):
-        return held_out_batches(config, tokenizer(), count, index, processes, RECORDS["a"], silent)
+    def held_out(count, rows=None):
+        return held_out_batches(config, tokenizer(), count, rows, RECORDS["a"], silent)
 
     batches = held_out(100)
     assert sorted(n for batch in batches for n in records_of(batch)) == list(range(17))
@@ -288,7 +289,7 @@ def test_held_out_batches_are_fixed_and_hold_every_conversation_once():
     for left, right in zip(batches, held_out(2), strict=False):
         assert_equal(left, right)
     assert len(held_out(2)) == 2
-    for left, right, whole in zip(held_out(9, 0, 2), held_out(9, 1, 2), batches, strict=True):
+    for left, right, whole in zip(held_out(9, (0, 1)), held_out(9, (2, 3)), batches, strict=True):
         assert_equal(jax.tree.map(lambda *part: np.concatenate(part), left, right), whole)
 
 

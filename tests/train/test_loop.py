@@ -17,7 +17,7 @@ from conftest import conversation
 from tml_jax.config import ConfigError
 from tml_jax.data.shards import write_shards
 from tml_jax.data.tokenizer import train_tokenizer
-from tml_jax.train import checkpoint, loop, metrics
+from tml_jax.train import checkpoint, goodput, loop, metrics
 
 
 def lines(run_dir):
@@ -77,11 +77,11 @@ def module_tmp(tmp_path_factory):
 
 @pytest.fixture
 def uninterrupted(module_tmp, config, new_run):
-    """A run of 12 steps that nothing disturbed; made once."""
+    """A run of 12 steps that nothing disturbed, of which two were profiled; made once."""
     run_dir = module_tmp / "uninterrupted"
     if not run_dir.exists():
         made = new_run("uninterrupted")
-        loop.train(config, made, log=silent)
+        loop.train(config, made, log=silent, profile=range(2, 4))
         shutil.move(made, run_dir)
     return run_dir
 
@@ -194,6 +194,13 @@ def test_non_finite_held_out_loss_is_not_saved_either(config, new_run, monkeypat
         loop.train(with_train(config, checkpoint_every=3), run_dir, log=silent)
 
 
+def test_profile_holds_the_steps_by_number_and_the_parts_of_the_model_by_name(uninterrupted):
+    (trace,) = (uninterrupted / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb")
+    held = trace.read_bytes()
+    # Which names there are, test_step.py tests: these come from the compiler's cache, which may be older than they.
+    assert b"step_num" in held and b"text_loss" in held and b"InteractionModel" in held
+
+
 def test_finished_run_is_left_as_it_is(config, uninterrupted, tmp_path):
     run_dir = shutil.copytree(uninterrupted, tmp_path / "copy")
     before = lines(run_dir)
@@ -289,6 +296,24 @@ def test_workers_of_a_killed_run_end(config, new_run, start_process):
         for pid in filter(runs, workers):
             os.kill(pid, signal.SIGKILL)
         process.communicate()
+
+
+def test_account_of_time_holds_a_whole_run_and_what_a_restart_does_again(config, uninterrupted, tmp_path):
+    whole = goodput.summarise(uninterrupted)
+    assert whole.attempts == 1 and 0 < whole.goodput < 1
+    spent = (goodput.STEP, goodput.STARTUP, goodput.COMPILATION, goodput.EVALUATION, goodput.CHECKPOINT)
+    assert all(whole.seconds[cause] > 0 for cause in spent)
+    shown = [line["goodput"] for line in metrics.read(uninterrupted / metrics.METRICS) if line["split"] == "train"]
+    assert len(shown) == 12 and all(0 <= share < 1 for share in shown)
+
+    run_dir = shutil.copytree(uninterrupted, tmp_path / "copy")
+    shutil.rmtree(run_dir / "checkpoints" / "12")
+    said = []
+    loop.train(config, run_dir, log=said.append)
+    both = goodput.summarise(run_dir)
+    assert both.attempts == 2 and str(both) in said
+    assert both.seconds[goodput.REPEATED] > 0 and both.seconds[goodput.RESTORE] > 0
+    assert both.seconds[goodput.STOPPED] == 0  # the first attempt had finished
 
 
 def test_config_of_the_run_is_beside_its_checkpoints(config, uninterrupted):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -25,6 +26,11 @@ from tml_jax.train import losses
 from tml_jax.train.optimizer import make_optimizer
 from tml_jax.train.step import Train, TrainState, make_train, mean_metrics
 
+# Parts of the step by which a person reads a profile.
+SCOPES = {
+    "inputs", "attention", "mlp", "moe", "router", "dispatch", "experts", "combine", "shared_experts", "text_loss",
+    "flow_loss", "flow", "optimizer", "balance",
+}  # fmt: skip
 HERE = pathlib.Path(__file__).resolve().parent
 ROWS = 4
 
@@ -69,6 +75,11 @@ def variables():
 @pytest.fixture(scope="module")
 def batch():
     return random_batch(tiny_config(), ROWS, 0)
+
+
+def test_parts_of_the_step_have_names_in_a_profile(train, batch):
+    program = train.step.lower(train.abstract_state, batch).as_text(debug_info=True)
+    assert SCOPES <= set(re.findall(r"[/(]([a-z_]+)[/)]", program))
 
 
 def fresh(train: Train, variables) -> TrainState:

@@ -7,7 +7,7 @@ a run resumes from the number of its next step, whatever the number of hosts or 
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -59,26 +59,25 @@ class TrainingData:
         weights = [config.data.sources[name].weight for name in self.names]
         self.plan = RowPlan(np.concatenate(lengths), usable, weights, config.data.packing, config.data.seed)
 
-    def batch_at(self, step: int, process_index: int = 0, process_count: int = 1) -> Batch:
-        """Builds the rows of one process at a step.
+    def batch_at(self, step: int, rows: Sequence[int] | None = None) -> Batch:
+        """Builds rows of the batch of a step.
 
-        Step s has rows [s · B, (s + 1) · B) of the run's rows, B = `config.data.batch_size`; process p takes the p-th
-        of `process_count` equal parts.
+        Step s has rows [s · B, (s + 1) · B) of the run's rows, B = `config.data.batch_size`.
 
         Args:
           step: global step, from 0.
-          process_index: this process.
-          process_count: processes that share the batch.
+          rows: which of the B rows, rising, such as those of one process; None for all.
 
         Returns:
-          The batch of B / process_count rows.
+          The batch of these rows.
 
         Raises:
-          ValueError: a record cannot be read any more; says which.
+          ValueError: a row does not exist, or a record cannot be read any more; says which.
         """
-        rows = _process_rows(self._config.data.batch_size, process_index, process_count)
+        rows = _checked_rows(self._config.data.batch_size, rows)
         start = step * self._config.data.batch_size
-        return self._build(self.plan.rows(start + rows.start, start + rows.stop))
+        planned = self.plan.rows(start + rows[0], start + rows[-1] + 1)
+        return self._build([planned[row - rows[0]] for row in rows])
 
     def _build(self, rows: list[list[int]]) -> Batch:
         elements = [[self._elements(number) for number in row] for row in rows]
@@ -110,11 +109,10 @@ class TrainingData:
         located = [self._locate(number) for number in np.asarray(record_numbers).ravel().tolist() if number >= 0]
         return [f"{self.names[source]}/{record_name(self._records[source], index)}" for source, index in located]
 
-    def iterator(self, start_step: int = 0, process_index: int = 0, process_count: int = 1) -> "StepIterator":
+    def iterator(self, start_step: int = 0, rows: Sequence[int] | None = None) -> "StepIterator":
         """An endless iterator over batches, see `make_train_iterator`."""
-        _process_rows(self._config.data.batch_size, process_index, process_count)
-        build = functools.partial(self.batch_at, process_index=process_index, process_count=process_count)
-        return StepIterator(functools.partial(self._open_at, build), start_step)
+        rows = _checked_rows(self._config.data.batch_size, rows)
+        return StepIterator(functools.partial(self._open_at, functools.partial(self.batch_at, rows=rows)), start_step)
 
     def _open_at(self, build: Callable[[int], Batch], step: int) -> grain.DatasetIterator[Batch]:
         start = step * self._config.data.batch_size
@@ -125,15 +123,13 @@ class TrainingData:
         return _batches(build, options, step)
 
 
-def _process_rows(batch_size: int, process_index: int, process_count: int) -> range:
-    """Rows of the global batch that belong to a process."""
-    if batch_size % process_count or not 0 <= process_index < process_count:
-        raise ValueError(
-            f"process {process_index} of {process_count} with config.data.batch_size = {batch_size}: the number of "
-            "processes must divide the batch size"
-        )
-    share = batch_size // process_count
-    return range(process_index * share, (process_index + 1) * share)
+def _checked_rows(batch_size: int, rows: Sequence[int] | None) -> Sequence[int]:
+    """Rows of the global batch to build; all where none are named."""
+    if rows is None:
+        return range(batch_size)
+    if not rows or list(rows) != sorted(set(rows)) or rows[0] < 0 or rows[-1] >= batch_size:
+        raise ValueError(f"rows = {tuple(rows)}: rows of the batch, rising, in 0 … {batch_size - 1}")
+    return rows
 
 
 def _batches(
@@ -224,16 +220,15 @@ def open_training_data(config: Config, tokenizer: Tokenizer, report: Report = pr
 
 
 def make_train_iterator(
-    config: Config, tokenizer: Tokenizer, start_step: int = 0, process_index: int = 0, process_count: int = 1
+    config: Config, tokenizer: Tokenizer, start_step: int = 0, rows: Sequence[int] | None = None
 ) -> StepIterator:
-    """The training batches of one process, without end.
+    """The training batches, without end.
 
     Args:
       config: the run's configuration.
       tokenizer: tokenizer of the text.
       start_step: step of the first batch.
-      process_index: this process.
-      process_count: processes that share the global batch.
+      rows: rows of each global batch to build, such as those of one process (see `train.hosts`); None for all.
 
     Returns:
       A grain iterator with `get_state`, `set_state` and `close`.
@@ -241,7 +236,7 @@ def make_train_iterator(
     Raises:
       ValueError: see `open_training_data` and `TrainingData.batch_at`.
     """
-    return open_training_data(config, tokenizer).iterator(start_step, process_index, process_count)
+    return open_training_data(config, tokenizer).iterator(start_step, rows)
 
 
 def batch_at(config: Config, tokenizer: Tokenizer, step: int) -> Batch:
@@ -253,8 +248,7 @@ def held_out_batches(
     config: Config,
     tokenizer: Tokenizer,
     count: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
     records: Records | None = None,
     report: Report = print,
 ) -> list[Batch]:
@@ -264,13 +258,12 @@ def held_out_batches(
       config: the run's configuration.
       tokenizer: tokenizer of the text.
       count: most batches; there are fewer where the conversations do not fill so many.
-      process_index: this process.
-      process_count: processes that share each batch.
+      rows: rows of each global batch to build, such as those of one process; None for all.
       records: the conversations; by default those in `config.data.held_out`.
       report: called with progress, and with what is left out.
 
     Returns:
-      Batches of this process, the last one filled up with rows of padding. `Batch.record` counts from 0 in the held-out
+      Batches of these rows, the last one filled up with rows of padding. `Batch.record` counts from 0 in the held-out
       folder.
 
     Raises:
@@ -282,12 +275,12 @@ def held_out_batches(
         records = open_shards(pathlib.Path(data.directory) / name)
     lengths = source_lengths(records, tokenizer, config, name, report)
     usable = usable_records(records, lengths, config, name, report)
-    rows = plan_epoch(lengths, np.random.default_rng(data.seed).permutation(usable), data.packing)
-    rows += [[] for _ in range(-len(rows) % data.batch_size)]
-    mine = _process_rows(data.batch_size, process_index, process_count)
+    planned = plan_epoch(lengths, np.random.default_rng(data.seed).permutation(usable), data.packing)
+    planned += [[] for _ in range(-len(planned) % data.batch_size)]
+    mine = _checked_rows(data.batch_size, rows)
     batches = []
-    for start in range(0, min(len(rows), count * data.batch_size), data.batch_size):
-        chosen = rows[start + mine.start : start + mine.stop]
+    for start in range(0, min(len(planned), count * data.batch_size), data.batch_size):
+        chosen = [planned[start + row] for row in mine]
         elements = [[conversation_elements(records[n], tokenizer, config) for n in row] for row in chosen]
         batches.append(pack(elements, chosen, data.packing))
     return batches

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from tml_jax.config import Config, ConfigError
 from tml_jax.data import scenes
+from tml_jax.data.lengths import source_lengths
 from tml_jax.data.shards import DataError, open_shards, write_shards
 from tml_jax.data.tokenizer import BYTES, Tokenizer, train_tokenizer
 
@@ -70,6 +71,17 @@ def ensure_tokenizer(config: Config, path: str | os.PathLike, log: Callable[[str
         return Tokenizer.load(path)
     except ValueError as error:
         raise DataError(str(error)) from error
+
+
+def ensure_lengths(config: Config, tokenizer: str | os.PathLike, log: Callable[[str], None] = print) -> None:
+    """Measures the records of every source where that was not done before, and keeps the lengths beside them.
+
+    Raises:
+      DataError: a source is missing or broken.
+    """
+    loaded = Tokenizer.load(tokenizer)
+    for name in (*config.data.sources, HELD_OUT):
+        source_lengths(open_shards(source_directory(config, name)), loaded, config, name, log)
 
 
 def _texts(config: Config) -> Iterator[str]:

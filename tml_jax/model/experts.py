@@ -98,14 +98,18 @@ def experts_grouped(x: jax.Array, routing: Routing, experts: Experts) -> jax.Arr
     picked = jax.nn.one_hot(expert_of_block, count, dtype=x.dtype)  # (blocks, E), zero past the last group
     pick = lambda weights: jnp.einsum("be,eij->bij", picked, weights)  # noqa: E731
 
-    rows = dispatch(x, slot.reshape(tokens, top_k), pair_of_row).reshape(blocks, BLOCK, -1)
-    hidden = jax.nn.silu(jnp.einsum("brd,bdf->brf", rows, pick(experts.gate)))
-    hidden = hidden * jnp.einsum("brd,bdf->brf", rows, pick(experts.up))
-    out = jnp.einsum("brf,bfd->brd", hidden, pick(experts.down)).reshape(blocks * BLOCK, -1)
-    pairs = collect(out, slot, pair_of_row).reshape(tokens, top_k, -1)
-    return jnp.einsum("nkd,nk->nd", pairs, routing.weight.astype(x.dtype))
+    with jax.named_scope("dispatch"):
+        rows = dispatch(x, slot.reshape(tokens, top_k), pair_of_row).reshape(blocks, BLOCK, -1)
+    with jax.named_scope("experts"):
+        hidden = jax.nn.silu(jnp.einsum("brd,bdf->brf", rows, pick(experts.gate)))
+        hidden = hidden * jnp.einsum("brd,bdf->brf", rows, pick(experts.up))
+        out = jnp.einsum("brf,bfd->brd", hidden, pick(experts.down)).reshape(blocks * BLOCK, -1)
+    with jax.named_scope("combine"):
+        pairs = collect(out, slot, pair_of_row).reshape(tokens, top_k, -1)
+        return jnp.einsum("nkd,nk->nd", pairs, routing.weight.astype(x.dtype))
 
 
+@jax.named_scope("experts")
 def grouped_mlp(rows: jax.Array, sizes: jax.Array, experts: Experts, *, tpu: bool) -> jax.Array:
     """Each group of rows through its expert.
 

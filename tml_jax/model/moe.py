@@ -69,10 +69,11 @@ class MoE(nn.Module):
         kernel = self.param("router", fan_in_init(0), (model, count + shared), jnp.float32)
         scale = self.param("global_scale", nn.initializers.ones, (), jnp.float32)
         bias = self.variable("balance", "bias", jnp.zeros, (count,), jnp.float32)
-        logits = jnp.einsum(
-            "nd,de->ne", tokens.astype(jnp.float32), kernel, precision=jax.lax.Precision.HIGHEST
-        )  # ties between close scores must not depend on bfloat16
-        routing = route(logits, bias.value, cfg.top_k, cfg.route_scale * scale)
+        with jax.named_scope("router"):
+            logits = jnp.einsum(
+                "nd,de->ne", tokens.astype(jnp.float32), kernel, precision=jax.lax.Precision.HIGHEST
+            )  # ties between close scores must not depend on bfloat16
+            routing = route(logits, bias.value, cfg.top_k, cfg.route_scale * scale)
 
         def weights(prefix: str, experts: int) -> Experts:
             param = functools.partial(self.param, init_fn=fan_in_init(1))
@@ -92,10 +93,11 @@ class MoE(nn.Module):
                 routing = routing.replace(expert=jnp.where(counted.reshape(-1, 1), routing.expert, count))
             out, dropped = exchange_experts(tokens, routing, weights("expert", count), self.placement)
         common = weights("shared", shared).numbers(x.dtype)
-        hidden = jax.nn.silu(jnp.einsum("nd,sdf->nsf", tokens, common.gate))
-        hidden = hidden * jnp.einsum("nd,sdf->nsf", tokens, common.up)
-        hidden = hidden * routing.shared_weight[..., None].astype(x.dtype)
-        out = out + jnp.einsum("nsf,sfd->nd", hidden, common.down)
+        with jax.named_scope("shared_experts"):
+            hidden = jax.nn.silu(jnp.einsum("nd,sdf->nsf", tokens, common.gate))
+            hidden = hidden * jnp.einsum("nd,sdf->nsf", tokens, common.up)
+            hidden = hidden * routing.shared_weight[..., None].astype(x.dtype)
+            out = out + jnp.einsum("nsf,sfd->nd", hidden, common.down)
         chosen = jnp.sum(jax.nn.one_hot(routing.expert, count), axis=1)
         if counted is not None:
             chosen = jnp.where(counted.reshape(-1, 1), chosen, 0.0)

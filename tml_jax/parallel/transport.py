@@ -70,9 +70,11 @@ def _ring(
     x: jax.Array, expert: jax.Array, weight: jax.Array, experts: Experts, placement: Placement
 ) -> tuple[jax.Array, jax.Array]:
     room = _room(expert.size, placement)
-    x, expert, weight = (jax.lax.all_gather(value, AXIS, tiled=True) for value in (x, expert, weight))
+    with jax.named_scope("dispatch"):
+        x, expert, weight = (jax.lax.all_gather(value, AXIS, tiled=True) for value in (x, expert, weight))
     out, dropped = _own_part(x, expert, weight, experts, room, placement)
-    return jax.lax.psum_scatter(out, AXIS, scatter_dimension=0, tiled=True), dropped
+    with jax.named_scope("combine"):
+        return jax.lax.psum_scatter(out, AXIS, scatter_dimension=0, tiled=True), dropped
 
 
 def _whole(
@@ -133,13 +135,16 @@ def _capacity(
     present = jnp.arange(room) < sizes[:, None]
     pair_of_row = jnp.where(present, order[jnp.minimum(place, pairs - 1)], pairs).reshape(-1)
 
-    rows = dispatch(x, slot.reshape(-1, top_k), pair_of_row).reshape(devices, local, room, width)
-    rows = jax.lax.all_to_all(rows, AXIS, 0, 0).swapaxes(0, 1).reshape(local, devices * room, width)
-    hidden = jax.nn.silu(jnp.einsum("erd,edf->erf", rows, experts.gate))
-    hidden = hidden * jnp.einsum("erd,edf->erf", rows, experts.up)
-    out = jnp.einsum("erf,efd->erd", hidden, experts.down).reshape(local, devices, room, width)
-    out = jax.lax.all_to_all(out.swapaxes(0, 1), AXIS, 0, 0).reshape(count * room, width)
-    out = collect(out, slot, pair_of_row).reshape(-1, top_k, width)
+    with jax.named_scope("dispatch"):
+        rows = dispatch(x, slot.reshape(-1, top_k), pair_of_row).reshape(devices, local, room, width)
+        rows = jax.lax.all_to_all(rows, AXIS, 0, 0).swapaxes(0, 1).reshape(local, devices * room, width)
+    with jax.named_scope("experts"):
+        hidden = jax.nn.silu(jnp.einsum("erd,edf->erf", rows, experts.gate))
+        hidden = hidden * jnp.einsum("erd,edf->erf", rows, experts.up)
+        out = jnp.einsum("erf,efd->erd", hidden, experts.down).reshape(local, devices, room, width)
+    with jax.named_scope("combine"):
+        out = jax.lax.all_to_all(out.swapaxes(0, 1), AXIS, 0, 0).reshape(count * room, width)
+        out = collect(out, slot, pair_of_row).reshape(-1, top_k, width)
     return jnp.einsum("nkd,nk->nd", out, weight), jnp.sum(jnp.maximum(sizes - room, 0))
 
 
@@ -160,7 +165,8 @@ def _ragged(
     taken = jnp.moveaxis(jax.vmap(lambda row: _clipped(row, room))(taken).reshape(devices, devices, local), 0, 1)
     sent, asked = jnp.sum(taken, axis=2), jnp.sum(wanted, axis=2)
     plan = _Plan(sent, _starts(asked, axis=1), _starts(sent, axis=0))
-    received = _exchange(rows, room, plan, placement.tpu)
+    with jax.named_scope("dispatch"):
+        received = _exchange(rows, room, plan, placement.tpu)
 
     me = jax.lax.axis_index(AXIS)
     from_each = jax.lax.dynamic_index_in_dim(taken, me, axis=1, keepdims=False)  # (from, expert)
@@ -171,7 +177,8 @@ def _ragged(
     out = grouped_mlp(sorted_rows, jnp.sum(from_each, axis=0), experts, tpu=placement.tpu)
     out = collect(out, back, by_expert)
 
-    out = _exchange(out, pairs, plan.reversed(), placement.tpu)
+    with jax.named_scope("combine"):
+        out = _exchange(out, pairs, plan.reversed(), placement.tpu)
     out = collect(out, place, order).reshape(-1, top_k, x.shape[1])
     dropped = jnp.sum(sizes) - jnp.sum(jax.lax.dynamic_index_in_dim(taken, me, axis=0))
     return jnp.einsum("nkd,nk->nd", out, weight), dropped

@@ -4,7 +4,7 @@
   RUN/tokenizer.json
   RUN/checkpoints/STEP  `model` (params, balance) and `optimizer` (step, opt_state), and in their metadata the place in
                         the data and a checksum of every array
-  RUN/metrics.jsonl, RUN/tensorboard
+  RUN/metrics.jsonl, RUN/goodput.jsonl, RUN/tensorboard
   RUN/source/files      where the weights began as a release's: its small files, for the way back
 
 A step's folder gets its name only when all of it is on disk, so a killed run leaves nothing that looks like a

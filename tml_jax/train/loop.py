@@ -25,7 +25,9 @@ from tml_jax.data import pipeline
 from tml_jax.data.packing import Batch
 from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.parallel.mesh import make_mesh
-from tml_jax.train import checkpoint, init_from, metrics
+from tml_jax.train import checkpoint, goodput, init_from, metrics
+from tml_jax.train.hosts import check_agreement
+from tml_jax.train.profile import StepTrace
 from tml_jax.train.step import Train, TrainState, make_train, mean_metrics
 
 # When a run resumes, its model, data, seed and layout of typed text stay; with others it would be another run. What may
@@ -68,7 +70,13 @@ class _Pending:
     waiting: float  # seconds this process waited for the batch
 
 
-def train(config: Config, run_dir: str | os.PathLike, log: Callable[[str], None] = print) -> Report:
+def train(
+    config: Config,
+    run_dir: str | os.PathLike,
+    log: Callable[[str], None] = print,
+    profile: range = range(0),
+    started: float | None = None,
+) -> Report:
     """Trains, or goes on training, the run in `run_dir`; see `checkpoint` for what lies there.
 
     SIGTERM and SIGINT end the run after the step under way with a checkpoint. On several processes, call this on each.
@@ -77,6 +85,8 @@ def train(config: Config, run_dir: str | os.PathLike, log: Callable[[str], None]
       config: the configuration; its data must have been prepared.
       run_dir: folder of the run; holds tokenizer.json already.
       log: takes a line of progress; called on the first process only.
+      profile: steps to trace, see `StepTrace`.
+      started: when the process was started, for the account of time, see `Goodput`; now by default.
 
     Returns:
       How the run ended.
@@ -90,47 +100,58 @@ def train(config: Config, run_dir: str | os.PathLike, log: Callable[[str], None]
     run_dir = pathlib.Path(run_dir)
     first = jax.process_index() == 0
     log = log if first else lambda line: None
-    where = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    spent = goodput.Goodput(run_dir if first else None, started)
     tokenizer = Tokenizer.load(run_dir / checkpoint.TOKENIZER)
     data = pipeline.open_training_data(config, tokenizer, log)
-    held_out_batches = pipeline.held_out_batches(config, tokenizer, config.train.eval_batches, **where, report=log)
     setup = make_train(config, make_mesh(config.mesh))
+    check_agreement({"configuration": config, **_place(1, config, data, tokenizer)})
+    held_out_batches = pipeline.held_out_batches(config, tokenizer, config.train.eval_batches, setup.rows, report=log)
 
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run_dir, config.train.keep))
-        state, start = _start(config, run_dir, setup, checkpoints, data, tokenizer, log)
+        state, start = _start(config, run_dir, setup, checkpoints, data, tokenizer, spent, log)
+        spent.resume(start)
         writer = stack.enter_context(metrics.MetricsWriter(run_dir, start, config.train.log_every)) if first else None
-        batches = stack.enter_context(contextlib.closing(data.iterator(start, **where)))
+        batches = stack.enter_context(contextlib.closing(data.iterator(start, setup.rows)))
         stop_requested = stack.enter_context(_interruptions())
-        steps = _Steps(config, data, writer, checkpoints, log)
+        trace = stack.enter_context(StepTrace(run_dir, profile, log))
+        steps = _Steps(config, data, writer, checkpoints, spent, log)
         held_out: dict[str, float] = {}
-        step, stopping = start, False
+        step, stopping, compiled = start, False, False
+        if profile and profile[0] <= start:
+            log(f"step {profile[0]} is done already: no profile of steps {profile[0]} to {profile[-1]}")
         if start > config.train.steps:
             log(f"step {start} is past config.train.steps = {config.train.steps} already: nothing to train")
+        stack.enter_context(spent.cause(goodput.STEP))
 
         while step < config.train.steps and not stopping:
-            asked = time.perf_counter()
-            batch = next(batches)
-            waiting = time.perf_counter() - asked
-            state, values = setup.step(state, setup.put_batch(batch))
+            batch, waiting = steps.next_of(batches)
             step += 1
-            # The device computes this step while the host reads the metrics of the one before.
-            steps.add(_Pending(step, values, batch.record, waiting))
+            with trace.step(step, steps.aside):
+                with contextlib.nullcontext() if compiled else spent.cause(goodput.COMPILATION):
+                    state, values = setup.step(state, setup.put_batch(batch))
+                compiled = True
+                # The device computes this step while the host reads the metrics of the one before.
+                steps.add(_Pending(step, values, batch.record, waiting))
 
             stopping = stop_requested(step)
             last = step == config.train.steps
             if last or step % config.train.eval_every == 0:
-                steps.settle()
-                held_out = evaluate(config, setup, state, held_out_batches)
-                steps.held_out(step, held_out)
+                with steps.aside(goodput.EVALUATION):
+                    held_out = evaluate(config, setup, state, held_out_batches)
+                    steps.held_out(step, held_out)
             if last or stopping or step % config.train.checkpoint_every == 0:
-                steps.settle()  # a state is saved only when the step that made it is known to be finite
-                if writer:
-                    writer.sync()
-                checkpoints.save(state, _place(step, config, data, tokenizer))
-                steps.restart_clock()
-        checkpoints.wait()
+                with steps.aside(goodput.CHECKPOINT):  # so a state is saved only when its step is known to be finite
+                    if writer:
+                        writer.sync()
+                    checkpoints.save(state, _place(step, config, data, tokenizer))
+                spent.write(step, now=True)
+        with spent.cause(goodput.CHECKPOINT):
+            checkpoints.wait()
         interrupted = step < config.train.steps
+        spent.write(step, now=True, finished=not interrupted)
+        if first:
+            log(str(goodput.summarise(run_dir)))
         if interrupted:
             log(f"stopped by a signal after step {step}; checkpoint saved, the same command goes on from there")
         return Report(state, step, start, interrupted, held_out)
@@ -152,12 +173,14 @@ def _start(
     checkpoints: checkpoint.Checkpoints,
     data: pipeline.TrainingData,
     tokenizer: Tokenizer,
+    spent: goodput.Goodput,
     log: Callable[[str], None],
 ) -> tuple[TrainState, int]:
     """Restores the newest checkpoint, or makes a new state. Returns it and its step."""
     if checkpoints.steps:
         _check_same_run(config, checkpoint.read_config(run_dir), run_dir)
-    restored = checkpoints.restore_latest(setup.abstract_state)
+    with spent.cause(goodput.RESTORE if checkpoints.steps else goodput.STARTUP):
+        restored = checkpoints.restore_latest(setup.abstract_state)
     if restored is not None:
         state, place = restored
         step = place["next_step"]
@@ -172,7 +195,8 @@ def _start(
         state, step = setup.init(config.train.seed), 0
         if config.train.init_from:
             init_from.adopt_files(config.train.init_from, run_dir, config.model)
-            state, report = init_from.init_from(config.train.init_from, state)
+            with spent.cause(goodput.RESTORE):
+                state, report = init_from.init_from(config.train.init_from, state)
             log(f"starting from {config.train.init_from}: {report}")
     if jax.process_index() == 0:
         checkpoint.write_config(run_dir, config)
@@ -209,13 +233,30 @@ class _Steps:
         data: pipeline.TrainingData,
         writer: metrics.MetricsWriter | None,
         checkpoints: checkpoint.Checkpoints,
+        spent: goodput.Goodput,
         log: Callable[[str], None],
     ) -> None:
-        self._config, self._data, self._writer, self._checkpoints, self._log = config, data, writer, checkpoints, log
+        self._config, self._data, self._writer, self._checkpoints = config, data, writer, checkpoints
+        self._spent, self._log = spent, log
         self._pending: _Pending | None = None
         self._meter = metrics.Meter()
         self._compiling = True  # the first step does
         self._clock = time.perf_counter()
+
+    def next_of(self, batches: Iterator[Batch]) -> tuple[Batch, float]:
+        """The next batch, and the seconds that this process waited for it.
+
+        They are lost where the device had nothing to do; where it ran out of work meanwhile, all are counted.
+        """
+        asked, busy = time.perf_counter(), self._device_is_busy()
+        batch = next(batches)
+        waiting = time.perf_counter() - asked
+        if not (busy and self._device_is_busy()):
+            self._spent.move(waiting, goodput.DATA)
+        return batch, waiting
+
+    def _device_is_busy(self) -> bool:
+        return self._pending is not None and not self._pending.metrics["loss"].is_ready()
 
     def add(self, pending: _Pending) -> None:
         """Takes the step just sent off, and settles the one before."""
@@ -238,7 +279,9 @@ class _Steps:
         rates = self._meter.add(now - self._clock, pending.waiting, values["micro_turns"])
         self._clock = now
         if self._writer:
-            self._writer.write(pending.step, metrics.TRAIN, {**values, **rates})
+            shown = {**values, **rates, "goodput": round(self._spent.share(), 4)}
+            self._writer.write(pending.step, metrics.TRAIN, shown)
+        self._spent.write(pending.step)
         steps = self._config.train.steps
         if self._compiling or pending.step % self._config.train.log_every == 0 or pending.step == steps:
             self._log(metrics.progress_line(pending.step, steps, values, self._meter, self._compiling))
@@ -255,10 +298,13 @@ class _Steps:
         if self._writer:
             self._writer.write(step, metrics.HELD_OUT, values)
         self._log(metrics.held_out_line(step, values))
-        self.restart_clock()
 
-    def restart_clock(self) -> None:
-        """Leaves out of the next step's time what was done since the last one."""
+    @contextlib.contextmanager
+    def aside(self, cause: str = goodput.OTHER) -> Iterator[None]:
+        """Settles the pending step; the time within belongs to `cause`, and to no step."""
+        self.settle()
+        with self._spent.cause(cause):
+            yield
         self._clock = time.perf_counter()
 
     def _non_finite(self, pending: _Pending, values: dict[str, float]) -> str:

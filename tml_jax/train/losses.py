@@ -73,7 +73,8 @@ def loss_sums(
       `text_right`; and the extras of the model.
     """
     disturb_key, flow_key = jax.random.split(key)
-    heard_back = disturb(batch.audio_out, disturb_key, config) if disturbed else batch.audio_out
+    with jax.named_scope("disturb"):
+        heard_back = disturb(batch.audio_out, disturb_key, config) if disturbed else batch.audio_out
     elements = ElementArrays(batch.stream, batch.token, batch.slot, batch.audio_in, batch.video, heard_back)
     hidden, extras = model.apply(variables, elements, Packed(batch.segment, batch.position))
 

@@ -18,7 +18,7 @@ import tensorboardX
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 TRAIN, HELD_OUT = "train", "held_out"
-TIMING = ("micro_turns_per_second", "share_waiting", "time")
+TIMING = ("micro_turns_per_second", "share_waiting", "goodput", "time")
 
 
 class MetricsError(ValueError):

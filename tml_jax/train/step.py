@@ -20,6 +20,7 @@ from tml_jax.parallel.compile_options import compiler_options
 from tml_jax.parallel.mesh import abstract, batch_sharding, parameter_shardings, replicated
 from tml_jax.parallel.placement import training_placement
 from tml_jax.tokens import Stream
+from tml_jax.train.hosts import local_rows, put_rows
 from tml_jax.train.losses import counts, loss_sums
 from tml_jax.train.optimizer import make_optimizer, schedule
 
@@ -49,13 +50,15 @@ class Train:
       init: seed → state, sharded.
       step: (state, batch) → (state, metrics); the state given is consumed.
       evaluate: (state, batch) → sums and counts, from which `mean_metrics` makes means over many batches.
-      put_batch: this process's rows, in numpy → the global batch on the devices.
+      rows: rows of the global batch that this process builds.
+      put_batch: those rows, in numpy → the global batch on the devices.
       abstract_state: shapes, dtypes and shardings of the state.
     """
 
     init: Callable[[int], TrainState]
     step: Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
     evaluate: Callable[[TrainState, Batch], dict[str, jax.Array]]
+    rows: tuple[int, ...]
     put_batch: Callable[[Batch], Batch]
     abstract_state: TrainState
 
@@ -138,9 +141,11 @@ def make_train(config: Config, mesh: Mesh) -> Train:
         norm = optax.global_norm(grads)
         metrics = mean_metrics(sums, config)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        balance, overload = _move_balance(state.balance, extras, config.train.balance_rate)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("balance"):
+            balance, overload = _move_balance(state.balance, extras, config.train.balance_rate)
         chosen, dropped = (_total(extras, name) for name in ("load", "dropped"))
         new = TrainState(state.step + 1, params, balance, opt_state)
         # A step that is not finite changes nothing, so the state at hand is always one worth saving.
@@ -165,8 +170,7 @@ def make_train(config: Config, mesh: Mesh) -> Train:
     rows = batch_sharding(mesh)
     whole = replicated(mesh)
 
-    def put_batch(batch: Batch) -> Batch:
-        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(rows, x), batch)
+    mine = local_rows(mesh, config.data.batch_size)
 
     initialise = jax.jit(init, out_shardings=shardings)
     compiled = functools.partial(
@@ -176,7 +180,8 @@ def make_train(config: Config, mesh: Mesh) -> Train:
         init=lambda seed: initialise(jnp.asarray(seed, jnp.uint32)),
         step=compiled(step, out_shardings=(shardings, whole), donate_argnums=0),
         evaluate=compiled(evaluate, out_shardings=whole),
-        put_batch=put_batch,
+        put_batch=functools.partial(put_rows, mesh, mine, config.data.batch_size),
+        rows=mine,
         abstract_state=abstract(shapes, shardings),
     )
 
