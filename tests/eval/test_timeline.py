@@ -7,7 +7,7 @@ from PIL import Image
 
 from tml_jax.data.record import BACKGROUND, USER, Cue, Text, Word
 from tml_jax.eval import timeline
-from tml_jax.serve.session import MicroTurn
+from tml_jax.serve.words import MicroTurn
 from tml_jax.train.metrics import MetricsError
 
 

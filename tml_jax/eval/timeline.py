@@ -17,7 +17,7 @@ from tml_jax.data.record import BACKGROUND, MODEL, USER, Cue, Text, Word
 from tml_jax.train.metrics import HELD_OUT, TRAIN, read
 
 if TYPE_CHECKING:
-    from tml_jax.serve.session import MicroTurn
+    from tml_jax.serve.words import MicroTurn
 
 DPI = 100
 INK, FAINT = "#2b2f36", "#9aa1ab"
