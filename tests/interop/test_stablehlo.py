@@ -23,7 +23,7 @@ from tml_jax.data.record import BACKGROUND, MODEL, USER, Text
 from tml_jax.interop import stablehlo, stablehlo_caller, stablehlo_step
 from tml_jax.interop.journal import ConvertError
 from tml_jax.serve import words
-from tml_jax.serve.windows import Arrived, Ear, arrivals, make_block
+from tml_jax.serve.windows import Arrived, Ear, arrivals, make_block, take_in
 from tml_jax.signal import media
 from tml_jax.tokens import Control
 from tml_jax.train.checkpoint import CheckpointError
