@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tml_jax.serve.jitter import JitterBuffer, begin, clear, due, push, take
+from tml_jax.serve.jitter import JitterBuffer, begin, catch_up, clear, due, push, take
 
 HOP = 320  # samples of a packet of 20 ms
 TICK = 0.2
@@ -128,6 +128,16 @@ def test_after_clearing_sound_goes_on_from_the_next_window():
     _, window = take(push(buffer, ramp(0, 10), 0.1), 1.0)
     np.testing.assert_array_equal(window.audio[:10], ramp(0, 10))
     assert window.missing == 3190
+
+
+def test_after_an_overload_the_last_window_that_is_due_comes_next():
+    buffer = push(JitterBuffer(delay=0.0), ramp(0, 5 * 3200), 1.0, 0)  # window 0 is due at 1.0, the others follow
+    late = catch_up(buffer, 1.65)
+    assert late.counts.skipped == 3 * 3200
+    _, window = take(late, 1.65)
+    assert window.index == 3 and window.audio[0] == 3 * 3200 + 1
+    assert catch_up(buffer, 1.15).taken == 0
+    assert catch_up(JitterBuffer(), 9.0).taken == 0
 
 
 def test_what_makes_no_sense_is_refused():

@@ -163,7 +163,7 @@ class Engine:
                 self._clear(slot)
                 broken.append(slot)
                 continue
-            turns[slot] = micro_turn_of_row(seat.index, slot, output, samples, seat.mouth, took)
+            turns[slot] = micro_turn_of_row(seat.index, slot, block.valid, output, samples, seat.mouth, took)
             self._seats[slot] = dataclasses.replace(seat, ear=ear, index=seat.index + 1)
         return Tick(turns, tuple(broken), took)
 

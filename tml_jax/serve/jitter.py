@@ -30,6 +30,7 @@ class Counts:
       duplicate: had already arrived.
       beyond: too far ahead to be kept.
       missing: had not arrived when their window was taken.
+      skipped: arrived, but their window was passed over.
     """
 
     heard: int = 0
@@ -37,6 +38,7 @@ class Counts:
     duplicate: int = 0
     beyond: int = 0
     missing: int = 0
+    skipped: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +171,22 @@ def take(buffer: JitterBuffer, now: float) -> tuple[JitterBuffer, Window | None]
         counts=counts,
     )
     return after, Window(buffer.taken, audio, INPUT_SAMPLES - heard)
+
+
+def catch_up(buffer: JitterBuffer, now: float) -> JitterBuffer:
+    """Passes over the windows that should have been taken long ago, up to the last that is due; for an overload."""
+    if buffer.origin is None:
+        return buffer
+    passed = max(0, int((now - due(buffer) + _NEAR) / MICRO_TURN_SECONDS))
+    count = passed * INPUT_SAMPLES
+    counts = dataclasses.replace(buffer.counts, skipped=buffer.counts.skipped + int(np.sum(buffer.here[:count])))
+    return dataclasses.replace(
+        buffer,
+        taken=buffer.taken + passed,
+        samples=buffer.samples[count:],
+        here=buffer.here[count:],
+        counts=counts,
+    )
 
 
 def clear(buffer: JitterBuffer) -> JitterBuffer:

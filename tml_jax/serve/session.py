@@ -121,4 +121,5 @@ class Talker:
                     "come from a training that diverged: take another checkpoint"
                 )
             took = time.perf_counter() - began
-            yield [micro_turn_of_row(index, row, output, samples, mouth, took) for row, mouth in enumerate(mouths)]
+            given = block.valid, output, samples
+            yield [micro_turn_of_row(index, row, *given, mouth, took) for row, mouth in enumerate(mouths)]

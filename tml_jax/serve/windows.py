@@ -61,12 +61,17 @@ def check_arrived(arrived: Arrived, config: Config) -> None:
             raise InputError(f"audio of shape {arrived.audio.shape}: a micro-turn takes ({INPUT_SAMPLES},)")
         if not np.isfinite(arrived.audio).all():
             raise InputError("audio holds NaN or infinity: expected finite samples, about -1 to 1; check the source")
-    expected = (config.data.video_grid[0] * PATCH[1], config.data.video_grid[1] * PATCH[2], PATCH[3])
     for _, frame in arrived.frames:
-        if frame.shape != expected:
-            raise InputError(f"frame of shape {frame.shape}: the model sees {expected}, scale it")
-        if frame.dtype != np.uint8:
-            raise InputError(f"frame of {frame.dtype}: expected uint8, 0 to 255; convert it")
+        check_frame(frame, config)
+
+
+def check_frame(frame: np.ndarray, config: Config) -> None:
+    """Refuses a frame that is not (rows, columns, 3) uint8 of the model's grid, with an InputError."""
+    expected = (config.data.video_grid[0] * PATCH[1], config.data.video_grid[1] * PATCH[2], PATCH[3])
+    if frame.shape != expected:
+        raise InputError(f"frame of shape {frame.shape}: the model sees {expected}, scale it")
+    if frame.dtype != np.uint8:
+        raise InputError(f"frame of {frame.dtype}: expected uint8, 0 to 255; convert it")
 
 
 def take_in(ear: Ear, arrived: Arrived, tokenizer: Tokenizer, config: Config) -> tuple[Ear, Elements]:

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from tml_jax.config import MICRO_TURN_SECONDS, Config
+from tml_jax.config import AUDIO_ELEMENTS, MICRO_TURN_SECONDS, Config
 from tml_jax.data.layout import control_token
 from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.model.stream import MicroTurnOutput
@@ -26,6 +26,8 @@ class MicroTurn:
       mel: (20, 80) float32 log10 mel, at its floor when listening.
       samples: (4800,) float32 at 24 kHz.
       compute_seconds: time from input to output.
+      elements_in: length of its input.
+      elements_out: length of its text, gate and sound.
     """
 
     index: int
@@ -36,6 +38,8 @@ class MicroTurn:
     mel: np.ndarray
     samples: np.ndarray
     compute_seconds: float
+    elements_in: int = 0
+    elements_out: int = 0
 
 
 class Mouth:
@@ -69,13 +73,14 @@ class Mouth:
 
 
 def micro_turn_of_row(
-    index: int, row: int, output: MicroTurnOutput, samples: np.ndarray, mouth: Mouth, seconds: float
+    index: int, row: int, valid: np.ndarray, output: MicroTurnOutput, samples: np.ndarray, mouth: Mouth, seconds: float
 ) -> MicroTurn:
     """What one of B sessions put out.
 
     Args:
       index: micro-turn of the session.
       row: of the session.
+      valid: (B,), elements of their input.
       output: of all B, numpy arrays.
       samples: (B, 4800) float32.
       mouth: of the session; takes in its tokens.
@@ -86,4 +91,6 @@ def micro_turn_of_row(
     """
     text, display = mouth.words(output.token[row, : output.count[row]].tolist())
     gate, start = "SPEAK" if output.speak[row] else "LISTEN", round(index * MICRO_TURN_SECONDS, 6)
-    return MicroTurn(index, start, gate, text, display, output.mel[row], samples[row], seconds)
+    put_out = int(output.count[row]) + 1 + AUDIO_ELEMENTS * int(output.speak[row])
+    mel, sound = output.mel[row], samples[row]
+    return MicroTurn(index, start, gate, text, display, mel, sound, seconds, int(valid[row]), put_out)
