@@ -143,7 +143,8 @@ class Dialogue:
                 events += self._edge(edge.speaking, edge.milliseconds)
         if beyond:
             message = f"{beyond / INPUT_RATE:.1f} s of audio are too far ahead of what is heard and were dropped"
-            raise ProtocolError("input_audio_buffer_full", message + ": send it as it is spoken", "audio")
+            message += ": send it as it is spoken"
+            events.append(ProtocolError("input_audio_buffer_full", message, "audio").event())
         return events
 
     def _edge(self, speaking: bool, milliseconds: int) -> list[Object]:

@@ -24,6 +24,11 @@ class ProtocolError(ValueError):
     def __str__(self) -> str:
         return self.message
 
+    def event(self) -> dict[str, Any]:
+        """The `error` event, without its id."""
+        error = {"type": "invalid_request_error", "code": self.code, "message": self.message}
+        return {"type": "error", "error": {**error, "param": self.param, "event_id": self.event_id}}
+
 
 @dataclasses.dataclass(frozen=True)
 class ClientEvent:
