@@ -9,18 +9,13 @@ no new session in, wait up to --drain_seconds for those there are, and end.
 import asyncio
 import os
 import pathlib
-import signal
 from collections.abc import Sequence
 
 from absl import app, flags
-from aiohttp import web
 
-from tml_jax.config import ConfigError
 from tml_jax.serve.engine import Engine
-from tml_jax.serve.metrics import ServerMetrics
 from tml_jax.serve.program import load_model
 from tml_jax.serve.scheduler import Scheduler
-from tml_jax.serve.server import Server, ServerOptions
 from tml_jax.train.checkpoint import CheckpointError
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a trained model.", required=True)
@@ -35,45 +30,32 @@ _ORIGIN = flags.DEFINE_multi_string("origin", [], "Another site whose pages may 
 _DRAIN = flags.DEFINE_float("drain_seconds", 30.0, "How long to wait for sessions at the end.", lower_bound=0.0)
 
 
-async def _serve(scheduler: Scheduler, metrics: ServerMetrics, options: ServerOptions) -> None:
-    ended = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, ended.set)
-    server = Server(scheduler, metrics, options)
-    runner = web.AppRunner(server.app(), access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, _HOST.value, _PORT.value)
-    await site.start()
-    try:
-        host, port = site._server.sockets[0].getsockname()[:2]
-        print(f"listening at ws://{host}:{port}/v1/realtime for {scheduler.engine.slots} sessions", flush=True)
-        await ended.wait()
-        print(f"ending: {scheduler.sessions} sessions have {_DRAIN.value:.0f} s", flush=True)
-        await server.drain(_DRAIN.value)
-    finally:
-        await runner.cleanup()
-
-
 def main(argv: Sequence[str]) -> None:
     """Runs the command. What is wrong with its input ends it with one line."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     try:
-        if not pathlib.Path(_CHECKPOINT.value).is_dir():
-            raise FileNotFoundError(f"--checkpoint={_CHECKPOINT.value}: no such folder; train with launch.train")
+        from tml_jax.serve.metrics import ServerMetrics
+        from tml_jax.serve.server import Server, ServerOptions, serve
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"launch.serve: {error}: serving needs the serve extra, pip install -e '.[serve]'") from error
+    folder = pathlib.Path(_CHECKPOINT.value)
+    try:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"--checkpoint={folder}: no such folder; train a model with launch.train")
         engine = Engine(load_model(_CHECKPOINT.value), _SESSIONS.value)
         print("compiling", flush=True)
         engine.warm_up()
         metrics = ServerMetrics()
         scheduler = Scheduler(engine, delay=_DELAY.value / 1000, observe=metrics.observe)
         key = _API_KEY.value or os.environ.get("TML_API_KEY") or None
-        options = ServerOptions(pathlib.Path(_CHECKPOINT.value).name, key, tuple(_ORIGIN.value))
+        server = Server(scheduler, metrics, ServerOptions(folder.resolve().name, key, tuple(_ORIGIN.value)))
         scheduler.start()
         try:
-            asyncio.run(_serve(scheduler, metrics, options))
+            asyncio.run(serve(server, scheduler, _HOST.value, _PORT.value, _DRAIN.value))
         finally:
             scheduler.stop()
-    except (OSError, ValueError, CheckpointError, ConfigError) as error:
+    except (OSError, ValueError, CheckpointError) as error:
         raise SystemExit(f"launch.serve: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import secrets
 from collections.abc import Callable
 
@@ -79,12 +80,18 @@ class Connection:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for error in results:
+            if isinstance(error, Exception) and not isinstance(error, ConnectionError):
+                logging.error("a connection failed", exc_info=error)
+                self.close(WSCloseCode.INTERNAL_ERROR, "internal error")
         code, reason = self._closing or (WSCloseCode.OK, "")
         await end_socket(self._socket, code, reason)
 
     async def _read(self, clock: Callable[[], float]) -> None:
         async for message in self._socket:
+            if message.type is WSMsgType.ERROR:  # too large, or no frame at all: the socket has closed itself
+                return
             if message.type is not WSMsgType.TEXT:
                 await self._refuse(ProtocolError("invalid_frame", "a binary frame: expected text frames of JSON"))
                 continue

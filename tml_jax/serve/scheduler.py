@@ -22,6 +22,7 @@ from tml_jax.serve.windows import Arrived, InputError, check_frame
 from tml_jax.serve.words import MicroTurn
 
 MAX_BEHIND = 1.0
+MAX_OFFSET = 2**40  # samples: two years
 MAX_WAITING_TEXT = 20_000  # bytes of text that a session may have waiting
 
 
@@ -81,8 +82,8 @@ class LiveSession:
             raise InputError(
                 f"sound of shape {samples.shape}, {samples.dtype}: expected finite float32 of shape (n,) at 16 kHz"
             )
-        if (offset is None) == self._stamped or (offset is not None and offset < 0):
-            raise InputError(f"offset = {offset}: expected {'a number from 0 on' if self._stamped else 'none'}")
+        if (offset is None) == self._stamped or (offset is not None and not 0 <= offset < MAX_OFFSET):
+            raise InputError(f"offset = {offset}: expected {f'0 to {MAX_OFFSET}' if self._stamped else 'none'}")
         with self._lock:
             before = self._buffer.counts.beyond
             self._buffer = jitter.push(self._buffer, samples, now, offset)
@@ -104,9 +105,12 @@ class LiveSession:
         """Takes in typed text or a result.
 
         Raises:
-          InputError: more text waits than the session may have.
+          InputError: the text is no Unicode, or more waits than the session may have.
         """
-        size = len(text.text.encode()) + 1
+        try:
+            size = len(text.text.encode()) + 1
+        except UnicodeEncodeError as error:
+            raise InputError(f"text that is no Unicode ({error.reason}): expected whole characters") from error
         with self._lock:
             if self._waiting_text + size > MAX_WAITING_TEXT:
                 raise InputError(f"{self._waiting_text + size} bytes of text would wait: expected {MAX_WAITING_TEXT}")

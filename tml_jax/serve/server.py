@@ -4,14 +4,15 @@
   GET /metrics       for Prometheus
   GET /v1/realtime   WebSocket: the OpenAI Realtime protocol; with ?duplex=1 this project's own micro-turns
 
-A client beyond the last place gets an `error` event with code `server_full`, its `queue_position` and a `ticket` to come
-back with (?ticket=…), then close code 1013.
+A client beyond the last place gets an `error` event with code `server_full`, its `queue_position` and a `ticket` to
+come back with (?ticket=…), then close code 1013.
 """
 
 import asyncio
 import dataclasses
 import hmac
 import secrets
+import signal
 from urllib.parse import urlsplit
 
 from aiohttp import WSCloseCode, web
@@ -147,6 +148,35 @@ class Server:
             scheduler.leave(live)
             self._connections.discard(connection)
         return socket
+
+
+async def serve(server: Server, scheduler: Scheduler, host: str, port: int, drain_seconds: float) -> None:
+    """Listens until SIGTERM or Ctrl-C, and then drains.
+
+    Args:
+      server: its routes.
+      scheduler: of its sessions.
+      host: address to listen at.
+      port: to listen at; 0 takes a free one.
+      drain_seconds: to wait for sessions at the end.
+
+    Raises:
+      OSError: the address cannot be used.
+    """
+    ended = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, ended.set)
+    runner = web.AppRunner(server.app(), access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        host, port = runner.addresses[0][:2]
+        print(f"listening at ws://{host}:{port}/v1/realtime for {scheduler.engine.slots} sessions", flush=True)
+        await ended.wait()
+        print(f"ending: {scheduler.sessions} sessions have {drain_seconds:g} s", flush=True)
+        await server.drain(drain_seconds)
+    finally:
+        await runner.cleanup()
 
 
 def _protocols(request: web.Request) -> list[str]:
