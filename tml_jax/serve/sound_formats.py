@@ -88,7 +88,7 @@ class Decoder:
         self._resampler = soxr.ResampleStream(form.rate, INPUT_RATE, 1, dtype="float32")
 
     def decode(self, text: str, last: bool = False) -> np.ndarray:
-        """The next piece; the filter holds up to 37 ms back until the next.
+        """The next piece; the filter holds some tens of milliseconds back until the next.
 
         Args:
           text: base64.
