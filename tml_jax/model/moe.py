@@ -45,7 +45,7 @@ class MoE(nn.Module):
     """The feed-forward of the sparse layers.
 
     The correction bias is read from the `balance` collection, outside the parameters, so that no optimiser sees it.
-    Expert weights may be int8; their scales are then in the collection `scales` (see `tml_jax.serve.quantize`).
+    Expert weights may be int8; their scales are then in the collection `scales` (see `tml_jax.serve.weights`).
     """
 
     config: ModelConfig

@@ -23,9 +23,9 @@ from tml_jax.parallel.placement import serving_placement
 from tml_jax.scale.chips import Chip
 from tml_jax.scale.programs import Cost, compile_for_tpu, cost_of, full_cost, has_loop, memory_of
 from tml_jax.serve.session import block_sizes
+from tml_jax.serve.weights import weights_for_serving
 
 TEXT_STEPS = 2  # of a micro-turn in which it speaks: three words a second are about one token, and the gate
-_WIDE = ("router", "scale", "bias", "kernel")  # parameters that stay float32; all of the flow head are among them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ def lower_steps(what: Serving) -> dict[str, Callable[[], jax.stages.Lowered]]:
     dtype = jnp.dtype(config.serve.dtype)
     model = InteractionModel(config.model, dtype, placement=serving_placement(what.mesh, sessions))
     variables = jax.eval_shape(lambda key: init_variables(model.clone(placement=None), key), jax.random.key(0))
-    variables = jax.tree_util.tree_map_with_path(_stored, variables)
+    variables = jax.eval_shape(lambda variables: weights_for_serving(variables, config.serve), variables)
     variables = abstract(variables, parameter_shardings(what.mesh, variables))
     block = block_sizes(config)[1 if what.frames else 0]
     patches = config.data.video_grid[0] * config.data.video_grid[1] if what.frames else 0
@@ -84,12 +84,6 @@ def lower_steps(what: Serving) -> dict[str, Callable[[], jax.stages.Lowered]]:
             lambda v, carry, noise, speaks: audio_step(model, v, carry, noise, speaks, context), carry, noise, speaks
         ),
     }
-
-
-def _stored(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """Matrices in bfloat16, what is small or delicate in float32."""
-    wide = leaf.ndim < 2 or any(name in path[-1].key for name in _WIDE)
-    return jax.ShapeDtypeStruct(leaf.shape, jnp.float32 if wide else jnp.bfloat16)
 
 
 def serve_report(

@@ -1,6 +1,7 @@
 """Sessions: live input cut into micro-turns, streamed through the model, decoded into words and sound."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,7 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from tml_jax.config import AUDIO_ELEMENTS, MEL_BINS, MICRO_TURN_SECONDS, OWN_FRAMES, PATCH, Config, MeshConfig
+from tml_jax.config import (
+    AUDIO_ELEMENTS,
+    MEL_BINS,
+    MICRO_TURN_SECONDS,
+    OWN_FRAMES,
+    PATCH,
+    Config,
+    MeshConfig,
+    ServeConfig,
+)
 from tml_jax.data.elements import Elements, input_elements, patches_of_pair
 from tml_jax.data.layout import INPUT_SAMPLES, control_token, text_in_tokens
 from tml_jax.data.record import Text
@@ -21,6 +31,7 @@ from tml_jax.model.interaction import InteractionModel
 from tml_jax.model.stream import InputBlock, StreamState, init_state, micro_turn
 from tml_jax.parallel.mesh import abstract, make_mesh, parameter_shardings, stream_shardings
 from tml_jax.parallel.placement import Placement
+from tml_jax.serve.weights import weights_for_serving
 from tml_jax.signal.mel import HISTORY, dmel
 from tml_jax.signal.vocoder import VocoderState, init_vocoder, vocode
 from tml_jax.tokens import Control
@@ -158,6 +169,15 @@ class Sessions:
     vocoder: VocoderState
 
 
+def _kept(variables: dict[str, Any], config: ServeConfig, mesh: Mesh | None) -> dict[str, Any]:
+    """`weights_for_serving`, on the devices where they are."""
+    if config.dtype == "float32" and config.weights == "whole":
+        return variables
+    convert = functools.partial(weights_for_serving, config=config)
+    where = None if mesh is None else parameter_shardings(mesh, jax.eval_shape(convert, variables))
+    return jax.jit(convert, out_shardings=where)(variables)
+
+
 class Talker:
     """A model that talks. Sessions that are talked through together do not influence each other."""
 
@@ -193,7 +213,8 @@ class Talker:
         self, config: Config, tokenizer: Tokenizer, variables: dict[str, Any], seed: int, mesh: Mesh | None = None
     ) -> None:
         self.config, self.tokenizer, self.seed, self._mesh = config, tokenizer, seed, mesh
-        self.variables = jax.device_put(variables) if mesh is None else variables
+        variables = jax.device_put(variables) if mesh is None else variables
+        self.variables = _kept(variables, config.serve, mesh)
         placement = None if mesh is None else Placement(mesh, "whole", batch_axes=())
         model = InteractionModel(config.model, jnp.dtype(config.serve.dtype), placement=placement)
         context = config.serve.context
