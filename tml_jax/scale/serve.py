@@ -22,10 +22,11 @@ from tml_jax.parallel.mesh import abstract, make_mesh, parameter_shardings, stre
 from tml_jax.parallel.placement import serving_placement
 from tml_jax.scale.chips import Chip
 from tml_jax.scale.programs import Cost, compile_for_tpu, cost_of, full_cost, has_loop, memory_of
+from tml_jax.scale.serve_flops import step_flops
 from tml_jax.serve.session import block_sizes
 from tml_jax.serve.weights import weights_for_serving
 
-TEXT_STEPS = 2  # of a micro-turn in which it speaks: three words a second are about one token, and the gate
+TOKENS = 0.8  # that a session says in a micro-turn while it speaks: three words a second, four tokens for three words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +87,19 @@ def lower_steps(what: Serving) -> dict[str, Callable[[], jax.stages.Lowered]]:
     }
 
 
+def text_steps(sessions: int) -> int:
+    """Steps of text in a micro-turn in which so many sessions speak: they go on until the last has its gate.
+
+    Taken as independent, each saying so many tokens as by a Poisson law of mean `TOKENS`; the gate is one more.
+    """
+    most, share, above = 0, math.exp(-TOKENS), 1 - math.exp(-TOKENS)
+    while sessions * above > 0.5:
+        most += 1
+        share *= TOKENS / most
+        above -= share
+    return most + 1
+
+
 def serve_report(
     config: Config, devices: list[Any], chip: Chip, sessions: int, frames: bool, log: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -122,10 +136,11 @@ def serve_report(
             return cost_of(program)
 
         parts[name] = full_cost(config, cost_at) if has_loop(config.model) else cost_at(config)
-    times = {"input": 1, "text": TEXT_STEPS, "audio": AUDIO_ELEMENTS}
-    whole = Cost(0.0, 0.0, 0.0, 0.0, {})
+    times = {"input": 1, "text": text_steps(sessions), "audio": AUDIO_ELEMENTS}
+    whole, counted = Cost(0.0, 0.0, 0.0, 0.0, {}), 0.0
     for name, cost in parts.items():
         whole = whole.plus(cost, times[name])
+        counted += times[name] * sum(step_flops(config, mesh.shape, name, sessions, frames).values())
     return {
         "step": "serve",
         "config": config.name,
@@ -136,6 +151,7 @@ def serve_report(
         "hbm_bytes_parts": dataclasses.asdict(memory),
         "hbm_bytes_available": int(chip.hbm_bytes),
         "flops": whole.flops,
+        "analytic_flops": counted,
         "optimal_seconds": whole.seconds,
         "optimal_seconds_by_part": {name: cost.seconds for name, cost in parts.items()},
         "untimed_operations": whole.untimed,
@@ -146,4 +162,5 @@ def serve_report(
         "compile_seconds": math.fsum(spent),
         "mesh": {axis: size for axis, size in mesh.shape.items()},
         "context": config.serve.context,
+        "weights": config.serve.weights,
     }
