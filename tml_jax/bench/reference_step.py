@@ -1,7 +1,6 @@
 """The train step of the reference, transformers' Inkling in torch, on text tokens. Needs the extra `parity`."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,7 @@ class Setting:
         return f"{self.experts} experts, {self.attention} attention{', torch.compile' if self.compiled else ''}"
 
 
-# `batched_mm` fetches a matrix for every token and choice.
+MOST_FETCHED = 1e9  # bytes
 SETTINGS = tuple(
     Setting(experts, attention, compiled)
     for compiled in (False, True)
@@ -108,7 +107,14 @@ class ReferenceStep:
         return sum(x.numel() for x in self._model.parameters())
 
 
-def versions() -> dict[str, Any]:
+def fetched_bytes(model: ModelConfig, tokens: int, setting: Setting) -> int:
+    """Bytes of weights that `batched_mm` copies in each sparse layer: all of an expert for every choice of a token."""
+    if setting.experts != "batched_mm":
+        return 0
+    return tokens * model.top_k * 3 * model.d_model * model.expert_ffn * 4
+
+
+def versions() -> dict[str, str]:
     """Versions of torch and transformers, and the threads that torch works with."""
     import torch
     import transformers
@@ -116,5 +122,5 @@ def versions() -> dict[str, Any]:
     return {
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "threads of torch": torch.get_num_threads(),
+        "threads of torch": str(torch.get_num_threads()),
     }
