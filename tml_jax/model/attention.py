@@ -23,6 +23,7 @@ from tml_jax.parallel.mesh import session_axes
 from tml_jax.parallel.placement import Placement
 
 BLOCK = 64  # queries of one block of a sliding layer
+BLOCK_WHOLE, MOST_BLOCKS = 128, 8  # the same of a global layer, a multiple of it where there would be more blocks
 BLOCK_GLOBAL, BLOCK_SLIDING, BLOCK_APPEND = 512, 256, 1024  # the same of the kernels for TPUs
 _MASKED = -1e30
 
@@ -136,9 +137,6 @@ def attend_packed(
 ) -> jax.Array:
     """Causal attention within segments of packed rows, in blocks, so that a window costs what it sees.
 
-    In a packed row the distance of a pair is known beforehand, the same in every row and segment. So the small table
-    is laid out by pair once and the bias is a matrix product with it, instead of a gather for every row and head.
-
     Args:
       query: (B, T, H, D).
       key: (B, T, K, D).
@@ -151,33 +149,90 @@ def attend_packed(
     Returns:
       (B, T, H, D).
     """
-    batch, time, heads, width = query.shape
-    kv_heads, groups = key.shape[2], heads // key.shape[2]
-    whole = window >= time or time % BLOCK != 0
-    size, back = (time, 0) if whole else (BLOCK, -(-(window - 1) // BLOCK))
-    blocks, seen = time // size, (back + 1) * size  # `seen` keys for each block of queries
+    batch, time = query.shape[:2]
+    if window >= time or time % BLOCK:
+        # A block sees no key behind its last query. The number of blocks is bounded: each is compiled by itself.
+        size = BLOCK_WHOLE * -(-time // (BLOCK_WHOLE * MOST_BLOCKS))
+        size = size if time % size == 0 else time
+        parts = []
+        for start in range(0, time, size):
+            here, seen = slice(start, start + size), slice(0, start + size)
+            distance = start + jnp.arange(size)[:, None] - jnp.arange(start + size)[None, :]
+            mask = (distance >= 0) & (distance < window) & (segment[:, here, None] == segment[:, None, seen])
+            parts.append(
+                _attend_block(query[:, here], key[:, seen], value[:, seen], relative[:, here], table, mask)
+            )
+        return jnp.concatenate(parts, axis=1)
+
+    back = -(-(window - 1) // BLOCK)
+    blocks, seen = time // BLOCK, (back + 1) * BLOCK  # `seen` keys for each block of queries
 
     def keys_of_block(x: jax.Array, fill: int) -> jax.Array:
         padding = [(0, 0)] * x.ndim
-        padding[1] = (back * size, 0)
-        x = jnp.pad(x, padding, constant_values=fill).reshape(batch, blocks + back, size, *x.shape[2:])
-        return jnp.concatenate([x[:, i : i + blocks] for i in range(back + 1)], axis=2)
+        padding[1] = (back * BLOCK, 0)
+        x = jnp.pad(x, padding, constant_values=fill).reshape(batch, blocks + back, BLOCK, *x.shape[2:])
+        x = jnp.concatenate([x[:, i : i + blocks] for i in range(back + 1)], axis=2)
+        return x.reshape(batch * blocks, seen, *x.shape[3:])
 
-    keys, values = keys_of_block(key, 0), keys_of_block(value, 0)  # (B, blocks, seen, K, D)
-    key_segment = keys_of_block(segment, -1)  # (B, blocks, seen)
-    query_segment = segment.reshape(batch, blocks, size)
-    distance = back * size + jnp.arange(size)[:, None] - jnp.arange(seen)[None, :]
+    of_block = lambda x: x.reshape(batch * blocks, BLOCK, *x.shape[2:])  # noqa: E731
+    distance = back * BLOCK + jnp.arange(BLOCK)[:, None] - jnp.arange(seen)[None, :]
     mask = (distance >= 0) & (distance < window)
-    mask = mask & (query_segment[..., :, None] == key_segment[..., None, :])  # (B, blocks, size, seen)
+    mask = mask & (of_block(segment)[..., :, None] == keys_of_block(segment, -1)[..., None, :])
+    keys, values = keys_of_block(key, 0), keys_of_block(value, 0)
+    return _attend_block(of_block(query), keys, values, of_block(relative), table, mask).reshape(query.shape)
 
-    grouped = query.reshape(batch, blocks, size, kv_heads, groups, width)
-    scores = jnp.einsum("bnqkgd,bnskd->bnkgqs", grouped, keys) / width
-    states = relative.reshape(batch, blocks, size, kv_heads, groups, -1)
-    bias = jnp.einsum("bnqkgr,rqs->bnkgqs", states, _by_pair(table, size, seen))
-    scores = scores.astype(jnp.float32) + bias.astype(jnp.float32)
-    scores = jnp.where(mask[:, :, None, None], scores, _MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("bnkgqs,bnskd->bnqkgd", weights, values).reshape(query.shape)
+
+def _attend_block(
+    query: jax.Array, key: jax.Array, value: jax.Array, relative: jax.Array, table: jax.Array, mask: jax.Array
+) -> jax.Array:
+    """Attention of S queries over the T keys that end with the last query.
+
+    Queries of the heads that share a key head are one axis of the products, so that these and their gradients sum over
+    one axis each: XLA's CPU products take no other, and would turn the scores round first.
+
+    Args:
+      query: (N, S, H, D).
+      key: (N, T, K, D).
+      value: (N, T, K, D).
+      relative: (N, S, H, d_rel).
+      table: (d_rel, extent).
+      mask: (N, S, T) bool, False wherever the distance is negative.
+
+    Returns:
+      (N, S, H, D).
+    """
+    count, size, heads, width = query.shape
+    seen, kv_heads = key.shape[1:3]
+    by_head = lambda x: x.reshape(count, size, kv_heads, heads // kv_heads, -1).transpose(0, 2, 3, 1, 4)  # noqa: E731
+    together = lambda x: x.reshape(count, kv_heads, -1, x.shape[-1])  # noqa: E731  (N, K, groups · S, …)
+    bias = _relative_bias(by_head(relative), table, seen)
+    scores = jnp.einsum("nkqd,nskd->nkqs", together(by_head(query)), key) / width
+    scores = scores.reshape(bias.shape).astype(jnp.float32) + bias.astype(jnp.float32)
+    scores = jnp.where(mask[:, None, None], scores, _MASKED)
+    weights = together(jax.nn.softmax(scores, axis=-1).astype(value.dtype))
+    out = jnp.einsum("nkqs,nskd->nkqd", weights, value)
+    return out.reshape(*bias.shape[:-1], width).transpose(0, 3, 1, 2, 4).reshape(query.shape)
+
+
+def _relative_bias(states: jax.Array, table: jax.Array, seen: int) -> jax.Array:
+    """Bias of S queries at the end of `seen` keys: the product by distance, every row shifted by one more.
+
+    That is the relative shift of Transformer-XL (arXiv 1901.02860): one matrix product, no gather.
+
+    Args:
+      states: (…, S, d_rel).
+      table: (d_rel, extent).
+      seen: keys.
+
+    Returns:
+      (…, S, seen). Pairs of negative distance, which the mask hides, hold other pairs' values.
+    """
+    *leading, size, rank = states.shape
+    used = min(table.shape[1], seen)
+    profile = jnp.pad(table[:, :used], ((0, 0), (0, seen - used)))[:, ::-1]
+    by_distance = states.reshape(-1, rank) @ jnp.pad(profile, ((0, 0), (0, 1)))  # one column more, for the shift
+    flat = by_distance.reshape(-1, size * (seen + 1))[:, size - 1 : size - 1 + size * seen]
+    return flat.reshape(*leading, size, seen)
 
 
 def attend_packed_tpu(
@@ -209,19 +264,6 @@ def _on_devices(kernel: Callable, placement: Placement, rows: tuple[str, ...] | 
         out_specs=states,
         check_vma=False,
     )
-
-
-def _by_pair(table: jax.Array, size: int, seen: int) -> jax.Array:
-    """(d_rel, extent) by distance → (d_rel, size, seen) by pair, where distance = seen − size + query − key.
-
-    Every row is the one before, shifted by one (the relative shift of Transformer-XL, arXiv 1901.02860). Pairs of
-    negative distance, which the mask hides, hold other pairs' values.
-    """
-    used = min(table.shape[1], seen)
-    profile = jnp.pad(table[:, :used], ((0, 0), (0, seen - used)))[:, ::-1]
-    rows = jnp.broadcast_to(jnp.pad(profile, ((0, 0), (0, 1)))[:, None], (len(table), size, seen + 1))
-    flat = rows.reshape(len(table), size * (seen + 1))[:, size - 1 : size - 1 + size * seen]
-    return flat.reshape(len(table), size, seen)
 
 
 def ring_positions(newest: jax.Array, slots: int) -> jax.Array:
@@ -314,7 +356,9 @@ class Attention(nn.Module):
 
         def project(name: str, count: int, size: int) -> jax.Array:
             kernel = self.param(name, fan_in_init(0), (model, count, size), jnp.float32)
-            return jnp.einsum("btd,dhk->bthk", x, kernel.astype(x.dtype))
+            # One axis to sum over, also in the weights' gradients: no copies turned round on CPU.
+            out = x.reshape(-1, model) @ kernel.reshape(model, -1).astype(x.dtype)
+            return out.reshape(batch, time, count, size)
 
         query, relative = project("query", heads, width), project("relative", heads, cfg.d_rel)
         key, value = project("key", kv_heads, width), project("value", kv_heads, width)
@@ -354,7 +398,8 @@ class Attention(nn.Module):
             out, new_cache = self._append(query, key, value, relative, table, position, window, cache)
             new_cache = new_cache.replace(key_conv=key_conv, value_conv=value_conv)
         kernel = self.param("out", fan_in_init(0, 1), (heads, width, model), jnp.float32)
-        return jnp.einsum("bthk,hkd->btd", out, kernel.astype(x.dtype)), new_cache
+        out = out.reshape(batch * time, -1) @ kernel.reshape(-1, model).astype(x.dtype)
+        return out.reshape(x.shape), new_cache
 
     def _append(
         self,
