@@ -159,9 +159,7 @@ def attend_packed(
             here, seen = slice(start, start + size), slice(0, start + size)
             distance = start + jnp.arange(size)[:, None] - jnp.arange(start + size)[None, :]
             mask = (distance >= 0) & (distance < window) & (segment[:, here, None] == segment[:, None, seen])
-            parts.append(
-                _attend_block(query[:, here], key[:, seen], value[:, seen], relative[:, here], table, mask)
-            )
+            parts.append(_attend_block(query[:, here], key[:, seen], value[:, seen], relative[:, here], table, mask))
         return jnp.concatenate(parts, axis=1)
 
     back = -(-(window - 1) // BLOCK)
