@@ -21,6 +21,7 @@ from tml_jax.config import Config
 from tml_jax.scale.flops import train_flops
 
 LOSS_STEPS, LOSS_TOLERANCE = 4, 1e-3  # the losses of so many steps agree so far, relatively
+QUIET = 0.1  # cores that other programs may keep busy
 TEXT_PARTS = (
     "projections", "dense MLPs", "routers", "routed experts", "shared experts", "attention", "unembedding",
 )  # fmt: skip
@@ -73,6 +74,10 @@ class TrainBench:
             for setting, found in self.tried.items()
         ]
         others = "unknown" if self.other_cores is None else f"{self.other_cores:.2f}"
+        if (self.other_cores or 0.0) > QUIET:
+            others += (
+                ": NOT A FAIR MEASUREMENT, threads that wait for each other suffer most; run it on a quiet machine"
+            )
         return "\n".join(
             [
                 "|  | ms a step (quartiles) | tokens/s | TFLOP/s | speed |",
