@@ -75,9 +75,7 @@ class TrainBench:
         ]
         others = "unknown" if self.other_cores is None else f"{self.other_cores:.2f}"
         if (self.other_cores or 0.0) > QUIET:
-            others += (
-                ": NOT A FAIR MEASUREMENT, threads that wait for each other suffer most; run it on a quiet machine"
-            )
+            others += ": NOT FAIR, threads that wait for each other suffer most; run it on a quiet machine"
         return "\n".join(
             [
                 "|  | ms a step (quartiles) | tokens/s | TFLOP/s | speed |",
@@ -163,7 +161,7 @@ def _try(config: Config, tokens: np.ndarray, setting: Setting) -> Times | str:
     try:
         step = ReferenceStep(config.model, config.train, tokens, setting)
         return interleaved({"": step}, repeats=3, steps_per_turn=1, warmup=1)[""]
-    except (RuntimeError, NotImplementedError) as error:  # what torch raises, its compiler included
+    except (RuntimeError, ValueError) as error:  # what torch and its compiler raise, and transformers
         return f"does not run ({type(error).__name__}: {str(error).splitlines()[0][:120]})"
 
 
