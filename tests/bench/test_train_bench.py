@@ -51,6 +51,7 @@ def test_the_whole_step_learns_the_batch_it_is_given(config):
 @pytest.mark.parity
 def test_the_bench_finds_the_same_work_on_both_sides_and_prints_a_table(config):
     pytest.importorskip("transformers.models.inkling")
+    pytest.importorskip("torch").set_num_threads(1)  # several wait for each other where tests share the cores
     from tml_jax.bench.reference_step import Setting
 
     settings = [Setting("eager", "eager"), Setting("eager", "sdpa"), Setting("no_such", "eager")]

@@ -29,7 +29,10 @@ def versions() -> dict[str, str]:
 
 
 class OtherWork:
-    """How many cores other processes kept busy since this was made. Known on Linux alone."""
+    """How many of this process's cores others kept busy since this was made. Known on Linux alone.
+
+    Cores that this process may not use (`taskset`) are taken to have carried as much of the others' work as they can.
+    """
 
     def __init__(self) -> None:
         self._begin, self._before = time.perf_counter(), self._others()
@@ -38,7 +41,8 @@ class OtherWork:
         """Cores, on average; None where it cannot be known."""
         if self._before is None:
             return None
-        return max(0.0, (self._others() - self._before) / (time.perf_counter() - self._begin))
+        busy = (self._others() - self._before) / (time.perf_counter() - self._begin)
+        return max(0.0, busy - ((os.cpu_count() or 1) - cores()))
 
     @staticmethod
     def _others() -> float | None:
