@@ -3,9 +3,11 @@
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tml_jax.train.curves import draw_curves
+from tml_jax.train.metrics import MetricsError
 
 
 def run(folder, lines):
@@ -26,6 +28,12 @@ def test_what_the_picture_shows_follows_the_metrics(tmp_path):
         pictures.append(np.asarray(Image.open(path).convert("L")))
     assert path == tmp_path / "uneven" / "curves.png" and pictures[0].shape == pictures[1].shape
     assert np.mean(pictures[0] != pictures[1]) > 0.0005  # another load, another picture
+
+
+def test_what_is_no_metrics_is_an_error(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("not json\n{}\n")
+    with pytest.raises(MetricsError):
+        draw_curves(tmp_path)
 
 
 def test_a_run_without_steps_has_no_picture(tmp_path):

@@ -69,10 +69,11 @@ def experts_reference(x: jax.Array, routing: Routing, experts: Experts) -> jax.A
 
 def experts_gathered(x: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
     """Matrix–vector products with the fetched weights of each token's experts: for the few tokens of a micro-turn."""
-    pick = lambda weights: weights[routing.expert]  # noqa: E731  (N, k, …)
-    hidden = jax.nn.silu(jnp.einsum("nd,nkdf->nkf", x, pick(experts.gate)))
-    hidden = hidden * jnp.einsum("nd,nkdf->nkf", x, pick(experts.up))
-    return jnp.einsum("nkf,nkfd,nk->nd", hidden, pick(experts.down), routing.weight.astype(x.dtype))
+    # Fetched first, and made numbers then: of experts in eight bits only the chosen ones are.
+    picked = jax.tree.map(lambda weights: weights[routing.expert], experts).numbers(x.dtype)  # (N, k, …)
+    hidden = jax.nn.silu(jnp.einsum("nd,nkdf->nkf", x, picked.gate))
+    hidden = hidden * jnp.einsum("nd,nkdf->nkf", x, picked.up)
+    return jnp.einsum("nkf,nkfd,nk->nd", hidden, picked.down, routing.weight.astype(x.dtype))
 
 
 def experts_grouped(x: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
@@ -81,6 +82,7 @@ def experts_grouped(x: jax.Array, routing: Routing, experts: Experts) -> jax.Arr
     No token is dropped: there is room for every pair, whatever the load. Weights are fetched by a product with a
     one-hot matrix, which is cheap beside the products themselves for the few experts of a replica, not for hundreds.
     """
+    experts = experts.numbers(x.dtype)
     tokens, top_k = routing.expert.shape
     count = experts.gate.shape[0]
     pair_expert = routing.expert.reshape(-1)

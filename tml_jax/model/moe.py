@@ -87,7 +87,7 @@ class MoE(nn.Module):
 
         if self.placement is None:
             routed = experts_gathered if tokens.shape[0] <= FEW_TOKENS else experts_grouped
-            out, dropped = routed(tokens, routing, weights("expert", count).numbers(x.dtype)), 0
+            out, dropped = routed(tokens, routing, weights("expert", count)), 0
         else:
             if counted is not None:  # padding goes to no expert and takes no room
                 routing = routing.replace(expert=jnp.where(counted.reshape(-1, 1), routing.expert, count))

@@ -181,13 +181,14 @@ def _kept(variables: dict[str, Any], config: ServeConfig, mesh: Mesh | None) -> 
 class Talker:
     """A model that talks. Sessions that are talked through together do not influence each other."""
 
-    def __init__(self, checkpoint: str, seed: int = 0, step: int | None = None) -> None:
+    def __init__(self, checkpoint: str, seed: int = 0, step: int | None = None, weights: str | None = None) -> None:
         """Loads a trained model, over the devices of the configuration's `serve.mesh`.
 
         Args:
           checkpoint: folder of a run, or of one of its checkpoints.
           seed: of the noise from which the sound is made.
           step: which checkpoint; None takes the newest.
+          weights: `whole` or `int8`, in place of `serve.weights`.
 
         Raises:
           CheckpointError: there is no such checkpoint, or it is damaged.
@@ -200,6 +201,8 @@ class Talker:
             saved = saved_model(folder)
             where = abstract(saved, parameter_shardings(mesh, saved))
         config, tokenizer, variables = restore_params_for_inference(folder, None, where)
+        if weights is not None:
+            config = dataclasses.replace(config, serve=dataclasses.replace(config.serve, weights=weights))
         self._set(config, Tokenizer.load(tokenizer), variables, seed, mesh)
 
     @classmethod
