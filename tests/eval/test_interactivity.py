@@ -6,7 +6,7 @@ import pytest
 
 from tml_jax.data.record import MODEL, USER, Conversation, Cue, Word
 from tml_jax.eval import interactivity
-from tml_jax.serve.session import MicroTurn
+from tml_jax.serve.words import MicroTurn
 
 
 def micro_turn(index, gate, text=""):

@@ -8,7 +8,7 @@ from synthetic import make_conversation
 
 from tml_jax.data.record import MODEL, USER, Conversation, Word
 from tml_jax.eval import baselines, replica
-from tml_jax.serve.session import MicroTurn
+from tml_jax.serve.words import MicroTurn
 
 
 def seen_by(conversation):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from tml_jax.data.record import BACKGROUND, USER, Cue, Text, Word
 from tml_jax.eval import timeline
-from tml_jax.serve.session import MicroTurn
+from tml_jax.serve.words import MicroTurn
 
 
 def micro_turns(count=25, speaking=range(10, 16), display=""):

@@ -22,8 +22,8 @@ from tml_jax.data.layout import INPUT_SAMPLES, control_token, fit_samples, text_
 from tml_jax.data.record import BACKGROUND, MODEL, USER, Text
 from tml_jax.interop import stablehlo, stablehlo_caller, stablehlo_step
 from tml_jax.interop.journal import ConvertError
-from tml_jax.serve import session
-from tml_jax.serve.session import Arrived, Ear, arrivals, make_block
+from tml_jax.serve import words
+from tml_jax.serve.windows import Arrived, Ear, arrivals, make_block, take_in
 from tml_jax.signal import media
 from tml_jax.tokens import Control
 from tml_jax.train.checkpoint import CheckpointError
@@ -128,15 +128,15 @@ def windows_of(seed: int, config, turns: int) -> list[Arrived]:
 def test_plain_input_becomes_the_elements_of_a_session(grid):
     config = make_config()
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, video_grid=grid))
-    take_in = jax.jit(lambda state, inputs: stablehlo_step.take_in(state, inputs, config))
+    compiled = jax.jit(lambda state, inputs: stablehlo_step.take_in(state, inputs, config))
     for seeds in ((0, 1, 2), (3, 4, 5), (6, 7, 8), (9, 10, 11)):
         sessions = [windows_of(seed, config, 8) for seed in seeds]
         state, ears = stablehlo_step.start(np.arange(3, dtype=np.int32), config), [Ear()] * 3
         for windows, inputs in zip(zip(*sessions), plain_inputs(sessions, config), strict=True):
-            taken = [session.take_in(ear, window, tokenizer(), config) for ear, window in zip(ears, windows)]
+            taken = [take_in(ear, window, tokenizer(), config) for ear, window in zip(ears, windows)]
             ears = [ear for ear, _ in taken]
             block = make_block([elements for _, elements in taken], config)
-            state, ours = take_in(state, inputs)
+            state, ours = compiled(state, inputs)
             np.testing.assert_array_equal(ours.valid, block.valid)
             size = block.elements.stream.shape[1]
             for name in ("stream", "token", "slot"):
@@ -181,9 +181,9 @@ def conversations():
 class Streamed:
     """What a talker put out, and what the program and the example did in a process of their own."""
 
-    talker: list[list[session.MicroTurn]]
+    talker: list[list[words.MicroTurn]]
     outputs: dict[str, np.ndarray]
-    example_talker: list[list[session.MicroTurn]]
+    example_talker: list[list[words.MicroTurn]]
     printed: str
     answer: pathlib.Path
 
@@ -210,7 +210,7 @@ def streamed(exported, conversations, small_talker, compilation_cache, tmp_path_
 
 def test_a_process_without_this_project_hears_what_a_talker_says(streamed, exported):
     for row in range(exported[1]):
-        mouth = session._Mouth(tokenizer(), CONFIG)
+        mouth = words.Mouth(tokenizer(), CONFIG)
         ours = [turns[row] for turns in streamed.talker]
         assert {turn.gate for turn in ours} == {"SPEAK", "LISTEN"} and any(turn.text + turn.display for turn in ours)
         peak = max(np.abs(turn.samples).max() for turn in ours)

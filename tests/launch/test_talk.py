@@ -13,7 +13,7 @@ from launch import talk as command
 from tml_jax.data.record import USER, Text
 from tml_jax.eval import conversation
 from tml_jax.serve import session
-from tml_jax.serve.session import MicroTurn
+from tml_jax.serve.words import MicroTurn
 from tml_jax.signal import media
 
 

@@ -13,17 +13,9 @@ from synthetic import VOCABULARY, make_config, make_conversation, tokenizer
 from tml_jax.data.elements import conversation_elements
 from tml_jax.data.layout import INPUT_SAMPLES, control_token, fit_samples
 from tml_jax.data.record import BACKGROUND, MODEL, USER, Conversation, Text
-from tml_jax.serve.session import (
-    Arrived,
-    Ear,
-    NotFiniteError,
-    Talker,
-    _Mouth,
-    arrivals,
-    block_sizes,
-    make_block,
-    take_in,
-)
+from tml_jax.serve.session import NotFiniteError, Talker
+from tml_jax.serve.windows import Arrived, Ear, arrivals, block_sizes, make_block, take_in
+from tml_jax.serve.words import Mouth
 from tml_jax.tokens import Control, Stream
 
 CONFIG = make_config()
@@ -149,10 +141,10 @@ def test_every_micro_turn_has_its_time_gate_text_and_sound(small_talker):
 
 def test_after_warming_up_no_micro_turn_compiles(small_talker):
     small_talker.warm_up()
-    compiled = small_talker._step._cache_size()
+    compiled = small_talker.program.compiled
     texts = [Text(USER, "red green blue red", 0.3), Text(USER, "red", 0.9)]
     list(small_talker.talk(noise(4, 1.6), frames=[(0.5, np.zeros((40, 40, 3), np.uint8))], texts=texts))
-    assert small_talker._step._cache_size() == compiled
+    assert small_talker.program.compiled == compiled
 
 
 def test_without_audio_the_number_of_micro_turns_must_be_given(small_talker):
@@ -206,7 +198,7 @@ def test_sessions_of_different_length_are_refused(small_talker):
 
 
 def mouth_over(turns: list[list[int]]) -> list[tuple[str, str]]:
-    mouth = _Mouth(tokenizer(), CONFIG)
+    mouth = Mouth(tokenizer(), CONFIG)
     return [mouth.words(tokens) for tokens in turns]
 
 

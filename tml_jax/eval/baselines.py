@@ -14,7 +14,7 @@ import numpy as np
 from tml_jax.config import INPUT_RATE, MEL_BINS, MICRO_TURN_SECONDS
 from tml_jax.data.layout import INPUT_SAMPLES, OUTPUT_SAMPLES, fit_samples, gates, spoken_words
 from tml_jax.data.record import MODEL, USER, Conversation, Cue, Word
-from tml_jax.serve.session import MicroTurn
+from tml_jax.serve.words import MicroTurn
 from tml_jax.signal.mel import SILENT_OWN_MEL, own_mel
 
 FRAME_SECONDS = 0.05  # of the voice-activity detector; four a micro-turn

@@ -16,7 +16,7 @@ from tml_jax.eval.timeline import draw_timeline
 from tml_jax.signal.media import resample, write_wav
 
 if TYPE_CHECKING:
-    from tml_jax.serve.session import MicroTurn
+    from tml_jax.serve.words import MicroTurn
 
 FILES = ("conversation.wav", "micro_turns.jsonl", "timeline.png")
 

@@ -45,7 +45,7 @@ from tml_jax.data.layout import gates
 from tml_jax.data.record import MODEL, Conversation, Cue
 
 if TYPE_CHECKING:
-    from tml_jax.serve.session import MicroTurn
+    from tml_jax.serve.words import MicroTurn
 
 EARLY_SECONDS = 0.2  # an onset up to this long before a cue answers it: one micro-turn, the grid of the gates
 ON_TIME_SECONDS = 0.4

@@ -19,7 +19,9 @@ from tml_jax.eval import baselines
 from tml_jax.eval.conversation import write_conversation
 from tml_jax.eval.interactivity import aggregate, by_family, measure, reply_frequency, table
 from tml_jax.eval.sound import plain_words, recognise, word_error_rate
-from tml_jax.serve.session import Arrived, MicroTurn, Talker, arrivals
+from tml_jax.serve.session import Talker
+from tml_jax.serve.windows import Arrived, arrivals
+from tml_jax.serve.words import MicroTurn
 
 TOGETHER = 32  # conversations streamed side by side
 FIT_CONVERSATIONS = 500  # of each training source, that the baselines are fitted on

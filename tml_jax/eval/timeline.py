@@ -16,7 +16,7 @@ from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE
 from tml_jax.data.record import BACKGROUND, MODEL, USER, Cue, Text, Word
 
 if TYPE_CHECKING:
-    from tml_jax.serve.session import MicroTurn
+    from tml_jax.serve.words import MicroTurn
 
 DPI = 100
 INK, FAINT = "#2b2f36", "#9aa1ab"

@@ -1,6 +1,6 @@
 """The streaming step with plain input: samples, frames and tokens in, samples and tokens out.
 
-What `serve.session` does on the host between two steps (dMel, pairs of frames, the order of the elements) is part of
+What `serve.windows` does on the host between two steps (dMel, pairs of frames, the order of the elements) is part of
 the program here, so that whoever runs it needs nothing else. It computes what a `Talker` computes, in the same blocks.
 """
 
@@ -17,7 +17,8 @@ from tml_jax.data.layout import INPUT_SAMPLES, control_token
 from tml_jax.model.inputs import ElementArrays
 from tml_jax.model.interaction import InteractionModel
 from tml_jax.model.stream import InputBlock, init_state, put_out, take_in_block
-from tml_jax.serve.session import Sessions, block_sizes
+from tml_jax.serve.program import Sessions
+from tml_jax.serve.windows import block_sizes
 from tml_jax.signal.mel import HISTORY, dmel_compiled
 from tml_jax.signal.vocoder import init_vocoder, vocode
 from tml_jax.tokens import Control, Stream
@@ -95,7 +96,7 @@ def start(seeds: jax.Array, config: Config) -> CallerState:
 
 
 def take_in(state: CallerState, inputs: Arrays, config: Config) -> tuple[CallerState, InputBlock]:
-    """`serve.session.take_in` and `make_block` of B sessions, for what is compiled.
+    """`serve.windows.take_in` and `make_block` of B sessions, for what is compiled.
 
     Args:
       state: the sessions.
@@ -160,7 +161,7 @@ def step(state: CallerState, variables: dict[str, Any], inputs: Arrays, config: 
     needed, seen = jnp.max(block.valid), jnp.any(inputs["frames_given"])
     index = jnp.maximum(sum((needed > size).astype(jnp.int32) for size in sizes[:-1]), seen.astype(jnp.int32))
     hidden, stream = jax.lax.switch(index, [reader(size) for size in sizes], state.sessions.stream)
-    stream, output = put_out(model, variables, stream, hidden, context)
+    stream, output = put_out(model, variables, stream, hidden, block.valid > 0, context)
     vocoder, samples = vocode(state.sessions.vocoder, output.mel)
     said = {"tokens": output.token, "count": output.count, "speak": output.speak, "mel": output.mel}
     return state.replace(sessions=Sessions(stream, vocoder)), {**said, "samples": samples}

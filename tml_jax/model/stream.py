@@ -42,7 +42,10 @@ class StreamState:
 
 @flax.struct.dataclass
 class InputBlock:
-    """The input of one micro-turn for B sessions: `elements` (B, T) left-aligned, `valid` (B,) how many are real."""
+    """The input of one micro-turn for B sessions: `elements` (B, T) left-aligned, `valid` (B,) how many are real.
+
+    A session with none is idle: it puts out nothing, and goes on later as if there had been no call.
+    """
 
     elements: ElementArrays
     valid: jax.Array
@@ -147,7 +150,7 @@ def micro_turn(
       The new state, and the output.
     """
     hidden, state = take_in_block(model, variables, state, block, context)
-    return put_out(model, variables, state, hidden, context)
+    return put_out(model, variables, state, hidden, block.valid > 0, context)
 
 
 def take_in_block(
@@ -165,13 +168,22 @@ def take_in_block(
 
 
 def put_out(
-    model: InteractionModel, variables: dict[str, Any], state: StreamState, hidden: jax.Array, context: int
+    model: InteractionModel,
+    variables: dict[str, Any],
+    state: StreamState,
+    hidden: jax.Array,
+    active: jax.Array,
+    context: int,
 ) -> tuple[StreamState, MicroTurnOutput]:
-    """The second half of `micro_turn`: text, gate and sound, from what `take_in_block` returns."""
+    """The second half of `micro_turn`: text, gate and sound, from what `take_in_block` returns.
+
+    `active` (B,) bool: the sessions that have this micro-turn; the others listen, and their state stays.
+    """
     config, batch = model.config, hidden.shape[0]
     with jax.named_scope("text"):
         token = jnp.zeros((batch, config.max_text_out), jnp.int32)
-        count, gate = jnp.zeros((batch,), jnp.int32), jnp.full((batch,), -1, jnp.int32)
+        count = jnp.zeros((batch,), jnp.int32)
+        gate = jnp.where(active, -1, config.text_vocab_size + Control.LISTEN).astype(jnp.int32)
         said = Said(hidden, state.length, state.caches, token, count, gate, jnp.ones((batch,), bool))
         more = lambda said: jnp.any(said.gate < 0)  # noqa: E731
         said = jax.lax.while_loop(more, lambda said: text_step(model, variables, said, context), said)
@@ -191,7 +203,7 @@ def put_out(
     mel = mel.transpose(1, 0, 2, 3).reshape(batch, AUDIO_ELEMENTS * OWN_FRAMES, MEL_BINS)
     mel = jnp.where(speaks[:, None, None], mel, denormalise(jnp.full((TARGET,), -jnp.inf))[0, 0])
     finite = said.finite & jnp.all(jnp.isfinite(mel), axis=(1, 2))
-    state = StreamState(caches, length, state.micro_turn + 1, state.seed)
+    state = StreamState(caches, length, state.micro_turn + active, state.seed)
     return state, MicroTurnOutput(said.token, said.count, speaks, mel, finite)
 
 

@@ -23,8 +23,8 @@ from tml_jax.parallel.placement import serving_placement
 from tml_jax.scale.chips import Chip
 from tml_jax.scale.programs import Cost, compile_for_tpu, cost_of, full_cost, has_loop, memory_of
 from tml_jax.scale.serve_flops import step_flops
-from tml_jax.serve.session import block_sizes
 from tml_jax.serve.weights import weights_for_serving
+from tml_jax.serve.windows import block_sizes
 
 TOKENS = 0.8  # that a session says in a micro-turn while it speaks: three words a second, four tokens for three words
 

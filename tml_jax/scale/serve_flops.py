@@ -12,7 +12,7 @@ from tml_jax.kernels.grouped_matmul import ROWS
 from tml_jax.model.attention import BLOCK_APPEND
 from tml_jax.parallel.transport import FEW_TOKENS
 from tml_jax.scale.flops import flow_flops, layer_flops, patch_flops
-from tml_jax.serve.session import block_sizes
+from tml_jax.serve.windows import block_sizes
 
 
 def step_flops(config: Config, mesh: Mapping[str, int], step: str, sessions: int, frames: bool) -> dict[str, float]:

@@ -1,0 +1,63 @@
+"""Serves a trained model to many people at once, over the OpenAI Realtime protocol.
+
+  python -m launch.serve --checkpoint=runs/replica --port=8000
+
+All programs are compiled before the first session. `/healthz` and `/metrics` tell how it goes. SIGTERM and Ctrl-C let
+no new session in, wait up to --drain_seconds for those there are, and end.
+"""
+
+import asyncio
+import os
+import pathlib
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from tml_jax.serve.engine import Engine
+from tml_jax.serve.program import load_model
+from tml_jax.serve.scheduler import Scheduler
+from tml_jax.train.checkpoint import CheckpointError
+
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a trained model.", required=True)
+_HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 for all of this machine's.")
+_PORT = flags.DEFINE_integer("port", 8000, "Port to listen at; 0 takes a free one.", lower_bound=0, upper_bound=65535)
+_SESSIONS = flags.DEFINE_integer("sessions", 4, "Most sessions at once.", lower_bound=1)
+_DELAY = flags.DEFINE_float("delay_ms", 60.0, "How long each 200 ms wait for sound on its way.", lower_bound=0.0)
+_API_KEY = flags.DEFINE_string(
+    "api_key", None, "What clients must send; better in the environment, as TML_API_KEY. Without it everybody may come."
+)
+_ORIGIN = flags.DEFINE_multi_string("origin", [], "Another site whose pages may connect, such as https://example.org.")
+_DRAIN = flags.DEFINE_float("drain_seconds", 30.0, "How long to wait for sessions at the end.", lower_bound=0.0)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command. What is wrong with its input ends it with one line."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    try:
+        from tml_jax.serve.metrics import ServerMetrics
+        from tml_jax.serve.server import Server, ServerOptions, serve
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"launch.serve: {error}: serving needs the serve extra, pip install -e '.[serve]'") from error
+    folder = pathlib.Path(_CHECKPOINT.value)
+    try:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"--checkpoint={folder}: no such folder; train a model with launch.train")
+        engine = Engine(load_model(_CHECKPOINT.value), _SESSIONS.value)
+        print("compiling", flush=True)
+        engine.warm_up()
+        metrics = ServerMetrics()
+        scheduler = Scheduler(engine, delay=_DELAY.value / 1000, observe=metrics.observe)
+        key = _API_KEY.value or os.environ.get("TML_API_KEY") or None
+        server = Server(scheduler, metrics, ServerOptions(folder.resolve().name, key, tuple(_ORIGIN.value)))
+        scheduler.start()
+        try:
+            asyncio.run(serve(server, scheduler, _HOST.value, _PORT.value, _DRAIN.value))
+        finally:
+            scheduler.stop()
+    except (OSError, ValueError, CheckpointError) as error:
+        raise SystemExit(f"launch.serve: {error}") from error
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,62 @@
+"""The command: a server from a checkpoint, and its end."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+from runs import make_run
+from small import small_config
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory, small_variables):
+    return make_run(tmp_path_factory.mktemp("serve") / "run", small_config(), small_variables)
+
+
+def start(*arguments, cache) -> subprocess.Popen:
+    environment = dict(os.environ, JAX_COMPILATION_CACHE_DIR=str(cache), JAX_PLATFORMS="cpu")
+    command = [sys.executable, "-m", "launch.serve", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def test_a_server_of_a_checkpoint_talks_until_it_is_told_to_end(run_folder, compilation_cache):
+    flags = [f"--checkpoint={run_folder}", "--port=0", "--sessions=3", "--drain_seconds=0.2"]
+    with start(*flags, cache=compilation_cache) as server:
+        try:
+            lines = []
+            for line in server.stdout:
+                lines.append(line)
+                if line.startswith("listening at"):
+                    break
+            assert lines and "for 3 sessions" in lines[-1], server.stderr.read()[-3000:]
+            url = re.search(r"ws://\S+", lines[-1])[0]
+            with connect(url, proxy=None) as client:
+                assert '"session.created"' in client.recv(timeout=60)
+                server.send_signal(signal.SIGTERM)
+                with pytest.raises(ConnectionClosed) as closed:
+                    while True:
+                        client.recv(timeout=60)
+            assert closed.value.rcvd.code == 1001
+            assert server.wait(60) == 0, server.stderr.read()[-3000:]
+            assert "ending: 1 sessions have 0.2 s" in server.stdout.read()
+        finally:
+            server.kill()
+
+
+def test_what_is_wrong_is_said_in_one_line(run_folder, tmp_path, compilation_cache):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for flags, expected in (
+            ([f"--checkpoint={tmp_path / 'none'}"], "no such folder"),
+            ([f"--checkpoint={run_folder}", "--sessions=3", f"--port={port}"], "address already in use"),
+        ):
+            with start(*flags, cache=compilation_cache) as server:
+                assert server.wait(120) == 1
+                last = server.stderr.read().strip().splitlines()[-1]
+                assert last.startswith("launch.serve: ") and expected in last

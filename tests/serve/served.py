@@ -1,0 +1,81 @@
+"""A server in this process on a real socket, and how tests speak to it."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable
+
+from aiohttp import ClientSession, web
+from websockets.sync.client import connect
+
+from tml_jax.serve.metrics import ServerMetrics
+from tml_jax.serve.scheduler import Scheduler
+from tml_jax.serve.server import Server, ServerOptions
+
+KEY = "the-key"
+LIMIT = 400_000  # bytes of a message
+
+
+class Served:
+    """A server in a thread of its own."""
+
+    def __init__(self, engine) -> None:
+        self.metrics = ServerMetrics()
+        self.scheduler = Scheduler(engine, observe=self.metrics.observe)
+        options = ServerOptions("small", KEY, ("https://friend.example",), max_message=LIMIT)
+        self.server = Server(self.scheduler, self.metrics, options)
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+
+    def __enter__(self) -> "Served":
+        self.scheduler.start()
+        self.thread.start()
+        self.port = self.call(self._start())
+        return self
+
+    def call(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
+
+    async def _start(self) -> int:
+        self.runner = web.AppRunner(self.server.app())
+        await self.runner.setup()
+        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
+        return self.runner.addresses[0][1]
+
+    def __exit__(self, *error) -> None:
+        self.call(self.server.drain(0.0))
+        self.call(self.runner.cleanup())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.scheduler.stop()
+
+    def socket(self, path: str = "?model=small", **options):
+        headers = {"Authorization": f"Bearer {KEY}"} | options.pop("headers", {})
+        url = f"ws://127.0.0.1:{self.port}/v1/realtime{path}"
+        return connect(url, additional_headers=headers, proxy=None, max_size=None, **options)
+
+    def get(self, path: str) -> tuple[int, str]:
+        async def ask():
+            async with ClientSession() as session, session.get(f"http://127.0.0.1:{self.port}{path}") as answer:
+                return answer.status, await answer.text()
+
+        return self.call(ask())
+
+
+def send(socket, **event) -> None:
+    socket.send(json.dumps(event))
+
+
+def receive(socket, kind: str) -> dict:
+    """The next event of a type; others are passed over."""
+    while True:
+        event = json.loads(socket.recv(timeout=60))
+        if event["type"] == kind:
+            return event
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    """Waits for what another thread does."""
+    while not true():
+        time.sleep(0.01)

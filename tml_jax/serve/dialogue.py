@@ -1,0 +1,239 @@
+"""One client of the OpenAI Realtime protocol: its events in, the model's input out, and the other way round.
+
+Everything here happens at once, without waiting and without a socket. What the protocol has and this model has not is
+said in the README ("Serving"): it decides by itself when to speak, and follows no instructions and no tools.
+"""
+
+import secrets
+from typing import Any
+
+import numpy as np
+
+from tml_jax.config import INPUT_RATE, OUTPUT_RATE, Config
+from tml_jax.data.record import BACKGROUND, USER, Text
+from tml_jax.serve.protocol import REALTIME, ClientEvent, ProtocolError
+from tml_jax.serve.realtime_objects import (
+    Object,
+    checked_item,
+    image_frame,
+    message_item,
+    new_session,
+    shown_item,
+    updated_session,
+)
+from tml_jax.serve.replies import Replies
+from tml_jax.serve.scheduler import LiveSession
+from tml_jax.serve.sound_formats import FORMATS, Decoder, SoundError
+from tml_jax.serve.speech import Endpointing, listen
+from tml_jax.serve.windows import InputError
+from tml_jax.serve.words import MicroTurn
+
+LEAST_COMMIT = INPUT_RATE // 10  # samples
+MAX_ITEMS = 1000  # older ones are forgotten
+
+
+class Dialogue:
+    """The state of the protocol on one connection."""
+
+    known = REALTIME
+
+    def __init__(self, live: LiveSession, model: str, config: Config) -> None:
+        """At the start of a connection.
+
+        Args:
+          live: the model's input.
+          model: name to show.
+          config: of the model.
+        """
+        self._live, self._config = live, config
+        self.session = new_session(_new_id("sess"), model)
+        self._items: dict[str, Object] = {}
+        self._replies = Replies(_new_id)
+        self._heard, self._committed = 0, 0  # samples
+        self._hear_as("audio/pcm")
+        self._user_item = _new_id("item")
+
+    def opening(self) -> list[Object]:
+        """The first events."""
+        return [{"type": "session.created", "session": self.session}]
+
+    def client(self, event: ClientEvent, now: float) -> list[Object]:
+        """Acts on an event of the client.
+
+        Args:
+          event: checked by `protocol.parse_event`.
+          now: seconds, of the scheduler's clock.
+
+        Returns:
+          Events to answer with, without their ids.
+
+        Raises:
+          ProtocolError: the event cannot be followed; nothing has changed.
+        """
+        handler = getattr(self, "_" + event.type.replace(".", "_"))
+        try:
+            return handler(event.fields, now)
+        except (SoundError, InputError) as error:
+            raise ProtocolError("invalid_input", str(error), None, event.event_id) from error
+        except ProtocolError as error:
+            error.event_id = event.event_id
+            raise
+
+    def micro_turn(self, turn: MicroTurn) -> list[Object]:
+        """Events of what the model put out."""
+        events = self._replies.micro_turn(turn, self.session, self._speech.speaking, self._last)
+        return [self._kept(event) for event in events]
+
+    @property
+    def _last(self) -> str | None:
+        return next(reversed(self._items), None)
+
+    def _kept(self, event: Object) -> Object:
+        """Keeps the model's own items."""
+        if event["type"] in ("conversation.item.added", "conversation.item.done"):
+            self._keep(event["item"])
+        return event
+
+    def _keep(self, item: Object) -> None:
+        self._items[item["id"]] = item
+        while len(self._items) > MAX_ITEMS:
+            del self._items[next(iter(self._items))]
+
+    def _hear_as(self, kind: str) -> None:
+        self._decoder = Decoder(FORMATS[kind])
+        self._format, self._speech = kind, self._endpointing()
+
+    def _endpointing(self) -> Endpointing:
+        vad = self.session["audio"]["input"]["turn_detection"] or {}
+        quiet = vad.get("silence_duration_ms")
+        quiet = quiet if isinstance(quiet, int) and 20 <= quiet <= 60_000 else 500
+        return Endpointing(hangover=quiet // 20, frames=self._heard // (INPUT_RATE // 50))
+
+    def _add(self, item: Object) -> list[Object]:
+        added = {"previous_item_id": self._last, "item": shown_item(item)}
+        self._keep(item)
+        return [{"type": "conversation.item.added", **added}, {"type": "conversation.item.done", **added}]
+
+    def _item(self, fields: Object) -> Object:
+        item = self._items.get(fields["item_id"])
+        if item is None:
+            raise ProtocolError("item_not_found", f"no item {fields['item_id'][:100]!r} in the conversation", "item_id")
+        return item
+
+    def _session_update(self, fields: Object, now: float) -> list[Object]:
+        before = self.session["audio"]["input"]["turn_detection"]
+        self.session = updated_session(self.session, fields["session"])
+        kind = self.session["audio"]["input"]["format"]["type"]
+        if kind != self._format:
+            self._hear_as(kind)
+        elif self.session["audio"]["input"]["turn_detection"] != before:
+            self._speech = self._endpointing()
+        return [{"type": "session.updated", "session": self.session}]
+
+    def _input_audio_buffer_append(self, fields: Object, now: float) -> list[Object]:
+        return self._hear(self._decoder.decode(fields["audio"]), now)
+
+    def _hear(self, samples: np.ndarray, now: float) -> list[Object]:
+        beyond = self._live.hear(samples, now)
+        self._heard += len(samples)
+        events = []
+        if self.session["audio"]["input"]["turn_detection"] is not None:
+            self._speech, edges = listen(self._speech, samples)
+            for edge in edges:
+                events += self._edge(edge.speaking, edge.milliseconds)
+        if beyond:
+            message = f"{beyond / INPUT_RATE:.1f} s of audio are too far ahead of what is heard and were dropped"
+            message += ": send it as it is spoken"
+            events.append(ProtocolError("input_audio_buffer_full", message, "audio").event())
+        return events
+
+    def _edge(self, speaking: bool, milliseconds: int) -> list[Object]:
+        if speaking:
+            started = {"audio_start_ms": milliseconds, "item_id": self._user_item}
+            return [{"type": "input_audio_buffer.speech_started", **started}]
+        stopped = {"audio_end_ms": milliseconds, "item_id": self._user_item}
+        return [{"type": "input_audio_buffer.speech_stopped", **stopped}, *self._commit()]
+
+    def _commit(self) -> list[Object]:
+        item_id, self._user_item, self._committed = self._user_item, _new_id("item"), self._heard
+        committed = {"type": "input_audio_buffer.committed", "previous_item_id": self._last, "item_id": item_id}
+        content = [{"type": "input_audio", "transcript": None}]
+        return [committed, *self._add(message_item(item_id, "user", "completed", content))]
+
+    def _input_audio_buffer_commit(self, fields: Object, now: float) -> list[Object]:
+        waiting = self._heard - self._committed
+        if waiting < LEAST_COMMIT:
+            message = f"{1000 * waiting // INPUT_RATE} ms of audio since the last commit: expected at least 100 ms"
+            raise ProtocolError("input_audio_buffer_commit_empty", message)
+        return self._commit()
+
+    def _input_audio_buffer_clear(self, fields: Object, now: float) -> list[Object]:
+        self._live.clear()
+        self._committed = self._heard
+        self._hear_as(self._format)
+        return [{"type": "input_audio_buffer.cleared"}]
+
+    def _conversation_item_create(self, fields: Object, now: float) -> list[Object]:
+        item_id = fields["item"].get("id") or _new_id("item")
+        if not isinstance(item_id, str) or item_id in self._items or len(item_id) > 100:
+            message = f"item.id = {repr(item_id)[:100]}: expected a string that no item has yet, up to 100 characters"
+            raise ProtocolError("invalid_value", message, "item.id")
+        item = checked_item(fields["item"], item_id)
+        if item["type"] == "function_call_output":
+            self._live.read(Text(BACKGROUND, item["output"], 0.0), now)
+        elif item["role"] == "user":
+            self._show(item["content"], now)
+        return self._add(item)
+
+    def _show(self, content: list[Object], now: float) -> None:
+        """Gives the parts of a user's message to the model; all are checked before the first is given."""
+        frames = [image_frame(part["image_url"], self._config) for part in content if part["type"] == "input_image"]
+        sounds = [Decoder(FORMATS[self._format]).decode(p["audio"]) for p in content if p["type"] == "input_audio"]
+        text = " ".join(part["text"] for part in content if part["type"] == "input_text")
+        if text.strip():
+            self._live.read(Text(USER, text, 0.0), now)
+        for frame in frames:
+            self._live.see(frame, now)
+        for sound in sounds:
+            self._live.hear(sound, now)
+
+    def _conversation_item_truncate(self, fields: Object, now: float) -> list[Object]:
+        item = self._item(fields)
+        spoken = self._replies.spoken.get(item["id"])
+        if spoken is None or fields["content_index"] != 0:
+            raise ProtocolError("invalid_value", "only sound of the model that is done can be truncated", "item_id")
+        length = 1000 * spoken // OUTPUT_RATE
+        if not 0 <= fields["audio_end_ms"] <= length:
+            message = f"audio_end_ms = {fields['audio_end_ms']}: expected 0 to {length}, the length of the item"
+            raise ProtocolError("invalid_value", message, "audio_end_ms")
+        self._keep({**item, "content": [{"type": "output_audio", "transcript": ""}]})
+        names = ("item_id", "content_index", "audio_end_ms")
+        return [{"type": "conversation.item.truncated", **{name: fields[name] for name in names}}]
+
+    def _conversation_item_delete(self, fields: Object, now: float) -> list[Object]:
+        del self._items[self._item(fields)["id"]]
+        return [{"type": "conversation.item.deleted", "item_id": fields["item_id"]}]
+
+    def _conversation_item_retrieve(self, fields: Object, now: float) -> list[Object]:
+        return [{"type": "conversation.item.retrieved", "item": self._item(fields)}]
+
+    def _response_create(self, fields: Object, now: float) -> list[Object]:
+        if self._replies.active:
+            message = "there is a response already: wait for its response.done, or cancel it"
+            raise ProtocolError("conversation_already_has_active_response", message)
+        asked: Any = fields.get("response") or {}
+        if not isinstance(asked, dict):
+            raise ProtocolError("invalid_type", "response: expected an object", "response")
+        changes = {name: asked[name] for name in ("output_modalities",) if name in asked}
+        session = updated_session(self.session, changes)
+        self._live.begin(now)
+        return self._replies.begin(session, asked=True, metadata=asked.get("metadata"))
+
+    def _response_cancel(self, fields: Object, now: float) -> list[Object]:
+        if not self._replies.active:
+            raise ProtocolError("response_cancel_not_active", "there is no response to cancel")
+        return [self._kept(event) for event in self._replies.cancel()]
+
+
+def _new_id(prefix: str) -> str:
+    return f"{prefix}_{secrets.token_hex(10)}"

@@ -1,0 +1,44 @@
+"""This project's own events (`?duplex=1`): sound with its place in time, and every micro-turn as it is.
+
+The client sends `duplex.input` with `offset` (number of the first sample since it began) and `audio` (base64, PCM16 at
+16 kHz), in any order and as soon as it can, and `conversation.item.create` with text and pictures. The server sends a
+`duplex.micro_turn` every 200 ms, silent ones too: its `audio` (base64, PCM16 at 24 kHz, 4,800 samples) is heard in the
+window after. Sound that has not arrived in time is marked for the model as lost.
+"""
+
+import base64
+import dataclasses
+
+from tml_jax.config import Config
+from tml_jax.serve.dialogue import Dialogue
+from tml_jax.serve.protocol import DUPLEX
+from tml_jax.serve.realtime_objects import Object
+from tml_jax.serve.scheduler import LiveSession
+from tml_jax.serve.sound_formats import SoundError, pcm16, sound_bytes, to_pcm16
+from tml_jax.serve.words import MicroTurn
+
+
+class DuplexDialogue(Dialogue):
+    """The state of one connection that speaks in micro-turns."""
+
+    known = DUPLEX
+
+    def __init__(self, live: LiveSession, model: str, config: Config) -> None:
+        """See `Dialogue`."""
+        super().__init__(live, model, config)
+        self.session["duplex"] = {"input_rate": 16_000, "output_rate": 24_000, "micro_turn_ms": 200}
+
+    def micro_turn(self, turn: MicroTurn) -> list[Object]:
+        """The one event of what the model put out."""
+        sound = base64.b64encode(to_pcm16(turn.samples)).decode()
+        said = {name: getattr(turn, name) for name in ("index", "start", "gate", "text", "display")}
+        return [{"type": "duplex.micro_turn", **said, "audio": sound, "input": dataclasses.asdict(self._live.counts)}]
+
+    def _duplex_input(self, fields: Object, now: float) -> list[Object]:
+        self._live.hear(pcm16(sound_bytes(fields["audio"])), now, fields["offset"])
+        return []
+
+    def _show(self, content: list[Object], now: float) -> None:
+        if any(part["type"] == "input_audio" for part in content):
+            raise SoundError("input_audio without a place in time: send it as duplex.input")
+        super()._show(content, now)

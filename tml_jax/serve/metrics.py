@@ -1,0 +1,40 @@
+"""What a server counts, for Prometheus; one registry for each server."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from tml_jax.serve.scheduler import Report, Scheduler
+
+_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
+
+
+class ServerMetrics:
+    """Counters, gauges and the histogram of tick times."""
+
+    def __init__(self) -> None:
+        """All at zero."""
+        self.registry = CollectorRegistry()
+        make = {"registry": self.registry}
+        self._seconds = Histogram("tml_tick_seconds", "Input to output of one tick", buckets=_BUCKETS, **make)
+        self._turns = Counter("tml_micro_turns", "Micro-turns of all sessions", **make)
+        self._late = Counter("tml_ticks_late", "Ticks that ended after the next should have begun", **make)
+        self._skipped = Counter("tml_windows_skipped", "Windows of input passed over in an overload", **make)
+        self._sessions = Gauge("tml_sessions", "Sessions now", **make)
+        self._recompilations = Gauge("tml_recompilations", "Programs compiled since the server was warm", **make)
+        self.admitted = Counter("tml_sessions_admitted", "Sessions let in", **make)
+        self.refused = Counter("tml_sessions_refused", "Sessions refused because every place was taken", **make)
+        self.slow_readers = Counter("tml_slow_readers", "Connections closed because their client did not read", **make)
+        self.errors = Counter("tml_protocol_errors", "Events that were refused", ["code"], **make)
+
+    def observe(self, report: Report) -> None:
+        """One tick; ticks without a session have no time."""
+        if report.sessions:
+            self._seconds.observe(report.seconds)
+        self._turns.inc(report.sessions)
+        self._late.inc(report.late)
+        self._skipped.inc(report.skipped)
+
+    def text(self, scheduler: Scheduler) -> bytes:
+        """All of it in the format that Prometheus reads."""
+        self._sessions.set(scheduler.sessions)
+        self._recompilations.set(scheduler.engine.recompilations)
+        return generate_latest(self.registry)

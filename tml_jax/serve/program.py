@@ -1,0 +1,170 @@
+"""A loaded model and its compiled programs over a batch of sessions: the micro-turn, and the start of a session."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from tml_jax.config import Config, MeshConfig, ServeConfig
+from tml_jax.data.tokenizer import Tokenizer
+from tml_jax.model.interaction import InteractionModel
+from tml_jax.model.stream import InputBlock, MicroTurnOutput, StreamState, init_state, micro_turn
+from tml_jax.parallel.mesh import abstract, make_mesh, parameter_shardings, stream_shardings
+from tml_jax.parallel.placement import Placement
+from tml_jax.serve.weights import weights_for_serving
+from tml_jax.serve.windows import block_sizes
+from tml_jax.signal.vocoder import VocoderState, init_vocoder, vocode
+from tml_jax.train.checkpoint import find_checkpoint, read_config, restore_params_for_inference, saved_model
+
+
+@flax.struct.dataclass
+class Sessions:
+    """Device state of B sessions: the model's and the vocoder's."""
+
+    stream: StreamState
+    vocoder: VocoderState
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A trained model in the memory of its devices; `mesh` None on one device."""
+
+    config: Config
+    tokenizer: Tokenizer
+    variables: dict[str, Any]
+    mesh: Mesh | None = None
+
+
+def load_model(checkpoint: str, step: int | None = None, weights: str | None = None) -> LoadedModel:
+    """Loads a trained model, over the devices of the configuration's `serve.mesh`.
+
+    Args:
+      checkpoint: folder of a run, or of one of its checkpoints.
+      step: which checkpoint; None takes the newest.
+      weights: `whole` or `int8`, in place of `serve.weights`.
+
+    Returns:
+      The model.
+
+    Raises:
+      CheckpointError: there is no such checkpoint, or it is damaged.
+      ConfigError: `serve.mesh` does not fit the devices.
+    """
+    run_dir, folder = find_checkpoint(checkpoint, step)
+    mesh, where = read_config(run_dir).serve.mesh, None
+    mesh = None if mesh == MeshConfig() else make_mesh(mesh)
+    if mesh is not None:  # every device reads its own part alone
+        saved = saved_model(folder)
+        where = abstract(saved, parameter_shardings(mesh, saved))
+    config, tokenizer, variables = restore_params_for_inference(folder, None, where)
+    if weights is not None:
+        config = dataclasses.replace(config, serve=dataclasses.replace(config.serve, weights=weights))
+    return LoadedModel(config, Tokenizer.load(tokenizer), variables, mesh)
+
+
+def _kept(variables: dict[str, Any], config: ServeConfig, mesh: Mesh | None) -> dict[str, Any]:
+    """`weights_for_serving`, on the devices where they are."""
+    if config.dtype == "float32" and config.weights == "whole":
+        return variables
+    convert = functools.partial(weights_for_serving, config=config)
+    where = None if mesh is None else parameter_shardings(mesh, jax.eval_shape(convert, variables))
+    return jax.jit(convert, out_shardings=where)(variables)
+
+
+class Program:
+    """The compiled programs of a model. Both take the state over: use only the one they return."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        """Puts the model on its device; compiles nothing yet.
+
+        Args:
+          loaded: the model.
+        """
+        mesh = loaded.mesh
+        self.loaded = loaded
+        variables = jax.device_put(loaded.variables) if mesh is None else loaded.variables
+        self.variables = _kept(variables, loaded.config.serve, mesh)
+        placement = None if mesh is None else Placement(mesh, "whole", batch_axes=())
+        config = loaded.config
+        model = InteractionModel(config.model, jnp.dtype(config.serve.dtype), placement=placement)
+
+        def step(variables: dict[str, Any], sessions: Sessions, block: InputBlock) -> tuple:
+            stream, output = micro_turn(model, variables, sessions.stream, block, config.serve.context)
+            vocoder, samples = vocode(sessions.vocoder, output.mel)
+            active = block.valid > 0
+            vocoder = jax.tree.map(lambda new, old: jnp.where(_along(active, new), new, old), vocoder, sessions.vocoder)
+            return self._as_it_came(Sessions(stream, vocoder)), output, samples
+
+        def join(sessions: Sessions, slot: jax.Array, seed: jax.Array) -> Sessions:
+            def put(path: tuple, every: jax.Array, one: jax.Array) -> jax.Array:
+                scanned = any(getattr(key, "key", None) == "periods" for key in path)
+                return jax.lax.dynamic_update_slice_in_dim(every, one, slot, axis=1 if scanned else 0)
+
+            new = jax.tree_util.tree_map_with_path(put, sessions, self._empty(seed[None]))
+            return self._as_it_came(new)
+
+        self._step = jax.jit(step, donate_argnums=1)
+        self._join = jax.jit(join, donate_argnums=0)
+
+    def _empty(self, seeds: jax.Array) -> Sessions:
+        config = self.loaded.config
+        block, dtype = block_sizes(config)[-1], jnp.dtype(config.serve.dtype)
+        stream = init_state(config.model, seeds, config.serve.context, block, dtype)
+        return Sessions(stream, init_vocoder((len(seeds),)))
+
+    def _as_it_came(self, sessions: Sessions) -> Sessions:
+        """Over a mesh: laid out as `start` does, or the next step would be compiled anew."""
+        mesh = self.loaded.mesh
+        if mesh is None:
+            return sessions
+        rows = len(sessions.stream.length)
+        return jax.lax.with_sharding_constraint(sessions, stream_shardings(mesh, sessions, rows))
+
+    def start(self, seeds: Sequence[int]) -> Sessions:
+        """Empty sessions, one for each seed."""
+        sessions, mesh = self._empty(jnp.asarray(seeds)), self.loaded.mesh
+        if mesh is not None:
+            return jax.device_put(sessions, stream_shardings(mesh, sessions, len(seeds)))
+        # On the model's device for good: the state that a step returns is, and another kind would compile again.
+        return jax.device_put(sessions, next(iter(jax.tree.leaves(self.variables)[0].devices())))
+
+    def step(self, sessions: Sessions, block: InputBlock) -> tuple[Sessions, MicroTurnOutput, jax.Array]:
+        """One micro-turn of B sessions in one call.
+
+        Args:
+          sessions: their state, taken over.
+          block: their input, see `windows.make_block`.
+
+        Returns:
+          The new state, the output, and (B, 4800) float32 samples at 24 kHz.
+        """
+        return self._step(self.variables, sessions, block)
+
+    def join(self, sessions: Sessions, slot: int, seed: int) -> Sessions:
+        """Puts an empty session into a slot: whatever was there is overwritten by zeros.
+
+        Args:
+          sessions: the state of B sessions, taken over.
+          slot: which of them.
+          seed: of the new session's noise.
+
+        Returns:
+          The new state.
+        """
+        return self._join(sessions, np.int32(slot), np.int32(seed))
+
+    @property
+    def compiled(self) -> int:
+        """How many programs have been compiled."""
+        return self._step._cache_size() + self._join._cache_size()
+
+
+def _along(rows: jax.Array, like: jax.Array) -> jax.Array:
+    """(B,) → (B, 1, …), as many axes as `like` has."""
+    return rows.reshape(-1, *[1] * (like.ndim - 1))

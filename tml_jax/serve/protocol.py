@@ -1,0 +1,95 @@
+"""What clients of the OpenAI Realtime protocol send, checked before anything acts on it."""
+
+import dataclasses
+import json
+from typing import Any, NoReturn
+
+
+@dataclasses.dataclass
+class ProtocolError(ValueError):
+    """What a client sent and should not have: becomes an `error` event, and the session goes on.
+
+    Attributes:
+      code: short name, the same for the same mistake.
+      message: what was given, what was expected.
+      param: the field it is about.
+      event_id: of the client's event, if it had one.
+    """
+
+    code: str
+    message: str
+    param: str | None = None
+    event_id: str | None = None
+
+    def __str__(self) -> str:
+        return self.message
+
+    def event(self) -> dict[str, Any]:
+        """The `error` event, without its id."""
+        error = {"type": "invalid_request_error", "code": self.code, "message": self.message}
+        return {"type": "error", "error": {**error, "param": self.param, "event_id": self.event_id}}
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientEvent:
+    """One event: its `type`, its `event_id` if it has one, and all its fields."""
+
+    type: str
+    event_id: str | None
+    fields: dict[str, Any]
+
+
+# Type → fields that it must have, and their types.
+REALTIME = {
+    "session.update": {"session": dict},
+    "input_audio_buffer.append": {"audio": str},
+    "input_audio_buffer.commit": {},
+    "input_audio_buffer.clear": {},
+    "conversation.item.create": {"item": dict},
+    "conversation.item.truncate": {"item_id": str, "content_index": int, "audio_end_ms": int},
+    "conversation.item.delete": {"item_id": str},
+    "conversation.item.retrieve": {"item_id": str},
+    "response.create": {},
+    "response.cancel": {},
+}
+DUPLEX = {"duplex.input": {"offset": int, "audio": str}, "conversation.item.create": {"item": dict}}
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+def parse_event(frame: str, known: dict[str, dict[str, type]]) -> ClientEvent:
+    """One text frame as an event.
+
+    Args:
+      frame: what came.
+      known: types of events and their fields.
+
+    Returns:
+      The event.
+
+    Raises:
+      ProtocolError: the frame is no JSON object, its type is unknown, or a field is missing or of another type.
+    """
+    try:
+        fields = json.loads(frame, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError("invalid_json", f"the frame is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise ProtocolError("invalid_event", f"the frame is a JSON {type(fields).__name__}: expected an object")
+    event_id = fields.get("event_id")
+    if event_id is not None and not isinstance(event_id, str):
+        raise ProtocolError("invalid_type", "event_id is no string", "event_id")
+    kind = fields.get("type")
+    if not isinstance(kind, str) or kind not in known:
+        expected = ", ".join(known)
+        shown = repr(kind)[:100]
+        raise ProtocolError("unknown_event", f"type = {shown}: expected one of {expected}", "type", event_id)
+    for name, expected in known[kind].items():
+        if name not in fields:
+            raise ProtocolError("missing_field", f"{kind} without {name}", name, event_id)
+        if not isinstance(fields[name], expected) or isinstance(fields[name], bool):
+            given = type(fields[name]).__name__
+            raise ProtocolError("invalid_type", f"{name} is a {given}: expected {expected.__name__}", name, event_id)
+    return ClientEvent(kind, event_id, fields)

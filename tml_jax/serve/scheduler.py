@@ -1,0 +1,283 @@
+"""Live sessions in real time: one thread takes every session's window each 200 ms and hands out what the model says.
+
+Overload. Ticks stand on a schedule of 200 ms. One that ends after the next should have begun is *late*, and counted;
+the ones after it follow at once until the schedule is met again, so nothing is lost. If the schedule is more than
+`MAX_BEHIND` seconds away, it starts anew: every session passes over the windows that are overdue, which are counted as
+*skipped* and marked for the model as lost. While ticks are late no new session is let in.
+"""
+
+import dataclasses
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from tml_jax.config import MICRO_TURN_SECONDS, Config
+from tml_jax.data.record import Text
+from tml_jax.serve import jitter
+from tml_jax.serve.engine import Engine, FullError
+from tml_jax.serve.windows import Arrived, InputError, check_frame
+from tml_jax.serve.words import MicroTurn
+
+MAX_BEHIND = 1.0
+MAX_OFFSET = 2**40  # samples: two years
+MAX_WAITING_TEXT = 20_000  # bytes of text that a session may have waiting
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """The last thing that a session is given, and why: `not_finite` or `engine_failed`."""
+
+    reason: str
+
+
+Deliver = Callable[[MicroTurn | Ended], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """One tick: `seconds` it took, `sessions` in it, whether it was `late`, windows `skipped` before it."""
+
+    seconds: float
+    sessions: int
+    late: bool
+    skipped: int
+
+
+class LiveSession:
+    """One session's input, given from any thread at any time."""
+
+    def __init__(self, deliver: Deliver, seed: int, stamped: bool, delay: float, horizon: int, config: Config) -> None:
+        """A session that has not begun; `Scheduler.join` makes it."""
+        self.deliver, self.seed, self.slot = deliver, seed, None
+        self._stamped, self._config = stamped, config
+        self._lock = threading.Lock()
+        self._buffer = jitter.JitterBuffer(delay=delay, horizon=horizon)
+        self._heard, self._lost, self._waiting_text = False, False, 0
+        self._texts: list[Text] = []
+        self._frames: list[np.ndarray] = []
+
+    @property
+    def counts(self) -> jitter.Counts:
+        """What became of its sound."""
+        return self._buffer.counts
+
+    def hear(self, samples: np.ndarray, now: float, offset: int | None = None) -> int:
+        """Takes in sound.
+
+        Args:
+          samples: (n,) float32 at 16 kHz.
+          now: seconds, of the scheduler's clock.
+          offset: number of its first sample, where the session is stamped.
+
+        Returns:
+          How many of the samples are not kept because they are too far ahead.
+
+        Raises:
+          InputError: the samples are not what the model takes, or the offset is not a sample's number.
+        """
+        if samples.ndim != 1 or samples.dtype != np.float32 or not np.isfinite(samples).all():
+            raise InputError(
+                f"sound of shape {samples.shape}, {samples.dtype}: expected finite float32 of shape (n,) at 16 kHz"
+            )
+        if (offset is None) == self._stamped or (offset is not None and not 0 <= offset < MAX_OFFSET):
+            raise InputError(f"offset = {offset}: expected {f'0 to {MAX_OFFSET}' if self._stamped else 'none'}")
+        with self._lock:
+            before = self._buffer.counts.beyond
+            self._buffer = jitter.push(self._buffer, samples, now, offset)
+            self._heard = True
+            return self._buffer.counts.beyond - before
+
+    def see(self, frame: np.ndarray, now: float) -> None:
+        """Takes in a frame, (rows, columns, 3) uint8; of several in a window the last two are seen.
+
+        Raises:
+          InputError: the frame has the wrong shape or type.
+        """
+        check_frame(frame, self._config)
+        with self._lock:
+            self._frames = [*self._frames, frame][-2:]
+            self._buffer = jitter.begin(self._buffer, now)
+
+    def read(self, text: Text, now: float) -> None:
+        """Takes in typed text or a result.
+
+        Raises:
+          InputError: the text is no Unicode, or more waits than the session may have.
+        """
+        try:
+            size = len(text.text.encode()) + 1
+        except UnicodeEncodeError as error:
+            raise InputError(f"text that is no Unicode ({error.reason}): expected whole characters") from error
+        with self._lock:
+            if self._waiting_text + size > MAX_WAITING_TEXT:
+                raise InputError(f"{self._waiting_text + size} bytes of text would wait: expected {MAX_WAITING_TEXT}")
+            self._waiting_text += size
+            self._texts.append(text)
+            self._buffer = jitter.begin(self._buffer, now)
+
+    def begin(self, now: float) -> None:
+        """Starts the session's time, if nothing has come yet."""
+        with self._lock:
+            self._buffer = jitter.begin(self._buffer, now)
+
+    def clear(self) -> None:
+        """Forgets sound that has not been heard yet."""
+        with self._lock:
+            self._buffer = jitter.clear(self._buffer)
+
+    def collect(self, now: float) -> Arrived | None:
+        """What arrived in the window that is due at `now`; None where none is."""
+        with self._lock:
+            self._buffer, window = jitter.take(self._buffer, now)
+            if window is None:
+                return None
+            gone = len(window.audio) == window.missing
+            lost = self._lost or (self._stamped and self._heard and window.missing > 0)
+            silent = not self._heard or (gone and lost)  # without a microphone, or with nothing of its sound
+            frames = [(MICRO_TURN_SECONDS / 2, frame) for frame in self._frames]
+            arrived = Arrived(None if silent else window.audio, frames, self._texts, lost)
+            self._texts, self._frames, self._lost = [], [], False
+            self._waiting_text = max(0, self._waiting_text - self._config.serve.max_text_in)
+            return arrived
+
+    def catch_up(self, now: float) -> int:
+        """Passes over overdue windows. Returns how many."""
+        with self._lock:
+            before = self._buffer.taken
+            self._buffer = jitter.catch_up(self._buffer, now)
+            passed = self._buffer.taken - before
+            self._lost |= passed > 0 and self._heard
+            return passed
+
+
+class Scheduler:
+    """The thread that ticks an engine, and the sessions on it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        delay: float = 0.06,
+        horizon: int = 60 * 16_000,
+        clock: Callable[[], float] = time.monotonic,
+        observe: Callable[[Report], None] = lambda report: None,
+    ) -> None:
+        """Holds a warm engine; `start` begins.
+
+        Args:
+          engine: used by this scheduler alone from now on.
+          delay: seconds that each window waits for sound on its way.
+          horizon: most samples of a session that wait to be heard.
+          clock: seconds.
+          observe: told of every tick, from its thread.
+        """
+        self.engine, self.clock = engine, clock
+        self._delay, self._horizon, self._observe = delay, horizon, observe
+        self._lock = threading.Lock()
+        self._open: list[LiveSession] = []
+        self._coming: list[LiveSession] = []
+        self._going: list[LiveSession] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ticks", daemon=True)
+        self.late_ticks, self.skipped_windows, self.behind = 0, 0, False
+        self.failed: Exception | None = None
+
+    @property
+    def free(self) -> int:
+        """Places for new sessions; none while ticks are late."""
+        with self._lock:
+            return 0 if self.behind or self.failed else self.engine.slots - len(self._open)
+
+    @property
+    def sessions(self) -> int:
+        """How many there are."""
+        with self._lock:
+            return len(self._open)
+
+    def join(self, deliver: Deliver, seed: int, stamped: bool) -> LiveSession:
+        """A new session. Its time begins with its first input.
+
+        Args:
+          deliver: given every micro-turn, from the thread of the ticks: it must return at once.
+          seed: of its noise.
+          stamped: whether its sound comes with offsets.
+
+        Returns:
+          The session.
+
+        Raises:
+          FullError: every place is taken.
+        """
+        session = LiveSession(deliver, seed, stamped, self._delay, self._horizon, self.engine.config)
+        with self._lock:
+            if len(self._open) >= self.engine.slots:
+                raise FullError(f"all {self.engine.slots} places are taken: wait until a session leaves")
+            self._open.append(session)
+            self._coming.append(session)
+        return session
+
+    def leave(self, session: LiveSession) -> None:
+        """Ends a session; nothing if it has ended."""
+        with self._lock:
+            if session in self._open:
+                self._open.remove(session)
+                self._going.append(session)
+
+    def start(self) -> None:
+        """Begins to tick."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends after the tick that runs now."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        scheduled = self.clock()
+        while not self._stop.wait(max(0.0, scheduled - self.clock())):
+            try:
+                scheduled = self.run_tick(scheduled)
+            except Exception as error:  # sessions must hear of it, whatever it is
+                logging.exception("the engine failed")
+                self.failed = error
+                for session in self._open:
+                    session.deliver(Ended("engine_failed"))
+                return
+
+    def run_tick(self, scheduled: float) -> float:
+        """One tick. Returns when the next is due.
+
+        Args:
+          scheduled: when this one was due.
+        """
+        with self._lock:
+            coming, going, self._coming, self._going = self._coming, self._going, [], []
+        for session in going:
+            if session.slot is not None:
+                self.engine.leave(session.slot)
+                session.slot = None
+        for session in coming:
+            if session not in going:
+                session.slot = self.engine.join(session.seed)
+        with self._lock:
+            seated = {session.slot: session for session in self._open if session.slot is not None}
+        skipped, now = 0, self.clock()
+        if now - scheduled > MAX_BEHIND:
+            scheduled = now
+            skipped = sum(session.catch_up(now) for session in seated.values())
+        collected = {slot: session.collect(scheduled) for slot, session in seated.items()}
+        tick = self.engine.tick({slot: arrived for slot, arrived in collected.items() if arrived is not None})
+        for slot, turn in tick.turns.items():
+            seated[slot].deliver(turn)
+        for slot in tick.broken:
+            seated[slot].slot = None
+            self.leave(seated[slot])
+            seated[slot].deliver(Ended("not_finite"))
+        self.behind = self.clock() - scheduled > MICRO_TURN_SECONDS
+        self.late_ticks += self.behind
+        self.skipped_windows += skipped
+        self._observe(Report(tick.seconds, len(tick.turns), self.behind, skipped))
+        return scheduled + MICRO_TURN_SECONDS

@@ -1,0 +1,119 @@
+"""Sound on the wire: base64 of PCM16 or G.711 on one side, float32 at the model's rates on the other; streamed."""
+
+import base64
+import binascii
+import dataclasses
+
+import numpy as np
+import soxr
+
+from tml_jax.config import INPUT_RATE, OUTPUT_RATE
+
+
+class SoundError(ValueError):
+    """What came is no sound in the format that was agreed on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A format of the protocol: its name, samples a second, and whether a sample is 16 bits or a G.711 code."""
+
+    name: str
+    rate: int
+    wide: bool
+
+
+PCM = Format("audio/pcm", 24_000, wide=True)
+FORMATS = {f.name: f for f in (PCM, Format("audio/pcmu", 8_000, wide=False), Format("audio/pcma", 8_000, wide=False))}
+
+
+def _g711_levels(name: str) -> np.ndarray:
+    """(256,) float32 in [−1, 1]: what each code of G.711 stands for (ITU-T G.711, 1988)."""
+    code = np.arange(256)
+    if name == "audio/pcmu":
+        code = ~code & 255
+        level = (((code & 15) << 3) + 132 << ((code >> 4) & 7)) - 132
+        return (np.where(code & 128, -level, level) / 32768).astype(np.float32)
+    code = code ^ 0x55
+    exponent = (code >> 4) & 7
+    level = np.where(exponent == 0, ((code & 15) << 4) + 8, (((code & 15) << 4) + 264) << np.maximum(exponent - 1, 0))
+    return (np.where(code & 128, level, -level) / 32768).astype(np.float32)
+
+
+def _nearest(samples: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    order = np.argsort(levels)
+    ranked = levels[order]
+    return order[np.searchsorted((ranked[1:] + ranked[:-1]) / 2, samples)].astype(np.uint8)
+
+
+def sound_bytes(text: str) -> bytes:
+    """Decodes base64.
+
+    Raises:
+      SoundError: it is none.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise SoundError(f"audio is not base64 ({error}): encode the bytes of the samples") from error
+
+
+def pcm16(raw: bytes) -> np.ndarray:
+    """Little-endian 16-bit samples as float32 in [−1, 1).
+
+    Raises:
+      SoundError: an odd number of bytes.
+    """
+    if len(raw) % 2:
+        raise SoundError(f"{len(raw)} bytes of audio: expected whole 16-bit samples; do not cut a sample in two")
+    return np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(32768)
+
+
+def to_pcm16(samples: np.ndarray) -> bytes:
+    """Float32 samples as little-endian 16 bits; what is louder than 1 is cut off."""
+    return np.round(np.clip(samples, -1, 32767 / 32768) * 32768).astype("<i2").tobytes()
+
+
+class Decoder:
+    """A stream of wire sound, continued from piece to piece, as (n,) float32 at 16 kHz."""
+
+    def __init__(self, form: Format) -> None:
+        """At the start of a stream.
+
+        Args:
+          form: of the wire.
+        """
+        self._form = form
+        self._levels = None if form.wide else _g711_levels(form.name)
+        self._resampler = soxr.ResampleStream(form.rate, INPUT_RATE, 1, dtype="float32")
+
+    def decode(self, text: str) -> np.ndarray:
+        """Base64 of the next piece → samples; the filter holds the last few back until the next.
+
+        Raises:
+          SoundError: it is no sound of the format.
+        """
+        raw = sound_bytes(text)
+        samples = pcm16(raw) if self._form.wide else self._levels[np.frombuffer(raw, np.uint8)]
+        return self._resampler.resample_chunk(samples)
+
+
+class Encoder:
+    """The model's sound, (n,) float32 at 24 kHz, as a stream of wire sound."""
+
+    def __init__(self, form: Format) -> None:
+        """At the start of a stream.
+
+        Args:
+          form: of the wire.
+        """
+        self._levels = None if form.wide else _g711_levels(form.name)
+        same = form.rate == OUTPUT_RATE
+        self._resampler = None if same else soxr.ResampleStream(OUTPUT_RATE, form.rate, 1, dtype="float32")
+
+    def encode(self, samples: np.ndarray) -> str:
+        """The next piece → base64."""
+        if self._resampler is not None:
+            samples = self._resampler.resample_chunk(samples)
+        raw = to_pcm16(samples) if self._levels is None else _nearest(samples, self._levels).tobytes()
+        return base64.b64encode(raw).decode()

@@ -1,0 +1,96 @@
+"""The output side of a session: the tokens and sound of a micro-turn as words and samples."""
+
+import dataclasses
+
+import numpy as np
+
+from tml_jax.config import AUDIO_ELEMENTS, MICRO_TURN_SECONDS, Config
+from tml_jax.data.layout import control_token
+from tml_jax.data.tokenizer import Tokenizer
+from tml_jax.model.stream import MicroTurnOutput
+from tml_jax.tokens import Control
+
+MAX_BYTES = 4  # of a character in UTF-8, so most tokens that one character can be made of
+
+
+@dataclasses.dataclass(frozen=True)
+class MicroTurn:
+    """What the model put out in one micro-turn. Its sound is heard in the window after.
+
+    Attributes:
+      index: number, from 0.
+      start: seconds, 0.2 · index: when its input began.
+      gate: `SPEAK` or `LISTEN`.
+      text: words that begin in its sound, each with its leading space.
+      display: text to show, not spoken.
+      mel: (20, 80) float32 log10 mel, at its floor when listening.
+      samples: (4800,) float32 at 24 kHz.
+      compute_seconds: time from input to output.
+      elements_in: length of its input.
+      elements_out: length of its text, gate and sound.
+    """
+
+    index: int
+    start: float
+    gate: str
+    text: str
+    display: str
+    mel: np.ndarray
+    samples: np.ndarray
+    compute_seconds: float
+    elements_in: int = 0
+    elements_out: int = 0
+
+
+class Mouth:
+    """Turns output tokens into spoken and shown text; a span, or a character, may go over several micro-turns."""
+
+    def __init__(self, tokenizer: Tokenizer, config: Config) -> None:
+        self._tokenizer = tokenizer
+        self._open, self._close = (control_token(c, config.model) for c in (Control.DISPLAY, Control.END))
+        self._showing = False
+        self._said: list[int] = []  # tokens of characters that are not complete yet
+        self._shown: list[int] = []
+
+    def words(self, tokens: list[int]) -> tuple[str, str]:
+        """Tokens before the gate of one micro-turn → (spoken, shown)."""
+        for token in tokens:
+            if token in (self._open, self._close):
+                self._showing = token == self._open
+            elif token < self._tokenizer.size:
+                (self._shown if self._showing else self._said).append(token)
+        said, self._said = self._complete(self._said)
+        shown, self._shown = self._complete(self._shown)
+        return said, shown
+
+    def _complete(self, tokens: list[int]) -> tuple[str, list[int]]:
+        """The text of `tokens`, and those at its end that are only the first bytes of a character."""
+        for cut in range(min(len(tokens), MAX_BYTES - 1) + 1):
+            text = self._tokenizer.decode(tokens[: len(tokens) - cut])
+            if not text.endswith("\ufffd"):
+                return text, tokens[len(tokens) - cut :]
+        return self._tokenizer.decode(tokens), []
+
+
+def micro_turn_of_row(
+    index: int, row: int, valid: np.ndarray, output: MicroTurnOutput, samples: np.ndarray, mouth: Mouth, seconds: float
+) -> MicroTurn:
+    """What one of B sessions put out.
+
+    Args:
+      index: micro-turn of the session.
+      row: of the session.
+      valid: (B,), elements of their input.
+      output: of all B, numpy arrays.
+      samples: (B, 4800) float32.
+      mouth: of the session; takes in its tokens.
+      seconds: from input to output.
+
+    Returns:
+      The micro-turn.
+    """
+    text, display = mouth.words(output.token[row, : output.count[row]].tolist())
+    gate, start = "SPEAK" if output.speak[row] else "LISTEN", round(index * MICRO_TURN_SECONDS, 6)
+    put_out = int(output.count[row]) + 1 + AUDIO_ELEMENTS * int(output.speak[row])
+    mel, sound = output.mel[row], samples[row]
+    return MicroTurn(index, start, gate, text, display, mel, sound, seconds, int(valid[row]), put_out)
