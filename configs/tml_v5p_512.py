@@ -14,4 +14,5 @@ def get_config() -> ConfigDict:
     config.name = "tml_v5p_512"
     config.mesh = dict(fsdp=32, expert=16, transport="capacity", capacity=1.25)
     config.data.batch_size = 512
+    config.train.remat = "dots"
     return config

@@ -3,6 +3,8 @@
   python -m launch.compile --config=configs/tml_v5p_512.py --topology=v5p:8x8x8 --step=train --output=train.json
   python -m launch.compile --config=configs/tml_serve_tpu7x_16.py --topology=tpu7x:2x2x4 --step=serve
   python -m launch.compile --config=configs/tml_v5p_512.py --topology=v5p:8x8x8 --step=train --search
+  python -m launch.compile --config=configs/tml_v5p_512.py --topology=v5p:8x8x8 --slices=2 \\
+      --config.mesh.data=2 --config.data.batch_size=1024
 
 Nothing is allocated but the program. It takes some minutes and several GB on a CPU; libtpu is needed (extra `compile`).
 """
@@ -34,6 +36,7 @@ from tml_jax.scale.serve import serve_report
 from tml_jax.scale.train import train_report
 
 _TOPOLOGY = flags.DEFINE_string("topology", None, "Chips and their shape, such as v5p:8x8x8.")
+_SLICES = flags.DEFINE_integer("slices", 1, "Slices of that shape, between which there is only DCN.", lower_bound=1)
 _STEP = flags.DEFINE_enum("step", "train", ["train", "serve"], "Which step.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.")
 _SEARCH = flags.DEFINE_bool("search", False, "For train: find the fastest batch and remat policy that fit.")
@@ -43,7 +46,8 @@ _FRAMES = flags.DEFINE_bool("frames", False, "For serve: a video frame arrives i
 
 def _devices(topology: str, chip: Chip) -> list[Any]:
     try:
-        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology, num_slices=_SLICES.value)
+        return list(found.devices)
     except (ValueError, RuntimeError, jax.errors.JaxRuntimeError) as error:
         why = " ".join(str(error).split())[:200]
         raise ConfigError(f"--topology={topology}: no such shape of {chip.name} ({why})") from error
@@ -64,7 +68,7 @@ def run(config: Config) -> dict[str, Any]:
         report = search(config, devices, chip, say)
     else:
         report = train_report(config, devices, chip, say)
-    return {"topology": _TOPOLOGY.value, "jax": jax.__version__, **report}
+    return {"topology": _TOPOLOGY.value, "slices": _SLICES.value, "jax": jax.__version__, **report}
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,10 +1,11 @@
 """Evaluates a trained model, the sound of the vocoder alone, or the model against the reference implementation.
 
-python -m launch.eval --suite=replica --checkpoint=runs/replica
+python -m launch.eval --suite=replica --checkpoint=runs/replica [--weights=int8]
 python -m launch.eval --suite=sound
 python -m launch.eval --suite=parity --checkpoint=runs/inkling      (needs the extra `parity`)
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from absl import app, flags
@@ -18,6 +19,9 @@ _SUITE = flags.DEFINE_enum("suite", "replica", ["replica", "sound", "parity"], "
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of the run; for the suites `replica` and `parity`.")
 _REFERENCE = flags.DEFINE_string(
     "reference", None, "For `parity`: a folder that transformers loads; default: the checkpoint, exported for it."
+)
+_WEIGHTS = flags.DEFINE_enum(
+    "weights", None, ["whole", "int8"], "For `replica`: how the experts are kept, in place of config.serve.weights."
 )
 
 
@@ -37,7 +41,10 @@ def _replica() -> None:
     from tml_jax.eval import replica
 
     run_dir, _ = find_checkpoint(_checkpoint())
-    print(replica.evaluate(_checkpoint(), read_config(run_dir)))
+    config = read_config(run_dir)
+    weights = _WEIGHTS.value or config.serve.weights
+    config = dataclasses.replace(config, serve=dataclasses.replace(config.serve, weights=weights))
+    print(replica.evaluate(_checkpoint(), config))
 
 
 def _parity() -> None:

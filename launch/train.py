@@ -20,7 +20,7 @@ from tml_jax.config import Config, ConfigError
 from tml_jax.data import prepare
 from tml_jax.data.shards import DataError
 from tml_jax.parallel.mesh import make_mesh
-from tml_jax.train import checkpoint, goodput, init_from, loop, metrics
+from tml_jax.train import checkpoint, curves, goodput, init_from, loop, metrics
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run; default: runs/ and the name of the configuration.")
 _PROFILE = flags.DEFINE_string("profile_steps", None, "Steps to trace for xprof, such as 10:13 for 10, 11 and 12.")
@@ -60,6 +60,8 @@ def run(config: Config, run_dir: pathlib.Path, profile: range = range(0), starte
         from tml_jax.eval import replica
 
         print(replica.evaluate(run_dir, config))
+    if picture := curves.draw_curves(run_dir):
+        print(f"curves: {picture}")
     print(f"model: {run_dir} (step {report.step})")
     print(f"talk:  python -m launch.talk --checkpoint={run_dir} --audio=question.wav --output=answer")
     return True

@@ -367,16 +367,19 @@ class ServeConfig:
       max_text_in: typed tokens that one micro-turn can take in; the rest waits for the next.
       mesh: devices that serve; one where all its axes are 1.
       dtype: `float32` or `bfloat16`: activations, matrix products, keys and values.
+      weights: `whole`, or `int8` to keep the routed experts in eight bits.
     """
 
     context: int
     max_text_in: int = 8
     mesh: MeshConfig = MeshConfig()
     dtype: str = "float32"
+    weights: str = "whole"
 
     def __post_init__(self) -> None:
         _require_positive(self, "serve", "context", "max_text_in")
         _require(self.dtype in ("float32", "bfloat16"), "serve", "dtype", self.dtype, "one of float32, bfloat16")
+        _require(self.weights in ("whole", "int8"), "serve", "weights", self.weights, "one of whole, int8")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,3 @@
-import json
 import sys
 
 import numpy as np
@@ -8,7 +7,6 @@ from PIL import Image
 from tml_jax.data.record import BACKGROUND, USER, Cue, Text, Word
 from tml_jax.eval import timeline
 from tml_jax.serve.words import MicroTurn
-from tml_jax.train.metrics import MetricsError
 
 
 def micro_turns(count=25, speaking=range(10, 16), display=""):
@@ -105,30 +103,3 @@ def test_drawing_does_not_touch_pyplot(tmp_path):
 def test_nothing_to_draw_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no micro-turns"):
         timeline.draw_timeline(tmp_path / "t.png", [])
-
-
-def write_metrics(path, lines):
-    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    return path
-
-
-def test_loss_curves_show_both_splits_in_a_panel_for_each_part(tmp_path):
-    train = [{"step": s, "split": "train", "text_loss": 3 / s, "gate_loss": 1 / s, "time": 1.0} for s in range(1, 30)]
-    held_out = [{"step": s, "split": "held_out", "text_loss": 4 / s, "gate_loss": 2 / s} for s in (10, 20)]
-    timeline.draw_loss_curves(write_metrics(tmp_path / "a.jsonl", train), tmp_path / "a.png")
-    timeline.draw_loss_curves(write_metrics(tmp_path / "b.jsonl", train + held_out), tmp_path / "b.png")
-    one, both = pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png")
-    assert one.shape == both.shape == (340, 1060, 3)  # two panels
-    held_out_columns = columns_of(both, timeline.COLOURS["model"])
-    assert columns_of(one, timeline.COLOURS["model"]).size == 0
-    assert (held_out_columns < 530).any() and (held_out_columns > 530).any()
-
-
-def test_metrics_without_losses_or_not_metrics_at_all_are_errors(tmp_path):
-    with pytest.raises(ValueError, match="`loss`"):
-        timeline.draw_loss_curves(
-            write_metrics(tmp_path / "m.jsonl", [{"step": 1, "split": "train"}]), tmp_path / "p.png"
-        )
-    (tmp_path / "m.jsonl").write_text("not json\n{}\n")
-    with pytest.raises(MetricsError):
-        timeline.draw_loss_curves(tmp_path / "m.jsonl", tmp_path / "p.png")

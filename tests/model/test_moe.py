@@ -12,7 +12,7 @@ from tml_jax.model import moe
 from tml_jax.model.experts import BLOCK, Experts, Routing, experts_gathered, experts_grouped, experts_reference
 from tml_jax.model.moe import MoE, route
 
-TOKENS, WIDTH, HIDDEN, EXPERTS, TOP = 200, 16, 12, 5, 2
+TOKENS, WIDTH, HIDDEN, EXPERTS, TOP = 3 * BLOCK + 8, 16, 12, 5, 2
 
 
 def routing_of(kind: str, rng: np.random.Generator) -> np.ndarray:

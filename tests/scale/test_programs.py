@@ -62,7 +62,7 @@ def test_wrong_topologies_and_what_does_not_divide_are_named():
     assert done.returncode == 1 and "needs 1 devices, there are 4" in done.stderr
 
 
-def compiled(step: str, output: pathlib.Path, *changes: str, config: str = "tiny") -> dict:
+def compiled(step: str, output: pathlib.Path, *changes: str, config: str = "tiny", devices: int = 4) -> dict:
     arguments = ["--config.mesh.fsdp=2", "--config.mesh.expert=2", "--config.serve.mesh.expert=2",
                  "--config.serve.mesh.tensor=2", "--config.data.batch_size=4", *changes]  # fmt: skip
     done = compile_command(
@@ -71,7 +71,7 @@ def compiled(step: str, output: pathlib.Path, *changes: str, config: str = "tiny
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(output.read_text())
     assert 0 < report["hbm_bytes_per_device"] < report["hbm_bytes_available"]
-    assert 0 < report["optimal_seconds"] < 1 and report["flops"] > 0 and report["devices"] == 4
+    assert 0 < report["optimal_seconds"] < 1 and report["flops"] > 0 and report["devices"] == devices
     return report
 
 
@@ -79,11 +79,21 @@ def test_a_micro_turn_compiles_for_tpus(tmp_path):
     report = compiled("serve", tmp_path / "report.json", "--config.model.num_layers=2")
     assert report["collective_bytes"]["all-reduce"] > 0
     assert set(report["optimal_seconds_by_part"]) == {"input", "text", "audio"}
+    assert report["flops"] == pytest.approx(report["analytic_flops"], rel=0.1)
 
 
 def test_a_train_step_compiles_for_tpus(tmp_path):
     report = compiled("train", tmp_path / "report.json", "--config.model.num_layers=2")
     assert report["mesh"] == {"data": 1, "fsdp": 2, "expert": 2, "tensor": 1}
+
+
+def test_slices_lie_along_the_data_axis(tmp_path):
+    many = "--slices=2", "--config.model.num_layers=1", "--config.mesh.data=2", "--config.data.batch_size=8"
+    report = compiled("train", tmp_path / "report.json", *many, devices=8)
+    assert report["mesh"]["data"] == 2 and report["slices"] == 2
+    wrong = "--config.mesh.fsdp=8", "--config.data.batch_size=8"
+    done = compile_command("--config=configs/tiny.py", "--topology=v5e:2x2", "--slices=2", *wrong)
+    assert done.returncode == 1 and "there are 2 slices, and they must divide it" in done.stderr
 
 
 @pytest.mark.slow

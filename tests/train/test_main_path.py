@@ -82,7 +82,7 @@ def test_train_evaluate_talk(config, tmp_path, capsys):
         "policies": list(found)[:6],
         "families": ["answer", "pause", "all"],
     }
-    assert (run_dir / "eval" / "loss.png").stat().st_size > 0
+    assert (run_dir / "curves.png").stat().st_size > 0
     for family in ("answer", "pause"):
         assert sorted(path.name for path in (run_dir / "eval" / family).iterdir()) == sorted(FILES)
 
@@ -115,7 +115,7 @@ def test_recordings_without_cues_train_and_are_measured_by_gates_and_words(confi
     assert list(found) == ["model", "model, audio muted", "as recorded (ceiling)", "recording", "all"]
     assert {"gate", "words"} <= found["model"].keys() and not {*CUE_METRICS} & found["model"].keys()
     assert (tmp_path / "run" / "eval" / "recording" / FILES[0]).exists()
-    assert (tmp_path / "run" / "eval" / "loss.png").exists()
+    assert (tmp_path / "run" / "curves.png").exists()
 
 
 def no_recogniser(*_):

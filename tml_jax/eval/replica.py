@@ -19,7 +19,6 @@ from tml_jax.eval import baselines
 from tml_jax.eval.conversation import write_conversation
 from tml_jax.eval.interactivity import aggregate, by_family, measure, reply_frequency, table
 from tml_jax.eval.sound import plain_words, recognise, word_error_rate
-from tml_jax.eval.timeline import draw_loss_curves
 from tml_jax.serve.session import Talker
 from tml_jax.serve.windows import Arrived, arrivals
 from tml_jax.serve.words import MicroTurn
@@ -33,12 +32,12 @@ def evaluate(run_dir: str | pathlib.Path, config: Config, log: Callable[[str], N
     """Evaluates a run on its held-out conversations. What their records or the installation do not allow is left out,
     with a line to `log`: baselines, metrics of cues, recognised words.
 
-    Writes RUN/eval: `table.md`, `results.json`, `loss.png`, and for one conversation of each family the sound and the
+    Writes RUN/eval: `table.md`, `results.json`, and for one conversation of each family the sound and the
     timeline picture.
 
     Args:
       run_dir: folder of the run.
-      config: its configuration.
+      config: its configuration; with `serve.weights` of `int8` it writes RUN/eval_int8 instead.
       log: where progress goes.
 
     Returns:
@@ -54,7 +53,7 @@ def evaluate(run_dir: str | pathlib.Path, config: Config, log: Callable[[str], N
     if not any(conversation.cues for conversation in held_out):
         log("the held-out conversations have no cues: no metrics of replies' timing, of holding, yielding and keeping")
 
-    talker = Talker(str(run_dir))
+    talker = Talker(str(run_dir), weights=config.serve.weights)
     log(f"evaluating on {len(held_out)} held-out conversations")
     spoken = stream(talker, held_out)
     muted = stream(talker, [mute(conversation) for conversation in held_out])
@@ -70,13 +69,12 @@ def evaluate(run_dir: str | pathlib.Path, config: Config, log: Callable[[str], N
     families = by_family(measured["model"])
     tables = f"{table(scores)}\nThe model, by family:\n\n{table(families)}\n{_heard_words(held_out, spoken, log)}"
 
-    output = run_dir / "eval"
+    output = run_dir / ("eval" if config.serve.weights == "whole" else f"eval_{config.serve.weights}")
     output.mkdir(exist_ok=True)
     results = {"policies": scores, "families": families}
     plain = {kind: {name: dataclasses.asdict(score) for name, score in rows.items()} for kind, rows in results.items()}
     (output / "results.json").write_text(json.dumps(plain, indent=1))
     (output / "table.md").write_text(tables)
-    draw_loss_curves(run_dir / "metrics.jsonl", output / "loss.png")
     for family in sorted({conversation.family for conversation in held_out}):
         index = next(i for i, conversation in enumerate(held_out) if conversation.family == family)
         _write_example(output / family, held_out[index], spoken[index])

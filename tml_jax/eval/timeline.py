@@ -14,7 +14,6 @@ from matplotlib.transforms import blended_transform_factory
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE
 from tml_jax.data.record import BACKGROUND, MODEL, USER, Cue, Text, Word
-from tml_jax.train.metrics import HELD_OUT, TRAIN, read
 
 if TYPE_CHECKING:
     from tml_jax.serve.words import MicroTurn
@@ -134,51 +133,6 @@ def draw_timeline(
         row.draw(axes)
         top -= row.height + _GAP
     figure.savefig(path, dpi=DPI)
-
-
-def draw_loss_curves(metrics: str | pathlib.Path, path: str | pathlib.Path) -> None:
-    """Draws every loss of a run against its step, training and held-out together, a panel for each part.
-
-    Args:
-      metrics: the run's metrics.jsonl.
-      path: the PNG to write.
-
-    Raises:
-      ValueError: no line has a number whose name ends in `loss`.
-      MetricsError: the file is not a metrics.jsonl.
-    """
-    curves = _read_losses(metrics)
-    parts = sorted({part for part, _ in curves}, key=lambda part: (part != "loss", part))
-    columns = 2 if len(parts) in (2, 4) else min(len(parts), 3)
-    rows = -(-len(parts) // columns)
-    figure = Figure(figsize=(5.3 * columns, 3.4 * rows), dpi=DPI, facecolor="white", layout="constrained")
-    FigureCanvasAgg(figure)
-    for number, part in enumerate(parts):
-        axes = figure.add_subplot(rows, columns, number + 1)
-        for split, colour in ((TRAIN, FAINT), (HELD_OUT, COLOURS[MODEL])):
-            points = np.asarray(curves.get((part, split), []), np.float64).reshape(-1, 2)
-            if len(points):
-                style = {"lw": 1.0} if split == TRAIN else {"lw": 1.6, "marker": "o", "ms": 3.5}
-                axes.plot(points[:, 0], points[:, 1], color=colour, label=split.replace("_", " "), **style)
-        axes.set_title(part.replace("_", " "), fontsize=11, color=INK, loc="left")
-        axes.set_xlabel("step", color=INK)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#e6e8eb", lw=0.7)
-        axes.set_axisbelow(True)
-        axes.legend(frameon=False, fontsize=9)
-    figure.savefig(path, dpi=DPI)
-
-
-def _read_losses(metrics: str | pathlib.Path) -> dict[tuple[str, str], list[tuple[float, float]]]:
-    """(part, split) → [(step, loss)], in the file's order."""
-    curves: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for line in read(metrics):
-        for name, value in line.items():
-            if name.endswith("loss"):
-                curves.setdefault((name, line["split"]), []).append((line["step"], value))
-    if not curves:
-        raise ValueError(f"{metrics}: no line has a number whose name ends in `loss`")
-    return curves
 
 
 def _dress(axes: Axes, name: str, last: bool) -> None:

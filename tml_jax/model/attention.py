@@ -18,13 +18,12 @@ from jax.sharding import PartitionSpec
 from tml_jax.config import ModelConfig
 from tml_jax.kernels.append_attention import append_attention
 from tml_jax.kernels.packed_attention import packed_attention
+from tml_jax.model.attention_blocks import MASKED, attend_packed
 from tml_jax.model.layers import RMSNorm, ShortConv, fan_in_init
 from tml_jax.parallel.mesh import session_axes
 from tml_jax.parallel.placement import Placement
 
-BLOCK = 64  # queries of one block of a sliding layer
-BLOCK_GLOBAL, BLOCK_SLIDING, BLOCK_APPEND = 512, 256, 1024  # the same of the kernels for TPUs
-_MASKED = -1e30
+BLOCK_GLOBAL, BLOCK_SLIDING, BLOCK_APPEND = 512, 256, 1024  # of the kernels for TPUs
 
 
 @flax.struct.dataclass
@@ -103,7 +102,7 @@ def attend_reference(query: jax.Array, key: jax.Array, value: jax.Array, bias: j
     grouped = query.reshape(batch, time, kv_heads, heads // kv_heads, width)
     scores = jnp.einsum("btkgd,bskd->btkgs", grouped, key) / width
     scores = scores.astype(jnp.float32) + bias.reshape(scores.shape).astype(jnp.float32)
-    scores = jnp.where(mask[:, :, None, None, :], scores, _MASKED)
+    scores = jnp.where(mask[:, :, None, None, :], scores, MASKED)
     weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     return jnp.einsum("btkgs,bskd->btkgd", weights, value).reshape(query.shape)
 
@@ -123,61 +122,6 @@ def attend_packed_reference(
     mask = (distance >= 0) & (distance < window) & (segment[:, :, None] == segment[:, None, :])
     distance = jnp.broadcast_to(distance, mask.shape)
     return attend_reference(query, key, value, relative_bias(relative, table, distance), mask)
-
-
-def attend_packed(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    relative: jax.Array,
-    table: jax.Array,
-    segment: jax.Array,
-    window: int,
-) -> jax.Array:
-    """Causal attention within segments of packed rows, in blocks, so that a window costs what it sees.
-
-    In a packed row the distance of a pair is known beforehand, the same in every row and segment. So the small table
-    is laid out by pair once and the bias is a matrix product with it, instead of a gather for every row and head.
-
-    Args:
-      query: (B, T, H, D).
-      key: (B, T, K, D).
-      value: (B, T, K, D).
-      relative: (B, T, H, d_rel), relative states of the queries.
-      table: (d_rel, extent), bias profiles by backward distance.
-      segment: (B, T) int32.
-      window: elements a query sees, itself included.
-
-    Returns:
-      (B, T, H, D).
-    """
-    batch, time, heads, width = query.shape
-    kv_heads, groups = key.shape[2], heads // key.shape[2]
-    whole = window >= time or time % BLOCK != 0
-    size, back = (time, 0) if whole else (BLOCK, -(-(window - 1) // BLOCK))
-    blocks, seen = time // size, (back + 1) * size  # `seen` keys for each block of queries
-
-    def keys_of_block(x: jax.Array, fill: int) -> jax.Array:
-        padding = [(0, 0)] * x.ndim
-        padding[1] = (back * size, 0)
-        x = jnp.pad(x, padding, constant_values=fill).reshape(batch, blocks + back, size, *x.shape[2:])
-        return jnp.concatenate([x[:, i : i + blocks] for i in range(back + 1)], axis=2)
-
-    keys, values = keys_of_block(key, 0), keys_of_block(value, 0)  # (B, blocks, seen, K, D)
-    key_segment = keys_of_block(segment, -1)  # (B, blocks, seen)
-    query_segment = segment.reshape(batch, blocks, size)
-    distance = back * size + jnp.arange(size)[:, None] - jnp.arange(seen)[None, :]
-    mask = (distance >= 0) & (distance < window)
-    mask = mask & (query_segment[..., :, None] == key_segment[..., None, :])  # (B, blocks, size, seen)
-
-    grouped = query.reshape(batch, blocks, size, kv_heads, groups, width)
-    scores = jnp.einsum("bnqkgd,bnskd->bnkgqs", grouped, keys) / width
-    states = relative.reshape(batch, blocks, size, kv_heads, groups, -1)
-    bias = jnp.einsum("bnqkgr,rqs->bnkgqs", states, _by_pair(table, size, seen))
-    scores = scores.astype(jnp.float32) + bias.astype(jnp.float32)
-    scores = jnp.where(mask[:, :, None, None], scores, _MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("bnkgqs,bnskd->bnqkgd", weights, values).reshape(query.shape)
 
 
 def attend_packed_tpu(
@@ -209,19 +153,6 @@ def _on_devices(kernel: Callable, placement: Placement, rows: tuple[str, ...] | 
         out_specs=states,
         check_vma=False,
     )
-
-
-def _by_pair(table: jax.Array, size: int, seen: int) -> jax.Array:
-    """(d_rel, extent) by distance → (d_rel, size, seen) by pair, where distance = seen − size + query − key.
-
-    Every row is the one before, shifted by one (the relative shift of Transformer-XL, arXiv 1901.02860). Pairs of
-    negative distance, which the mask hides, hold other pairs' values.
-    """
-    used = min(table.shape[1], seen)
-    profile = jnp.pad(table[:, :used], ((0, 0), (0, seen - used)))[:, ::-1]
-    rows = jnp.broadcast_to(jnp.pad(profile, ((0, 0), (0, 1)))[:, None], (len(table), size, seen + 1))
-    flat = rows.reshape(len(table), size * (seen + 1))[:, size - 1 : size - 1 + size * seen]
-    return flat.reshape(len(table), size, seen)
 
 
 def ring_positions(newest: jax.Array, slots: int) -> jax.Array:
@@ -314,7 +245,9 @@ class Attention(nn.Module):
 
         def project(name: str, count: int, size: int) -> jax.Array:
             kernel = self.param(name, fan_in_init(0), (model, count, size), jnp.float32)
-            return jnp.einsum("btd,dhk->bthk", x, kernel.astype(x.dtype))
+            # One axis to sum over, also in the weights' gradients: no copies turned round on CPU.
+            out = x.reshape(-1, model) @ kernel.reshape(model, -1).astype(x.dtype)
+            return out.reshape(batch, time, count, size)
 
         query, relative = project("query", heads, width), project("relative", heads, cfg.d_rel)
         key, value = project("key", kv_heads, width), project("value", kv_heads, width)
@@ -354,7 +287,8 @@ class Attention(nn.Module):
             out, new_cache = self._append(query, key, value, relative, table, position, window, cache)
             new_cache = new_cache.replace(key_conv=key_conv, value_conv=value_conv)
         kernel = self.param("out", fan_in_init(0, 1), (heads, width, model), jnp.float32)
-        return jnp.einsum("bthk,hkd->btd", out, kernel.astype(x.dtype)), new_cache
+        out = out.reshape(batch * time, -1) @ kernel.reshape(-1, model).astype(x.dtype)
+        return out.reshape(x.shape), new_cache
 
     def _append(
         self,

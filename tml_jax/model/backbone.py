@@ -101,7 +101,7 @@ class _Period(nn.Module):
 def _layer_class(remat: str, scanned: bool) -> type[nn.Module]:
     if remat == "none":
         return DecoderLayer
-    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+    policy = jax.checkpoint_policies.dots_saveable if remat == "dots" else None
     # In a loop the compiler cannot merge the second computation of a layer with the first; outside of one it would.
     return nn.remat(DecoderLayer, policy=policy, static_argnums=(4,), prevent_cse=not scanned)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from tml_jax.kernels.grouped_matmul import grouped_matmul
 
-BLOCK = 64  # rows of one block of the grouped product
+BLOCK = 128  # rows of one block of the grouped product
 
 
 @flax.struct.dataclass
@@ -69,10 +69,11 @@ def experts_reference(x: jax.Array, routing: Routing, experts: Experts) -> jax.A
 
 def experts_gathered(x: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
     """Matrix–vector products with the fetched weights of each token's experts: for the few tokens of a micro-turn."""
-    pick = lambda weights: weights[routing.expert]  # noqa: E731  (N, k, …)
-    hidden = jax.nn.silu(jnp.einsum("nd,nkdf->nkf", x, pick(experts.gate)))
-    hidden = hidden * jnp.einsum("nd,nkdf->nkf", x, pick(experts.up))
-    return jnp.einsum("nkf,nkfd,nk->nd", hidden, pick(experts.down), routing.weight.astype(x.dtype))
+    # Fetched first, and made numbers then: of experts in eight bits only the chosen ones are.
+    picked = jax.tree.map(lambda weights: weights[routing.expert], experts).numbers(x.dtype)  # (N, k, …)
+    hidden = jax.nn.silu(jnp.einsum("nd,nkdf->nkf", x, picked.gate))
+    hidden = hidden * jnp.einsum("nd,nkdf->nkf", x, picked.up)
+    return jnp.einsum("nkf,nkfd,nk->nd", hidden, picked.down, routing.weight.astype(x.dtype))
 
 
 def experts_grouped(x: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
@@ -81,6 +82,7 @@ def experts_grouped(x: jax.Array, routing: Routing, experts: Experts) -> jax.Arr
     No token is dropped: there is room for every pair, whatever the load. Weights are fetched by a product with a
     one-hot matrix, which is cheap beside the products themselves for the few experts of a replica, not for hundreds.
     """
+    experts = experts.numbers(x.dtype)
     tokens, top_k = routing.expert.shape
     count = experts.gate.shape[0]
     pair_expert = routing.expert.reshape(-1)
@@ -94,19 +96,27 @@ def experts_grouped(x: jax.Array, routing: Routing, experts: Experts) -> jax.Arr
     pair_of_row = jnp.full(blocks * BLOCK, tokens * top_k, jnp.int32).at[slot].set(jnp.arange(tokens * top_k))
     last_block = jnp.cumsum(group_blocks)
     expert_of_block = jnp.searchsorted(last_block, jnp.arange(blocks), side="right")
-    # The gradient of a product with a one-hot matrix is a product too, not a scatter.
     picked = jax.nn.one_hot(expert_of_block, count, dtype=x.dtype)  # (blocks, E), zero past the last group
-    pick = lambda weights: jnp.einsum("be,eij->bij", picked, weights)  # noqa: E731
-
     with jax.named_scope("dispatch"):
         rows = dispatch(x, slot.reshape(tokens, top_k), pair_of_row).reshape(blocks, BLOCK, -1)
     with jax.named_scope("experts"):
-        hidden = jax.nn.silu(jnp.einsum("brd,bdf->brf", rows, pick(experts.gate)))
-        hidden = hidden * jnp.einsum("brd,bdf->brf", rows, pick(experts.up))
-        out = jnp.einsum("brf,bfd->brd", hidden, pick(experts.down)).reshape(blocks * BLOCK, -1)
+        both = jnp.concatenate([experts.gate, experts.up], axis=-1)  # one product instead of two narrow ones
+        gate, up = jnp.split(jnp.einsum("brd,bdf->brf", rows, _of_blocks(both, picked)), 2, axis=-1)
+        hidden = jax.nn.silu(gate) * up
+        out = jnp.einsum("brf,bfd->brd", hidden, _of_blocks(experts.down, picked)).reshape(blocks * BLOCK, -1)
     with jax.named_scope("combine"):
         pairs = collect(out, slot, pair_of_row).reshape(tokens, top_k, -1)
         return jnp.einsum("nkd,nk->nd", pairs, routing.weight.astype(x.dtype))
+
+
+def _of_blocks(weights: jax.Array, picked: jax.Array) -> jax.Array:
+    """Weights of each block's expert, (E, I, J) and one-hot (blocks, E) → (blocks, I, J).
+
+    As a product, whose gradient is a product too, not a scatter; over matrices laid flat, or the gradient's would be
+    turned round first.
+    """
+    flat = picked @ weights.reshape(len(weights), -1)
+    return flat.reshape(-1, *weights.shape[1:])
 
 
 @jax.named_scope("experts")

@@ -72,8 +72,9 @@ class InteractionModel(nn.Module):
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Hidden states (…, D) → logits (…, text_vocab_size + control tokens) float32."""
-        kernel = self.unembedding[:, : self.config.logits_size].astype(self.dtype)
-        return ((hidden / self.config.logit_divisor) @ kernel).astype(jnp.float32)
+        logits = (hidden / self.config.logit_divisor) @ self.unembedding.astype(self.dtype)
+        # Cut here, and not off the matrix: that would be copied for every token, and between devices that split it.
+        return logits[..., : self.config.logits_size].astype(jnp.float32)
 
     def velocity(self, noisy: jax.Array, time: jax.Array, hidden: jax.Array) -> jax.Array:
         """Velocity of the flow, see `FlowHead`."""

@@ -45,7 +45,7 @@ class MoE(nn.Module):
     """The feed-forward of the sparse layers.
 
     The correction bias is read from the `balance` collection, outside the parameters, so that no optimiser sees it.
-    Expert weights may be int8; their scales are then in the collection `scales` (see `tml_jax.serve.quantize`).
+    Expert weights may be int8; their scales are then in the collection `scales` (see `tml_jax.serve.weights`).
     """
 
     config: ModelConfig
@@ -87,7 +87,7 @@ class MoE(nn.Module):
 
         if self.placement is None:
             routed = experts_gathered if tokens.shape[0] <= FEW_TOKENS else experts_grouped
-            out, dropped = routed(tokens, routing, weights("expert", count).numbers(x.dtype)), 0
+            out, dropped = routed(tokens, routing, weights("expert", count)), 0
         else:
             if counted is not None:  # padding goes to no expert and takes no room
                 routing = routing.replace(expert=jnp.where(counted.reshape(-1, 1), routing.expert, count))

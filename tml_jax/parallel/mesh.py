@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tml_jax.config import BATCH_AXES, MESH_AXES, ConfigError, MeshConfig
@@ -46,7 +47,9 @@ PARAMETER_AXES: dict[str, tuple[str, ...]] = {
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """Lays devices out on the axes of `MESH_AXES`.
+    """Lays devices out on the axes of `MESH_AXES`: on TPUs along the torus, so that neighbours on an axis are near.
+
+    Slices, between which there is only the data centre's network (DCN), lie along `data`: gradients alone cross it.
 
     Args:
       config: devices along each axis.
@@ -56,7 +59,7 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
       The mesh.
 
     Raises:
-      ConfigError: the axes do not multiply to the number of devices.
+      ConfigError: the axes do not multiply to the number of devices, or there are slices that do not divide `data`.
     """
     devices = list(jax.devices()) if devices is None else devices
     sizes = [getattr(config, axis) for axis in MESH_AXES]
@@ -71,7 +74,20 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
             f"config.mesh ({wanted}) needs {math.prod(sizes)} devices, there are {len(devices)}: "
             "change the axes, or set one to -1"
         )
-    return Mesh(np.asarray(devices).reshape(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+    slices = len({getattr(device, "slice_index", None) for device in devices})
+    if sizes[0] % slices:
+        raise ConfigError(
+            f"config.mesh.data = {sizes[0]}: there are {slices} slices, and they must divide it, because other axes "
+            "would be too slow across the network between them"
+        )
+    if slices > 1:
+        inside, across = (sizes[0] // slices, *sizes[1:]), (slices, 1, 1, 1)
+        grid = mesh_utils.create_hybrid_device_mesh(inside, across, devices, allow_split_physical_axes=True)
+    elif devices[0].platform == "tpu":
+        grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    else:
+        grid = np.asarray(devices).reshape(sizes)
+    return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def parameter_shardings(mesh: Mesh, tree: Any) -> Any:

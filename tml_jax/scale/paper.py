@@ -5,7 +5,7 @@ import math
 
 from tml_jax.config import AUDIO_ELEMENTS, INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE, PATCH, Config, ModelConfig
 from tml_jax.model.count import count_parameters
-from tml_jax.serve.session import block_sizes
+from tml_jax.serve.windows import block_sizes
 
 DAY = 24 * 3600
 

@@ -22,10 +22,11 @@ from tml_jax.parallel.mesh import abstract, make_mesh, parameter_shardings, stre
 from tml_jax.parallel.placement import serving_placement
 from tml_jax.scale.chips import Chip
 from tml_jax.scale.programs import Cost, compile_for_tpu, cost_of, full_cost, has_loop, memory_of
-from tml_jax.serve.session import block_sizes
+from tml_jax.scale.serve_flops import step_flops
+from tml_jax.serve.weights import weights_for_serving
+from tml_jax.serve.windows import block_sizes
 
-TEXT_STEPS = 2  # of a micro-turn in which it speaks: three words a second are about one token, and the gate
-_WIDE = ("router", "scale", "bias", "kernel")  # parameters that stay float32; all of the flow head are among them
+TOKENS = 0.8  # that a session says in a micro-turn while it speaks: three words a second, four tokens for three words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,7 @@ def lower_steps(what: Serving) -> dict[str, Callable[[], jax.stages.Lowered]]:
     dtype = jnp.dtype(config.serve.dtype)
     model = InteractionModel(config.model, dtype, placement=serving_placement(what.mesh, sessions))
     variables = jax.eval_shape(lambda key: init_variables(model.clone(placement=None), key), jax.random.key(0))
-    variables = jax.tree_util.tree_map_with_path(_stored, variables)
+    variables = jax.eval_shape(lambda variables: weights_for_serving(variables, config.serve), variables)
     variables = abstract(variables, parameter_shardings(what.mesh, variables))
     block = block_sizes(config)[1 if what.frames else 0]
     patches = config.data.video_grid[0] * config.data.video_grid[1] if what.frames else 0
@@ -86,10 +87,17 @@ def lower_steps(what: Serving) -> dict[str, Callable[[], jax.stages.Lowered]]:
     }
 
 
-def _stored(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    """Matrices in bfloat16, what is small or delicate in float32."""
-    wide = leaf.ndim < 2 or any(name in path[-1].key for name in _WIDE)
-    return jax.ShapeDtypeStruct(leaf.shape, jnp.float32 if wide else jnp.bfloat16)
+def text_steps(sessions: int) -> int:
+    """Steps of text in a micro-turn in which so many sessions speak: they go on until the last has its gate.
+
+    Taken as independent, each saying so many tokens as by a Poisson law of mean `TOKENS`; the gate is one more.
+    """
+    most, share, above = 0, math.exp(-TOKENS), 1 - math.exp(-TOKENS)
+    while sessions * above > 0.5:
+        most += 1
+        share *= TOKENS / most
+        above -= share
+    return most + 1
 
 
 def serve_report(
@@ -128,10 +136,11 @@ def serve_report(
             return cost_of(program)
 
         parts[name] = full_cost(config, cost_at) if has_loop(config.model) else cost_at(config)
-    times = {"input": 1, "text": TEXT_STEPS, "audio": AUDIO_ELEMENTS}
-    whole = Cost(0.0, 0.0, 0.0, 0.0, {})
+    times = {"input": 1, "text": text_steps(sessions), "audio": AUDIO_ELEMENTS}
+    whole, counted = Cost(0.0, 0.0, 0.0, 0.0, {}), 0.0
     for name, cost in parts.items():
         whole = whole.plus(cost, times[name])
+        counted += times[name] * sum(step_flops(config, mesh.shape, name, sessions, frames).values())
     return {
         "step": "serve",
         "config": config.name,
@@ -142,6 +151,7 @@ def serve_report(
         "hbm_bytes_parts": dataclasses.asdict(memory),
         "hbm_bytes_available": int(chip.hbm_bytes),
         "flops": whole.flops,
+        "analytic_flops": counted,
         "optimal_seconds": whole.seconds,
         "optimal_seconds_by_part": {name: cost.seconds for name, cost in parts.items()},
         "untimed_operations": whole.untimed,
@@ -152,4 +162,5 @@ def serve_report(
         "compile_seconds": math.fsum(spent),
         "mesh": {axis: size for axis, size in mesh.shape.items()},
         "context": config.serve.context,
+        "weights": config.serve.weights,
     }

@@ -1,6 +1,7 @@
 """A loaded model and its compiled programs over a batch of sessions: the micro-turn, and the start of a session."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from tml_jax.config import Config, MeshConfig
+from tml_jax.config import Config, MeshConfig, ServeConfig
 from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.model.interaction import InteractionModel
 from tml_jax.model.stream import InputBlock, MicroTurnOutput, StreamState, init_state, micro_turn
 from tml_jax.parallel.mesh import abstract, make_mesh, parameter_shardings, stream_shardings
 from tml_jax.parallel.placement import Placement
+from tml_jax.serve.weights import weights_for_serving
 from tml_jax.serve.windows import block_sizes
 from tml_jax.signal.vocoder import VocoderState, init_vocoder, vocode
 from tml_jax.train.checkpoint import find_checkpoint, read_config, restore_params_for_inference, saved_model
@@ -39,12 +41,13 @@ class LoadedModel:
     mesh: Mesh | None = None
 
 
-def load_model(checkpoint: str, step: int | None = None) -> LoadedModel:
+def load_model(checkpoint: str, step: int | None = None, weights: str | None = None) -> LoadedModel:
     """Loads a trained model, over the devices of the configuration's `serve.mesh`.
 
     Args:
       checkpoint: folder of a run, or of one of its checkpoints.
       step: which checkpoint; None takes the newest.
+      weights: `whole` or `int8`, in place of `serve.weights`.
 
     Returns:
       The model.
@@ -60,7 +63,18 @@ def load_model(checkpoint: str, step: int | None = None) -> LoadedModel:
         saved = saved_model(folder)
         where = abstract(saved, parameter_shardings(mesh, saved))
     config, tokenizer, variables = restore_params_for_inference(folder, None, where)
+    if weights is not None:
+        config = dataclasses.replace(config, serve=dataclasses.replace(config.serve, weights=weights))
     return LoadedModel(config, Tokenizer.load(tokenizer), variables, mesh)
+
+
+def _kept(variables: dict[str, Any], config: ServeConfig, mesh: Mesh | None) -> dict[str, Any]:
+    """`weights_for_serving`, on the devices where they are."""
+    if config.dtype == "float32" and config.weights == "whole":
+        return variables
+    convert = functools.partial(weights_for_serving, config=config)
+    where = None if mesh is None else parameter_shardings(mesh, jax.eval_shape(convert, variables))
+    return jax.jit(convert, out_shardings=where)(variables)
 
 
 class Program:
@@ -74,7 +88,8 @@ class Program:
         """
         mesh = loaded.mesh
         self.loaded = loaded
-        self.variables = jax.device_put(loaded.variables) if mesh is None else loaded.variables
+        variables = jax.device_put(loaded.variables) if mesh is None else loaded.variables
+        self.variables = _kept(variables, loaded.config.serve, mesh)
         placement = None if mesh is None else Placement(mesh, "whole", batch_axes=())
         config = loaded.config
         model = InteractionModel(config.model, jnp.dtype(config.serve.dtype), placement=placement)

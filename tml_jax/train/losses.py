@@ -90,9 +90,11 @@ def loss_sums(
         present = batch.output_from >= 0
         gate = present & is_gate(batch.output_token, model.config)
         text = present & ~gate
-    with jax.named_scope("flow_loss"):
-        flow = flow_loss(model, variables, at(batch.audio_out_from), batch.audio_out, flow_key, config.flow_draws)
-        flow = jnp.where(batch.audio_out_from >= 0, flow, 0.0)
+    flow = jnp.zeros(())
+    if batch.audio_out.shape[1]:  # else the rows have no room for sound, and nothing passes through the flow head
+        with jax.named_scope("flow_loss"):
+            flow = flow_loss(model, variables, at(batch.audio_out_from), batch.audio_out, flow_key, config.flow_draws)
+            flow = jnp.where(batch.audio_out_from >= 0, flow, 0.0)
     total = lambda x, mask: jnp.sum(jnp.where(mask, x, 0.0), dtype=jnp.float32)  # noqa: E731
     sums = {
         "text_sum": total(nll, text),

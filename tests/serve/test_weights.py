@@ -1,16 +1,18 @@
-"""Experts in eight bits stay near what they were: in a layer, in the whole model, and in the kernel for few tokens."""
+"""Weights kept to serve: narrow types change no product, eight bits change them little."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
-from small import random_batch, small_config
+from small import SMALL, random_batch, small_config
 
+from tml_jax.config import ServeConfig
 from tml_jax.kernels.few_tokens import few_tokens_mlp
 from tml_jax.model.attention import Packed
 from tml_jax.model.experts import Experts
 from tml_jax.model.inputs import ElementArrays
-from tml_jax.serve.quantize import ROUNDED, quantize_experts
+from tml_jax.model.interaction import InteractionModel
+from tml_jax.serve.weights import ROUNDED, quantize_experts, weights_for_serving
 
 
 def test_every_number_is_within_half_a_step(small_variables):
@@ -48,3 +50,22 @@ def test_the_kernel_for_few_tokens_takes_them():
     plain = Experts(*three, scales).numbers(jnp.float32)
     expected = few_tokens_mlp(x, weight, (plain.gate, plain.up, plain.down), None, share=1.0, interpret=True)
     np.testing.assert_allclose(found, expected, atol=1e-4 * float(jnp.abs(expected).max()))
+
+
+def test_matrices_kept_in_the_type_of_their_products_change_nothing(small_variables):
+    model = InteractionModel(SMALL, jnp.bfloat16)
+    kept = weights_for_serving(small_variables, ServeConfig(context=8, dtype="bfloat16"))
+    batch = random_batch(small_config(), 2, 0)
+    elements = ElementArrays(batch.stream, batch.token, batch.slot, batch.audio_in, batch.video, batch.audio_out)
+
+    def run(variables):
+        hidden, _ = model.apply(variables, elements, Packed(batch.segment, batch.position))
+        mel = model.apply(variables, jnp.zeros((2, 400)), hidden[:, 0], method="mel")
+        return hidden, model.apply(variables, hidden[:, :3], method="logits"), mel
+
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(run)(kept), jax.jit(run)(small_variables))
+    size = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))  # noqa: E731
+    assert size(kept) < 0.6 * size(small_variables)
+    rounded = weights_for_serving(small_variables, ServeConfig(context=8, dtype="bfloat16", weights="int8"))
+    types = {path[-1]: leaf.dtype for path, leaf in flatten_dict(rounded["params"]).items()}
+    assert types["expert_up"] == jnp.int8 and types["router"] == jnp.float32 and types["query"] == jnp.bfloat16

@@ -1,0 +1,62 @@
+"""The published figures name what exists, and their tables show what was found."""
+
+import importlib
+
+import pytest
+
+from tml_jax.config import from_mapping
+from tml_jax.scale.chips import chip_of
+from tml_jax.scale.figures import FIGURES, Figure, tables
+from tml_jax.scale.serve import text_steps
+from tml_jax.scale.serve_flops import step_flops
+
+MESH = {"data": 1, "fsdp": 1, "expert": 4, "tensor": 8}
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
+def test_every_figure_is_of_a_configuration_whose_mesh_fills_its_chips(figure):
+    config = from_mapping(importlib.import_module(f"configs.{figure.config}").get_config())
+    mesh = config.mesh if figure.step == "train" else config.serve.mesh
+    rows, columns, *layers = map(int, figure.topology.partition(":")[2].split("x"))
+    devices = rows * columns * (layers[0] if layers else 1) * chip_of(figure.topology).devices
+    assert mesh.data * mesh.fsdp * mesh.expert * mesh.tensor == devices
+
+
+def test_tables_show_reports_and_what_failed():
+    common = {"topology": "v5p:2x2x1", "hbm_bytes_per_device": 2**31, "hbm_bytes_available": 2**32, "flops": 2e12,
+              "analytic_flops": 1.9e12, "optimal_seconds": 0.25, "collective_bytes": {"all-gather": 3e9}}  # fmt: skip
+    train = {**common, "step": "train", "rows": 8, "remat": "dots", "mfu": 0.42, "collective_seconds": 0.01,
+             "tokens_per_second_per_chip": 12345.6, "micro_turns_per_second_per_chip": 99.0}  # fmt: skip
+    serve = {**common, "step": "serve", "sessions": 3, "frames": True, "weights": "int8", "share_of_200_ms": 1.25,
+             "steps_of_a_micro_turn": {"input": 1, "text": 2},
+             "optimal_seconds_by_part": {"input": 0.1, "text": 0.075}}  # fmt: skip
+    said = tables({"a": train, "b": serve, "c": "launch.compile: does not fit"})
+    assert "| v5p:2x2x1 | 8, dots | 2.0 of 4 GiB | 0.25 s | 2 / 2 T | 42.0% | 12,346 | 99 | 3 GB, 0.01 s |" in said
+    assert "3 with video" in said and "1 × 100.00, 2 × 75.00" in said and "125%" in said
+    assert said.endswith("c: launch.compile: does not fit")
+
+
+def test_names_of_figures_are_their_own():
+    assert len({figure.name for figure in FIGURES}) == len(FIGURES)
+    assert Figure("x", "v6e:4x4", "serve", 2, True).arguments()[-2:] == ["--sessions=2", "--frames=true"]
+
+
+@pytest.mark.parametrize(("sessions", "steps"), [(1, 2), (16, 4), (1024, 6)])
+def test_text_goes_on_until_the_last_session_has_its_gate(sessions, steps):
+    # P(more than 0, 1, 2, 3, 4, 5 tokens) = 0.551, 0.191, 0.047, 0.0091, 0.0014, 0.00018
+    assert text_steps(sessions) == steps
+
+
+def test_one_token_meets_the_chosen_experts_and_its_share_of_the_rest():
+    config = from_mapping(importlib.import_module("configs.tml_serve_tpu7x_16").get_config())
+    model = config.model
+    parts = step_flops(config, MESH, "text", 1, frames=False)
+    assert parts["unembedding"] == 2 * model.d_model * model.vocab_size / 8
+    expert = 2 * 3 * model.d_model * model.expert_ffn / 8
+    assert parts["routed experts"] == pytest.approx(42 * expert * model.top_k / 4)  # six experts over four devices
+    many = step_flops(config, MESH, "text", 256, frames=False)
+    assert many["routed experts"] == pytest.approx(42 * expert * model.top_k * 256)
+    assert many["attention"] == pytest.approx(parts["attention"] * 64)  # sessions are split over four devices
+    assert "video" in step_flops(config, MESH, "input", 1, frames=True) and "flow" in step_flops(
+        config, MESH, "audio", 1, False
+    )

@@ -1,0 +1,1 @@
+"""Measurements of speed beside other implementations, one file each; `python -m launch.bench` runs them."""

@@ -1,0 +1,102 @@
+"""The published figures of pods: what is compiled for them, and the tables that they make."""
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One call of `launch.compile`, and so one line of a table.
+
+    Attributes:
+      config: name of the configuration, `configs/NAME.py`.
+      topology: chips and their shape.
+      step: `train` or `serve`.
+      sessions: for serve, in one call.
+      frames: for serve, whether a video frame arrives in every micro-turn.
+    """
+
+    config: str
+    topology: str
+    step: str
+    sessions: int = 0
+    frames: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the file that holds it."""
+        rest = f"_{self.sessions}{'_frames' if self.frames else ''}" if self.step == "serve" else ""
+        return f"{self.config}_{self.step}{rest}"
+
+    def arguments(self) -> list[str]:
+        """What `launch.compile` is given."""
+        common = [f"--config=configs/{self.config}.py", f"--topology={self.topology}", f"--step={self.step}"]
+        if self.step == "train":
+            return common
+        return [*common, f"--sessions={self.sessions}", f"--frames={str(self.frames).lower()}"]
+
+
+def _serve(config: str, topology: str, *sessions: tuple[int, bool]) -> tuple[Figure, ...]:
+    return tuple(Figure(config, topology, "serve", count, frames) for count, frames in sessions)
+
+
+FIGURES = (
+    Figure("tml_v5p_512", "v5p:8x8x8", "train"),
+    Figure("tml_tpu7x_64", "tpu7x:4x4x4", "train"),
+    *_serve("tml_serve_tpu7x_16", "tpu7x:2x2x4", (1, False), (1, True), (256, False), (256, True)),
+    *_serve("tml_serve_v6e_64", "v6e:8x8", (1, False), (1, True), (256, False), (256, True)),
+    *_serve("tml_serve_v6e_16", "v6e:4x4", (1, False), (1, True)),
+)
+
+_TRAIN = {
+    "chips": lambda r: r["topology"],
+    "rows, remat": lambda r: f"{r['rows']}, {r['remat']}",
+    "memory": lambda r: _memory(r),
+    "step": lambda r: f"{r['optimal_seconds']:.2f} s",
+    "operations, compiler / by hand": lambda r: f"{r['flops'] / 1e12:.0f} / {r['analytic_flops'] / 1e12:.0f} T",
+    "MFU": lambda r: "–" if r["mfu"] is None else f"{r['mfu']:.1%}",
+    "tokens / s / chip": lambda r: f"{r['tokens_per_second_per_chip']:,.0f}",
+    "micro-turns / s / chip": lambda r: f"{r['micro_turns_per_second_per_chip']:,.0f}",
+    "collectives": lambda r: f"{sum(r['collective_bytes'].values()) / 1e9:.0f} GB, {r['collective_seconds']:.2f} s",
+}
+_SERVE = {
+    "chips": lambda r: r["topology"],
+    "weights": lambda r: r["weights"],
+    "sessions": lambda r: f"{r['sessions']}{' with video' if r['frames'] else ''}",
+    "memory": lambda r: _memory(r),
+    "micro-turn": lambda r: f"{r['optimal_seconds'] * 1e3:.1f} ms",
+    "of it input, text, audio": lambda r: _by_part(r),
+    "share of 200 ms": lambda r: f"{r['share_of_200_ms']:.0%}",
+    "operations, compiler / by hand": lambda r: f"{r['flops'] / 1e9:.1f} / {r['analytic_flops'] / 1e9:.1f} G",
+}
+
+
+def _memory(report: dict[str, Any]) -> str:
+    return f"{report['hbm_bytes_per_device'] / 2**30:.1f} of {report['hbm_bytes_available'] / 2**30:.0f} GiB"
+
+
+def _by_part(report: dict[str, Any]) -> str:
+    times = report["steps_of_a_micro_turn"]
+    each = report["optimal_seconds_by_part"]
+    return ", ".join(f"{times[part]} × {seconds * 1e3:.2f}" for part, seconds in each.items())
+
+
+def tables(reports: dict[str, dict[str, Any] | str]) -> str:
+    """Markdown of the figures.
+
+    Args:
+      reports: name of a figure → what `launch.compile` wrote, or the line with which it ended.
+
+    Returns:
+      A table for training, one for serving, and a line for each that failed.
+    """
+    found = {name: report for name, report in reports.items() if not isinstance(report, str)}
+    parts = []
+    for step, columns in (("train", _TRAIN), ("serve", _SERVE)):
+        rows = [report for report in found.values() if report["step"] == step]
+        if rows:
+            head = [f"| {' | '.join(columns)} |", f"| {' | '.join('---' for _ in columns)} |"]
+            lines = [f"| {' | '.join(cell(report) for cell in columns.values())} |" for report in rows]
+            parts.append("\n".join([*head, *lines]))
+    parts += [f"{name}: {line}" for name, line in reports.items() if isinstance(line, str)]
+    return "\n\n".join(parts)

@@ -1,0 +1,57 @@
+"""Weights as they are kept to serve: matrices in the type they are multiplied in, experts in eight bits if wished.
+
+Memory is what a micro-turn waits for, so a matrix is kept in the type of its products; what is small, or added up in
+float32, stays float32. In eight bits every column of a matrix has its own scale, so that its largest number becomes 127
+(the usual symmetric rounding, as in LLM.int8(), arXiv 2208.07339, without its exceptions). Only the routed experts, 97%
+of the flagship, are rounded.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from tml_jax.config import ServeConfig
+
+ROUNDED = ("expert_gate", "expert_up", "expert_down")
+_WIDE = ("router", "scale", "bias", "global_scale")
+
+
+def weights_for_serving(variables: dict[str, Any], config: ServeConfig) -> dict[str, Any]:
+    """The weights of a model as `config.dtype` and `config.weights` ask for them.
+
+    Args:
+      variables: {"params", "balance"} of the model.
+      config: how it is served.
+
+    Returns:
+      The same tree in other types; with `scales` where experts are rounded, see `quantize_experts`.
+    """
+    if config.weights == "int8":
+        variables = quantize_experts(variables)
+    narrow = lambda path, leaf: leaf if _stays(path, leaf) else leaf.astype(config.dtype)  # noqa: E731
+    return {**variables, "params": jax.tree_util.tree_map_with_path(narrow, variables["params"])}
+
+
+def _stays(path: tuple, leaf: jax.Array) -> bool:
+    *_, owner, name = ("", *(part.key for part in path))
+    return leaf.dtype == jnp.int8 or leaf.ndim < 2 or name in _WIDE or owner.endswith("conv")
+
+
+def quantize_experts(variables: dict[str, Any]) -> dict[str, Any]:
+    """Rounds the routed experts to int8.
+
+    Args:
+      variables: {"params", "balance"} of the model.
+
+    Returns:
+      The same with int8 experts, and `scales`: for each, by the same path, (…, E, 1, columns) float32.
+    """
+    params, scales = flatten_dict(variables["params"]), {}
+    for path, leaf in params.items():
+        if path[-1] in ROUNDED:
+            largest = jnp.max(jnp.abs(leaf.astype(jnp.float32)), axis=-2, keepdims=True)
+            scales[path] = jnp.where(largest > 0, largest / 127, 1.0)
+            params[path] = jnp.round(leaf / scales[path]).astype(jnp.int8)
+    return {**variables, "params": unflatten_dict(params), "scales": unflatten_dict(scales)}
