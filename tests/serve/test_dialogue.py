@@ -6,6 +6,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from openai.types.realtime import RealtimeServerEvent
 from PIL import Image
 from pydantic import TypeAdapter
@@ -103,6 +105,58 @@ def loud(seconds: float) -> str:
 
 def quiet(seconds: float) -> str:
     return base64.b64encode(bytes(2 * int(24_000 * seconds))).decode()
+
+
+def check_responses(events: list) -> None:
+    """Responses come one at a time, begin and end once, and what belongs to one lies inside it and names it."""
+    now, items, opened, said = None, set(), False, ""
+    for event in events:
+        kind = event["type"]
+        if kind == "response.created":
+            assert now is None
+            now, opened, said = event["response"]["id"], False, ""
+        elif kind == "response.done":
+            response = event["response"]
+            assert response["id"] == now and bool(response["output"]) == opened
+            if opened:
+                assert response["output"][0]["content"][0]["transcript"] == said
+            now = None
+        elif kind.startswith("response."):
+            assert event["response_id"] == now
+            if kind == "response.output_item.added":
+                assert not opened and event["item"]["id"] not in items
+                opened = True
+                items.add(event["item"]["id"])
+            assert opened
+            said += event["delta"] if kind == "response.output_audio_transcript.delta" else ""
+
+
+ACTIONS = st.one_of(
+    st.tuples(st.just("turn"), st.booleans(), st.sampled_from(["", " a", " b"])),
+    st.sampled_from([("create",), ("cancel",), ("loud",), ("quiet",)]),
+)
+
+
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
+@given(st.lists(ACTIONS, max_size=40))
+def test_whatever_happens_responses_stay_whole_and_in_order(actions):
+    client, events = Client(), []
+    for name, *given_ in actions:
+        try:
+            if name == "turn":
+                events += client.turn(*given_)
+            elif name in ("create", "cancel"):
+                events += client.send(f"response.{name}")
+            else:
+                events += client.send("input_audio_buffer.append", audio={"loud": loud, "quiet": quiet}[name](0.3))
+        except ProtocolError as error:
+            assert error.code in ("conversation_already_has_active_response", "response_cancel_not_active")
+    check_responses(events)
+    for _ in range(PATIENCE + 1):  # silence ends what there is
+        events += client.turn(False)
+    check_responses(events)
+    made, done = (sum(event["type"] == f"response.{kind}" for event in events) for kind in ("created", "done"))
+    assert made == done
 
 
 OPENED = ["created", "output_item.added", "conversation.item.added", "content_part.added"]
