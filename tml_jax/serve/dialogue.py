@@ -188,7 +188,8 @@ class Dialogue:
     def _show(self, content: list[Object], now: float) -> None:
         """Gives the parts of a user's message to the model; all are checked before the first is given."""
         frames = [image_frame(part["image_url"], self._config) for part in content if part["type"] == "input_image"]
-        sounds = [Decoder(FORMATS[self._format]).decode(p["audio"]) for p in content if p["type"] == "input_audio"]
+        clips = [part["audio"] for part in content if part["type"] == "input_audio"]
+        sounds = [Decoder(FORMATS[self._format]).decode(clip, last=True) for clip in clips]
         text = " ".join(part["text"] for part in content if part["type"] == "input_text")
         if text.strip():
             self._live.read(Text(USER, text, 0.0), now)

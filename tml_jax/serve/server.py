@@ -38,6 +38,7 @@ class ServerOptions:
       origins: pages of other sites that may connect, such as `https://example.org`; pages of this server always may.
       max_message: most bytes of one message; 15 MiB of sound take 20 MiB in base64.
       outbox: events that may wait for a client to read before it is cut off.
+      idle_seconds: a client that sends nothing for so long gives its place away.
     """
 
     model: str = "tml"
@@ -45,6 +46,7 @@ class ServerOptions:
     origins: tuple[str, ...] = ()
     max_message: int = 21 * 2**20
     outbox: int = 100
+    idle_seconds: float = 300.0
 
 
 class Server:
@@ -136,7 +138,7 @@ class Server:
             await socket.send_str(frame_of({"type": "error", "error": {**error, **more}}))
             await end_socket(socket, WSCloseCode.TRY_AGAIN_LATER, "server_full")
             return socket
-        connection = Connection(socket, self._metrics, self._options.outbox)
+        connection = Connection(socket, self._metrics, self._options.outbox, self._options.idle_seconds)
         live = scheduler.join(connection.deliver, secrets.randbits(31), stamped=duplex)
         kind = DuplexDialogue if duplex else Dialogue
         connection.dialogue = kind(live, self._options.model, scheduler.engine.config)
