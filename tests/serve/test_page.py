@@ -1,5 +1,6 @@
 """The page in a real Chromium, on a real server: what the model hears, what a person hears, sees and can reach."""
 
+import contextlib
 import pathlib
 import shutil
 import time
@@ -7,6 +8,7 @@ import wave
 
 import numpy as np
 import pytest
+from aiohttp import web
 from scripted import SAMPLES, Line, ScriptedEngine
 from served import KEY, Served, wait_until
 
@@ -14,7 +16,6 @@ from tml_jax.data.record import USER
 
 pytestmark = pytest.mark.browser
 HERE = pathlib.Path(__file__).parent
-RATE = 16_000
 PHONE = {"width": 360, "height": 740}
 
 
@@ -29,7 +30,7 @@ def voice(seconds: float) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def spoken() -> np.ndarray:
-    return voice(4.0)
+    return voice(20.0)  # longer than any session: Chromium stumbles where it begins anew
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,30 @@ def browser(spoken, tmp_path_factory):
         chromium.close()
 
 
+class Watched(Served):
+    """A server that hands out the recorder, too; what the driver answers for a server does not reach worklets."""
+
+    def __init__(self, engine) -> None:
+        super().__init__(engine)
+        make = self.server.app
+
+        def app() -> web.Application:
+            made = make()
+            made.router.add_get("/recorder.js", lambda request: web.FileResponse(HERE / "page_recorder.js"))
+            return made
+
+        self.server.app = app
+
+
 @pytest.fixture
-def visit(browser):
+def serve():
+    """Starts a server of an engine; it ends after the browser has left."""
+    with contextlib.ExitStack() as servers:
+        yield lambda engine: servers.enter_context(Watched(engine))
+
+
+@pytest.fixture
+def visit(browser, serve):
     """Opens the page of a server. Whatever the browser complains about ends the test."""
     contexts, complaints = [], []
 
@@ -61,7 +84,6 @@ def visit(browser):
         context.add_init_script(path=HERE / "page_hooks.js")
         page = context.new_page()
         page.set_default_timeout(20_000)
-        page.route("**/recorder.js", lambda route: route.fulfill(path=HERE / "page_recorder.js"))
         page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(f"http://127.0.0.1:{served.port}/")
@@ -81,11 +103,15 @@ def until(page, true: str) -> None:
         page.wait_for_timeout(20)
 
 
-def start(page, headphones: bool = True) -> None:
+def call(page, headphones: bool = True) -> None:
     page.get_by_text("Settings").click()
     page.get_by_label("API key").fill(KEY)
     page.get_by_label("I wear headphones").set_checked(headphones)
     page.get_by_role("button", name="Start talking").click()
+
+
+def start(page, headphones: bool = True) -> None:
+    call(page, headphones)
     until(page, "observed.turns.length > 0")
 
 
@@ -104,44 +130,43 @@ def likeness(heard: np.ndarray, said: np.ndarray) -> float:
     return float(1 - np.sum((heard - filtered) ** 2) / np.sum(heard**2))
 
 
-def test_the_model_hears_what_the_microphone_hears(visit, spoken):
+def test_the_model_hears_what_the_microphone_hears(visit, spoken, serve):
     engine = ScriptedEngine(listens)
-    with Served(engine) as served:
-        start(visit(served))
-        wait_until(lambda: len(engine.arrived[0]) >= 25)
-        arrived = engine.arrived[0][5:25]
+    served = serve(engine)
+    start(visit(served))
+    wait_until(lambda: len(engine.arrived[0]) >= 25)
+    arrived = engine.arrived[0][5:25]
     assert not any(window.lost for window in arrived)
     heard = np.concatenate([window.audio for window in arrived])
-    said = np.concatenate([spoken, spoken, spoken])[::3]  # it holds nothing above 6 kHz, and comes again and again
-    parts = [likeness(part, said) for part in heard.reshape(-1, 6400)]
+    parts = [likeness(part, spoken[::3]) for part in heard.reshape(-1, 6400)]
     assert min(parts) > 0.98, parts
     assert 0.5 < np.std(heard) / np.std(spoken) < 2
 
 
-def test_a_person_hears_what_the_model_says(visit):
-    sound = (0.3 * np.random.default_rng(2).uniform(-1, 1, (12, SAMPLES))).astype(np.float32)
+def test_a_person_hears_what_the_model_says(visit, serve):
+    rng = np.random.default_rng(2)
+    sound = (rng.uniform(0.1, 0.3, (12, SAMPLES)) * rng.choice([-1, 1], (12, SAMPLES))).astype(np.float32)  # never 0
     words = [f" word{index}" for index in range(12)]
 
     def script(index, arrived) -> Line:
         place = index - 3
         return Line(sound[place], words[place], "") if 0 <= place < 12 else Line(display="done" if place == 12 else "")
 
-    with Served(ScriptedEngine(script)) as served:
-        page = visit(served)
-        start(page)
-        page.get_by_text("Speaking").wait_for()
-        until(page, "observed.turns.length > 18")
-        played = np.concatenate([np.array(block["samples"]) for block in page.evaluate("observed.sound")])
-        assert page.locator("#words li").all_inner_texts() == ["Model" + "".join(words).strip(), "Model wrotedone"]
-        assert page.locator("#shown").inner_text() == "done"
-        assert page.locator("#total").inner_text().endswith(" ms")
+    served = serve(ScriptedEngine(script))
+    page = visit(served)
+    start(page)
+    page.get_by_text("Speaking").wait_for()
+    until(page, "observed.turns.length > 18")
+    played = np.concatenate([np.array(block["samples"]) for block in page.evaluate("observed.sound")])
+    assert page.locator("#words li").all_inner_texts() == ["Model" + "".join(words).strip(), "Model wrotedone"]
+    assert page.locator("#shown").inner_text() == "done"
+    assert page.locator("#total").inner_text().endswith(" ms")
     expected = np.round(sound.ravel() * 32768) / 32768
-    first = int(np.flatnonzero(played)[0])
-    np.testing.assert_allclose(played[first : first + len(expected)], expected, atol=1e-6)
-    assert not played[first + len(expected) :].any()
+    # All of it, once and in order. Only a busy machine puts silence between two pieces.
+    np.testing.assert_allclose(played[played != 0], expected, atol=1e-6)
 
 
-def test_a_voice_that_yields_is_silent_within_one_micro_turn(visit):
+def test_a_voice_that_yields_is_silent_within_one_micro_turn(visit, serve):
     """A hitch of the page fills the queue first, so that more waits than may still be said."""
     interrupted = []
 
@@ -149,96 +174,97 @@ def test_a_voice_that_yields_is_silent_within_one_micro_turn(visit):
         interrupted.extend(arrived.texts)
         return Line() if interrupted else Line(np.full(SAMPLES, 0.25, np.float32))
 
-    with Served(ScriptedEngine(script)) as served:
-        page = visit(served)
-        start(page)
-        until(page, "observed.turns.length > 4")
-        page.evaluate("() => { const end = performance.now() + 700; while (performance.now() < end); }")
-        page.get_by_label("Write to the model").fill("stop")
-        page.get_by_role("button", name="Send").click()
-        until(page, "observed.turns.some(({gate}) => gate === 'LISTEN')")
-        page.wait_for_timeout(900)
-        yielded = page.evaluate("observed.turns.find(({gate}) => gate === 'LISTEN').at")
-        blocks = page.evaluate("observed.sound.map(({at, samples}) => [at, Math.max(...samples.map(Math.abs))])")
-        last = max(at for at, peak in blocks if peak > 0)
-        assert yielded < last < yielded + 0.2
-        assert blocks[-1][0] > yielded + 0.5
+    served = serve(ScriptedEngine(script))
+    page = visit(served)
+    start(page)
+    until(page, "observed.turns.length > 4")
+    page.evaluate("() => { const end = performance.now() + 700; while (performance.now() < end); }")
+    page.get_by_label("Write to the model").fill("stop")
+    page.get_by_role("button", name="Send").click()
+    until(page, "observed.turns.some(({gate}) => gate === 'LISTEN')")
+    page.wait_for_timeout(900)
+    yielded = page.evaluate("observed.turns.find(({gate}) => gate === 'LISTEN').at")
+    blocks = page.evaluate("observed.sound.map(({at, samples}) => [at, Math.max(...samples.map(Math.abs))])")
+    last = max(at for at, peak in blocks if peak > 0)
+    assert yielded < last < yielded + 0.2
+    assert blocks[-1][0] > yielded + 0.5
 
 
-def test_what_is_typed_and_what_the_camera_sees_reach_the_model(visit):
+def test_what_is_typed_and_what_the_camera_sees_reach_the_model(visit, serve):
     engine = ScriptedEngine(listens)
-    with Served(engine) as served:
-        page = visit(served)
-        start(page)
-        page.get_by_role("button", name="Camera").click()
-        page.get_by_label("Write to the model").fill("grüß dich 👋")
-        page.keyboard.press("Enter")
-        wait_until(lambda: any(window.texts for window in engine.arrived[0]))
-        texts = [text for window in engine.arrived[0] for text in window.texts]
-        assert [(text.speaker, text.text) for text in texts] == [(USER, "grüß dich 👋")]
-        assert "grüß dich 👋" in page.locator("#words").inner_text()
-        until(page, "document.getElementById('preview').videoWidth > 0")
-        seen = len(engine.arrived[0])
-        wait_until(lambda: len(engine.arrived[0]) >= seen + 6)
-        frames = [frame for window in engine.arrived[0][seen:] for _, frame in window.frames]
-        rows, columns = engine.config.data.video_grid
-        assert len(frames) >= 4 and {frame.shape for frame in frames} == {(40 * rows, 40 * columns, 3)}
-        assert all(frame.std() > 5 for frame in frames)  # Chromium's own camera shows a pattern
-        page.get_by_role("button", name="Camera").click()
-        assert page.locator("#preview").is_hidden()
+    served = serve(engine)
+    page = visit(served)
+    start(page)
+    page.get_by_role("button", name="Camera").click()
+    page.get_by_label("Write to the model").fill("grüß dich 👋")
+    page.keyboard.press("Enter")
+    wait_until(lambda: any(window.texts for window in engine.arrived[0]))
+    texts = [text for window in engine.arrived[0] for text in window.texts]
+    assert [(text.speaker, text.text) for text in texts] == [(USER, "grüß dich 👋")]
+    assert "grüß dich 👋" in page.locator("#words").inner_text()
+    until(page, "document.getElementById('preview').videoWidth > 0")
+    seen = len(engine.arrived[0])
+    wait_until(lambda: len(engine.arrived[0]) >= seen + 6)
+    frames = [frame for window in engine.arrived[0][seen:] for _, frame in window.frames]
+    rows, columns = engine.config.data.video_grid
+    assert len(frames) >= 4 and {frame.shape for frame in frames} == {(40 * rows, 40 * columns, 3)}
+    assert all(frame.std() > 5 for frame in frames)  # Chromium's own camera shows a pattern
+    page.get_by_role("button", name="Camera").click()
+    assert page.locator("#preview").is_hidden()
 
 
-def test_a_lost_connection_comes_back_and_a_full_server_shows_the_place_in_line(visit):
+def test_a_lost_connection_comes_back(visit, serve):
     engine = ScriptedEngine(listens)
-    with Served(engine) as served:
-        first = visit(served)
-        start(first)
-        second = visit(served)
-        second.get_by_text("Settings").click()
-        second.get_by_label("API key").fill(KEY)
-        second.get_by_role("button", name="Start talking").click()
-        second.get_by_text("you are number 1 in line").wait_for()
-        second.get_by_role("button", name="Stop").click()
-        wait_until(lambda: len(engine.arrived[0]) >= 3)
-        first.evaluate("observed.sockets.at(-1).close()")
-        until(first, "observed.sockets.length > 1 && observed.turns.at(-1).index < 3")
-        first.get_by_text("Listening").wait_for()
-        wait_until(lambda: 0 in engine.arrived and len(engine.arrived[0]) >= 6)
-        window = engine.arrived[0][5]
-        assert window.audio is not None and window.audio.any() and not window.lost  # its time began anew
-        first.get_by_role("button", name="Stop").click()
-        first.get_by_text("Not connected").wait_for()
-        wait_until(lambda: served.scheduler.free == 1)
+    page = visit(serve(engine))
+    start(page)
+    until(page, "observed.turns.length >= 5")
+    page.evaluate("observed.sockets.at(-1).close()")
+    page.get_by_text("Connection lost").wait_for()
+    until(page, "observed.sockets.length > 1 && observed.turns.at(-1).index < 3")
+    page.get_by_text("Listening").wait_for()
+    wait_until(lambda: 0 in engine.arrived and len(engine.arrived[0]) >= 6)
+    window = engine.arrived[0][5]
+    assert window.audio is not None and window.audio.any() and not window.lost  # its time began anew
 
 
-def test_what_goes_wrong_is_said_and_writing_still_works(browser, visit):
+def test_a_full_server_shows_the_place_in_line_and_lets_in_by_itself(visit, serve):
+    served = serve(ScriptedEngine(listens))
+    first, second = visit(served), visit(served)
+    start(first)
+    call(second)
+    second.get_by_text("you are number 1 in line").wait_for()
+    first.get_by_role("button", name="Stop").click()
+    first.get_by_text("Not connected").wait_for()
+    second.get_by_text("Listening").wait_for()
+    assert second.locator("#problem").is_hidden()
+
+
+def test_what_goes_wrong_is_said_and_writing_still_works(visit, serve):
     refuse = (
         """navigator.mediaDevices.getUserMedia = async () => { throw new DOMException("no", "NotAllowedError"); };"""
     )
     engine = ScriptedEngine(listens)
-    with Served(engine) as served:
-        page = visit(served)
-        page.evaluate(refuse)
-        page.get_by_text("Settings").click()
-        page.get_by_label("API key").fill(KEY)
-        page.get_by_role("button", name="Start talking").click()
-        page.get_by_text("The microphone is not allowed").wait_for()
-        page.get_by_label("Write to the model").fill("hello")
-        page.keyboard.press("Enter")
-        wait_until(lambda: engine.arrived.get(0))
-        assert engine.arrived[0][0].audio is None and engine.arrived[0][0].texts[0].text == "hello"
-        page.get_by_role("button", name="Mute microphone").is_disabled()
+    served = serve(engine)
+    page = visit(served)
+    page.evaluate(refuse)
+    call(page)
+    page.get_by_text("The microphone is not allowed").wait_for()
+    page.get_by_label("Write to the model").fill("hello")
+    page.keyboard.press("Enter")
+    wait_until(lambda: engine.arrived.get(0))
+    assert engine.arrived[0][0].audio is None and engine.arrived[0][0].texts[0].text == "hello"
+    assert page.get_by_role("button", name="Mute microphone").is_disabled()
 
 
-def test_a_wrong_key_is_said(browser):
-    with Served(ScriptedEngine(listens)) as served:
-        page = browser.new_page(permissions=["microphone"])
-        page.goto(f"http://127.0.0.1:{served.port}/")
-        page.get_by_role("button", name="Start talking").click()
-        page.get_by_text("The server asks for an API key").wait_for()
-        assert page.locator("#state").inner_text() == "Refused"
-        assert page.get_by_role("button", name="Start talking").is_enabled()
-        page.close()
+def test_a_wrong_key_is_said(browser, serve):
+    served = serve(ScriptedEngine(listens))
+    page = browser.new_page(permissions=["microphone"])
+    page.goto(f"http://127.0.0.1:{served.port}/")
+    page.get_by_role("button", name="Start talking").click()
+    page.get_by_text("The server asks for an API key").wait_for()
+    assert page.locator("#state").inner_text() == "Refused"
+    assert page.get_by_role("button", name="Start talking").is_enabled()
+    page.close()
 
 
 def names(page) -> list[str]:
@@ -252,18 +278,18 @@ def names(page) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone_and_every_control_has_a_name(visit, tmp_path, scheme):
-    with Served(ScriptedEngine(lambda index, arrived: Line(np.zeros(SAMPLES, np.float32), " and" * 9))) as served:
-        page = visit(served, viewport=PHONE, has_touch=True, color_scheme=scheme, reduced_motion="reduce")
-        assert not names(page)
-        start(page)
-        until(page, "observed.turns.length > 5")
-        page.screenshot(path=tmp_path / "phone.png", full_page=True)
-        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-        small = """[...document.querySelectorAll("button")].filter((b) => b.getBoundingClientRect().height < 44)"""
-        assert page.evaluate(small + ".length") == 0
-        for text in ("#state-text", "#words b", ".latency dt", "#call", "#problem"):
-            assert page.evaluate(CONTRAST, text) >= 4.5, text
+def test_it_fits_a_phone_and_every_control_has_a_name(visit, tmp_path, scheme, serve):
+    served = serve(ScriptedEngine(lambda index, arrived: Line(np.zeros(SAMPLES, np.float32), " and" * 9)))
+    page = visit(served, viewport=PHONE, has_touch=True, color_scheme=scheme, reduced_motion="reduce")
+    assert not names(page)
+    start(page)
+    until(page, "observed.turns.length > 5")
+    page.screenshot(path=tmp_path / "phone.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    small = """[...document.querySelectorAll("button")].filter((b) => b.getBoundingClientRect().height < 44)"""
+    assert page.evaluate(small + ".length") == 0
+    for text in ("#state-text", "#words b", ".latency dt", "#call", "#problem"):
+        assert page.evaluate(CONTRAST, text) >= 4.5, text
 
 
 # WCAG's ratio between a text and what is behind it.
@@ -282,10 +308,10 @@ CONTRAST = """(selector) => {
 }"""
 
 
-def test_it_talks_with_a_model(visit, engine):
-    with Served(engine) as served:
-        page = visit(served)
-        start(page, headphones=False)
-        until(page, "observed.turns.length > 8")
-        assert page.locator("#answer").inner_text().endswith(" ms")
-        assert page.locator("#state").inner_text() in ("Listening", "Speaking")
+def test_it_talks_with_a_model(engine, visit, serve):
+    served = serve(engine)
+    page = visit(served)
+    start(page, headphones=False)
+    until(page, "observed.turns.length > 8")
+    assert page.locator("#answer").inner_text().endswith(" ms")
+    assert page.locator("#state").inner_text() in ("Listening", "Speaking")

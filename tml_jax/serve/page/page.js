@@ -127,6 +127,7 @@ function open(session) {
   waiting = new Map();
   size = session.duplex.video;
   player.clear();
+  if (get("state").dataset.state === "queue") problem("");
   enable(true);
   state("listening", "Listening");
 }
