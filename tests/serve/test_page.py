@@ -239,14 +239,16 @@ def test_a_full_server_shows_the_place_in_line_and_lets_in_by_itself(visit, serv
     assert second.locator("#problem").is_hidden()
 
 
+REFUSE = """() => {
+  navigator.mediaDevices.getUserMedia = async () => { throw new DOMException("no", "NotAllowedError"); };
+}"""
+
+
 def test_what_goes_wrong_is_said_and_writing_still_works(visit, serve):
-    refuse = (
-        """navigator.mediaDevices.getUserMedia = async () => { throw new DOMException("no", "NotAllowedError"); };"""
-    )
     engine = ScriptedEngine(listens)
     served = serve(engine)
     page = visit(served)
-    page.evaluate(refuse)
+    page.evaluate(REFUSE)
     call(page)
     page.get_by_text("The microphone is not allowed").wait_for()
     page.get_by_label("Write to the model").fill("hello")
