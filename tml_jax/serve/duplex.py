@@ -9,7 +9,7 @@ window after. Sound that has not arrived in time is marked for the model as lost
 import base64
 import dataclasses
 
-from tml_jax.config import Config
+from tml_jax.config import PATCH, Config
 from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.protocol import DUPLEX
 from tml_jax.serve.realtime_objects import Object
@@ -26,7 +26,9 @@ class DuplexDialogue(Dialogue):
     def __init__(self, live: LiveSession, model: str, config: Config) -> None:
         """See `Dialogue`."""
         super().__init__(live, model, config)
-        self.session["duplex"] = {"input_rate": 16_000, "output_rate": 24_000, "micro_turn_ms": 200}
+        rows, columns = (cells * size for cells, size in zip(config.data.video_grid, PATCH[1:3]))
+        rates = {"input_rate": 16_000, "output_rate": 24_000, "micro_turn_ms": 200}
+        self.session["duplex"] = {**rates, "video": {"width": columns, "height": rows}}
 
     def micro_turn(self, turn: MicroTurn) -> list[Object]:
         """The one event of what the model put out."""

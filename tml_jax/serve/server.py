@@ -1,5 +1,6 @@
 """The server: health, metrics and the realtime WebSocket.
 
+  GET /              the page that people talk on (`page/`)
   GET /healthz       200 while sessions can run, 503 while it drains or after the engine failed
   GET /metrics       for Prometheus
   GET /v1/realtime   WebSocket: the OpenAI Realtime protocol; with ?duplex=1 this project's own micro-turns
@@ -23,6 +24,7 @@ from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.duplex import DuplexDialogue
 from tml_jax.serve.metrics import ServerMetrics
 from tml_jax.serve.scheduler import Scheduler
+from tml_jax.serve.static import page_routes
 
 _KEY_PROTOCOL = "openai-insecure-api-key."  # how a browser, which cannot set headers, sends its key
 _SHOWN_PROTOCOL = "realtime"
@@ -73,6 +75,7 @@ class Server:
                 web.get("/healthz", self._health),
                 web.get("/metrics", self._show_metrics),
                 web.get("/v1/realtime", self._realtime),
+                *page_routes(),
             ]
         )
         return app
@@ -174,6 +177,7 @@ async def serve(server: Server, scheduler: Scheduler, host: str, port: int, drai
         await web.TCPSite(runner, host, port).start()
         host, port = runner.addresses[0][:2]
         print(f"listening at ws://{host}:{port}/v1/realtime for {scheduler.engine.slots} sessions", flush=True)
+        print(f"talk at http://{host}:{port}/", flush=True)
         await ended.wait()
         print(f"ending: {scheduler.sessions} sessions have {drain_seconds:g} s", flush=True)
         await server.drain(drain_seconds)

@@ -1,0 +1,319 @@
+"""The page in a real Chromium, on a real server: what the model hears, what a person hears, sees and can reach."""
+
+import contextlib
+import pathlib
+import shutil
+import time
+import wave
+
+import numpy as np
+import pytest
+from aiohttp import web
+from scripted import SAMPLES, Line, ScriptedEngine
+from served import KEY, Served, wait_until
+
+from tml_jax.data.record import USER
+
+pytestmark = pytest.mark.browser
+HERE = pathlib.Path(__file__).parent
+PHONE = {"width": 360, "height": 740}
+
+
+def voice(seconds: float) -> np.ndarray:
+    """Noise below 6 kHz that comes and goes, (n,) float32 at 48 kHz: no two places of it are alike."""
+    count = int(48_000 * seconds)
+    spectrum = np.fft.rfft(np.random.default_rng(1).standard_normal(count))
+    spectrum[np.fft.rfftfreq(count, 1 / 48_000) > 6000] = 0
+    sound = np.fft.irfft(spectrum, count) * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * np.arange(count) / 48_000))
+    return (0.3 * sound / np.abs(sound).max()).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def spoken() -> np.ndarray:
+    return voice(20.0)  # longer than any session: Chromium stumbles where it begins anew
+
+
+@pytest.fixture(scope="module")
+def browser(spoken, tmp_path_factory):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the browser extra")
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert found, "no chromium: apt-get install chromium"
+    path = tmp_path_factory.mktemp("microphone") / "voice.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 48_000, 0, "NONE", ""))
+        file.writeframes(np.round(spoken * 32767).astype("<i2").tobytes())
+    flags = """--no-sandbox --use-fake-device-for-media-stream --use-fake-ui-for-media-stream --disable-gpu
+    --no-first-run --disable-background-networking --disable-component-update --disable-sync --disable-audio-output"""
+    flags = [*flags.split(), f"--use-file-for-fake-audio-capture={path}"]
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=found, args=flags)
+        yield chromium
+        chromium.close()
+
+
+class Watched(Served):
+    """A server that hands out the recorder, too; what the driver answers for a server does not reach worklets."""
+
+    def __init__(self, engine) -> None:
+        super().__init__(engine)
+        make = self.server.app
+
+        def app() -> web.Application:
+            made = make()
+            made.router.add_get("/recorder.js", lambda request: web.FileResponse(HERE / "page_recorder.js"))
+            return made
+
+        self.server.app = app
+
+
+@pytest.fixture
+def serve():
+    """Starts a server of an engine; it ends after the browser has left."""
+    with contextlib.ExitStack() as servers:
+        yield lambda engine: servers.enter_context(Watched(engine))
+
+
+@pytest.fixture
+def visit(browser, serve):
+    """Opens the page of a server. Whatever the browser complains about ends the test."""
+    contexts, complaints = [], []
+
+    def open_page(served: Served, **options):
+        context = browser.new_context(permissions=["microphone", "camera"], **options)
+        contexts.append(context)
+        context.add_init_script(path=HERE / "page_hooks.js")
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"http://127.0.0.1:{served.port}/")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+def until(page, true: str) -> None:
+    """Waits for what happens in the page; its own way to wait is against the page's Content-Security-Policy."""
+    end = time.monotonic() + 20
+    while not page.evaluate(true):
+        assert time.monotonic() < end, f"{true}; problem: {page.locator('#problem').inner_text()}"
+        page.wait_for_timeout(20)
+
+
+def call(page, headphones: bool = True) -> None:
+    page.get_by_text("Settings").click()
+    page.get_by_label("API key").fill(KEY)
+    page.get_by_label("I wear headphones").set_checked(headphones)
+    page.get_by_role("button", name="Start talking").click()
+
+
+def start(page, headphones: bool = True) -> None:
+    call(page, headphones)
+    until(page, "observed.turns.length > 0")
+
+
+def listens(index, arrived) -> Line:
+    return Line()
+
+
+def likeness(heard: np.ndarray, said: np.ndarray) -> float:
+    """How much of a piece of sound is a filtered piece of another, wherever it is: 1 is all of it."""
+    size = len(heard) + len(said)
+    cross = np.fft.irfft(np.fft.rfft(said, size) * np.conj(np.fft.rfft(heard, size)), size)
+    place = int(np.argmax(cross[: len(said)]))
+    around = np.take(said, np.arange(place - 16, place + len(heard) + 16), mode="wrap")
+    delayed = np.lib.stride_tricks.sliding_window_view(around, len(heard))  # (33, n): a filter of 33 samples
+    filtered = delayed.T @ np.linalg.lstsq(delayed.T, heard, rcond=None)[0]
+    return float(1 - np.sum((heard - filtered) ** 2) / np.sum(heard**2))
+
+
+def test_the_model_hears_what_the_microphone_hears(visit, spoken, serve):
+    engine = ScriptedEngine(listens)
+    served = serve(engine)
+    start(visit(served))
+    wait_until(lambda: len(engine.arrived[0]) >= 25)
+    arrived = engine.arrived[0][5:25]
+    assert not any(window.lost for window in arrived)
+    heard = np.concatenate([window.audio for window in arrived])
+    parts = [likeness(part, spoken[::3]) for part in heard.reshape(-1, 6400)]
+    assert min(parts) > 0.98, parts
+    assert 0.5 < np.std(heard) / np.std(spoken) < 2
+
+
+def test_a_person_hears_what_the_model_says(visit, serve):
+    rng = np.random.default_rng(2)
+    sound = (rng.uniform(0.1, 0.3, (12, SAMPLES)) * rng.choice([-1, 1], (12, SAMPLES))).astype(np.float32)  # never 0
+    words = [f" word{index}" for index in range(12)]
+
+    def script(index, arrived) -> Line:
+        place = index - 3
+        return Line(sound[place], words[place], "") if 0 <= place < 12 else Line(display="done" if place == 12 else "")
+
+    served = serve(ScriptedEngine(script))
+    page = visit(served)
+    start(page)
+    page.get_by_text("Speaking").wait_for()
+    until(page, "observed.turns.length > 18")
+    played = np.concatenate([np.array(block["samples"]) for block in page.evaluate("observed.sound")])
+    assert page.locator("#words li").all_inner_texts() == ["Model" + "".join(words).strip(), "Model wrotedone"]
+    assert page.locator("#shown").inner_text() == "done"
+    assert page.locator("#total").inner_text().endswith(" ms")
+    expected = np.round(sound.ravel() * 32768) / 32768
+    # All of it, once and in order. Only a busy machine puts silence between two pieces.
+    np.testing.assert_allclose(played[played != 0], expected, atol=1e-6)
+
+
+def test_a_voice_that_yields_is_silent_within_one_micro_turn(visit, serve):
+    """A hitch of the page fills the queue first, so that more waits than may still be said."""
+    interrupted = []
+
+    def script(index, arrived) -> Line:
+        interrupted.extend(arrived.texts)
+        return Line() if interrupted else Line(np.full(SAMPLES, 0.25, np.float32))
+
+    served = serve(ScriptedEngine(script))
+    page = visit(served)
+    start(page)
+    until(page, "observed.turns.length > 4")
+    page.evaluate("() => { const end = performance.now() + 700; while (performance.now() < end); }")
+    page.get_by_label("Write to the model").fill("stop")
+    page.get_by_role("button", name="Send").click()
+    until(page, "observed.turns.some(({gate}) => gate === 'LISTEN')")
+    page.wait_for_timeout(900)
+    yielded = page.evaluate("observed.turns.find(({gate}) => gate === 'LISTEN').at")
+    blocks = page.evaluate("observed.sound.map(({at, samples}) => [at, Math.max(...samples.map(Math.abs))])")
+    last = max(at for at, peak in blocks if peak > 0)
+    assert yielded < last < yielded + 0.2
+    assert blocks[-1][0] > yielded + 0.5
+
+
+def test_what_is_typed_and_what_the_camera_sees_reach_the_model(visit, serve):
+    engine = ScriptedEngine(listens)
+    served = serve(engine)
+    page = visit(served)
+    start(page)
+    page.get_by_role("button", name="Camera").click()
+    page.get_by_label("Write to the model").fill("grüß dich 👋")
+    page.keyboard.press("Enter")
+    wait_until(lambda: any(window.texts for window in engine.arrived[0]))
+    texts = [text for window in engine.arrived[0] for text in window.texts]
+    assert [(text.speaker, text.text) for text in texts] == [(USER, "grüß dich 👋")]
+    assert "grüß dich 👋" in page.locator("#words").inner_text()
+    until(page, "document.getElementById('preview').videoWidth > 0")
+    seen = len(engine.arrived[0])
+    wait_until(lambda: len(engine.arrived[0]) >= seen + 6)
+    frames = [frame for window in engine.arrived[0][seen:] for _, frame in window.frames]
+    rows, columns = engine.config.data.video_grid
+    assert len(frames) >= 4 and {frame.shape for frame in frames} == {(40 * rows, 40 * columns, 3)}
+    assert all(frame.std() > 5 for frame in frames)  # Chromium's own camera shows a pattern
+    page.get_by_role("button", name="Camera").click()
+    assert page.locator("#preview").is_hidden()
+
+
+def test_a_lost_connection_comes_back(visit, serve):
+    engine = ScriptedEngine(listens)
+    page = visit(serve(engine))
+    start(page)
+    until(page, "observed.turns.length >= 5")
+    page.evaluate("observed.sockets.at(-1).close()")
+    page.get_by_text("Connection lost").wait_for()
+    until(page, "observed.sockets.length > 1 && observed.turns.at(-1).index < 3")
+    page.get_by_text("Listening").wait_for()
+    wait_until(lambda: 0 in engine.arrived and len(engine.arrived[0]) >= 6)
+    window = engine.arrived[0][5]
+    assert window.audio is not None and window.audio.any() and not window.lost  # its time began anew
+
+
+def test_a_full_server_shows_the_place_in_line_and_lets_in_by_itself(visit, serve):
+    served = serve(ScriptedEngine(listens))
+    first, second = visit(served), visit(served)
+    start(first)
+    call(second)
+    second.get_by_text("you are number 1 in line").wait_for()
+    first.get_by_role("button", name="Stop").click()
+    first.get_by_text("Not connected").wait_for()
+    second.get_by_text("Listening").wait_for()
+    assert second.locator("#problem").is_hidden()
+
+
+REFUSE = """() => {
+  navigator.mediaDevices.getUserMedia = async () => { throw new DOMException("no", "NotAllowedError"); };
+}"""
+
+
+def test_what_goes_wrong_is_said_and_writing_still_works(visit, serve):
+    engine = ScriptedEngine(listens)
+    served = serve(engine)
+    page = visit(served)
+    page.evaluate(REFUSE)
+    call(page)
+    page.get_by_text("The microphone is not allowed").wait_for()
+    page.get_by_label("Write to the model").fill("hello")
+    page.keyboard.press("Enter")
+    wait_until(lambda: engine.arrived.get(0))
+    assert engine.arrived[0][0].audio is None and engine.arrived[0][0].texts[0].text == "hello"
+    assert page.get_by_role("button", name="Mute microphone").is_disabled()
+
+
+def test_a_wrong_key_is_said(browser, serve):
+    served = serve(ScriptedEngine(listens))
+    page = browser.new_page(permissions=["microphone"])
+    page.goto(f"http://127.0.0.1:{served.port}/")
+    page.get_by_role("button", name="Start talking").click()
+    page.get_by_text("The server asks for an API key").wait_for()
+    assert page.locator("#state").inner_text() == "Refused"
+    assert page.get_by_role("button", name="Start talking").is_enabled()
+    page.close()
+
+
+def names(page) -> list[str]:
+    """Roles of controls that have no name, as assistive technology sees the page."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll("button, input, select, canvas, video, summary, [tabindex]")]
+        .filter((e) => !(e.ariaLabel || e.labels?.length || e.textContent.trim() && e.matches("button, summary")
+            || document.getElementById(e.getAttribute("aria-labelledby"))))
+        .map((e) => e.outerHTML)"""
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_and_every_control_has_a_name(visit, tmp_path, scheme, serve):
+    served = serve(ScriptedEngine(lambda index, arrived: Line(np.zeros(SAMPLES, np.float32), " and" * 9)))
+    page = visit(served, viewport=PHONE, has_touch=True, color_scheme=scheme, reduced_motion="reduce")
+    assert not names(page)
+    start(page)
+    until(page, "observed.turns.length > 5")
+    page.screenshot(path=tmp_path / "phone.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    small = """[...document.querySelectorAll("button")].filter((b) => b.getBoundingClientRect().height < 44)"""
+    assert page.evaluate(small + ".length") == 0
+    for text in ("#state-text", "#words b", ".latency dt", "#call", "#problem"):
+        assert page.evaluate(CONTRAST, text) >= 4.5, text
+
+
+# WCAG's ratio between a text and what is behind it.
+CONTRAST = """(selector) => {
+  const element = document.querySelector(selector);
+  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => {
+    const [r, g, b] = numbers(colour).slice(0, 3).map((v) => v / 255)
+      .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  let behind = element;
+  while (numbers(getComputedStyle(behind).backgroundColor)[3] === 0) behind = behind.parentElement;
+  const pair = [light(getComputedStyle(element).color), light(getComputedStyle(behind).backgroundColor)];
+  return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+}"""
+
+
+def test_it_talks_with_a_model(engine, visit, serve):
+    served = serve(engine)
+    page = visit(served)
+    start(page, headphones=False)
+    until(page, "observed.turns.length > 8")
+    assert page.locator("#answer").inner_text().endswith(" ms")
+    assert page.locator("#state").inner_text() in ("Listening", "Speaking")

@@ -1,0 +1,256 @@
+// What a person sees and does: ties the microphone, the camera, the voice, the connection and the picture together.
+
+import { Camera } from "./camera.js";
+import { Connection } from "./connection.js";
+import { Log } from "./log.js";
+import { Microphone } from "./microphone.js";
+import { Player } from "./player.js";
+import { Replies } from "./replies.js";
+import { Stamps } from "./stamps.js";
+import { Timeline } from "./timeline.js";
+import { decode, encode } from "./wire.js";
+
+const get = (id) => document.getElementById(id);
+const milliseconds = (value) => (value === null ? "–" : `${Math.round(value)} ms`);
+
+const timeline = new Timeline(get("timeline"));
+const log = new Log(get("words"), get("shown"));
+const player = new Player({ began: spoken, level, waits });
+const microphone = new Microphone(heard, () => problem("The microphone is gone. Choose another under Settings."));
+const camera = new Camera(get("preview"), (image) => say([{ type: "input_image", image_url: image }]));
+const connection = new Connection({ open, turn, queue, lost, refused, error: problem });
+
+let stamps = new Stamps();
+let replies = new Replies();
+let size = null; // of the pictures that the model sees
+let running = false;
+let waiting = new Map(); // micro-turn → the words that begin in its sound
+let answer = null; // ms
+let locked = null; // keeps a phone's screen on
+
+function state(name, text) {
+  if (get("state-text").textContent === text) return;
+  get("state").dataset.state = name;
+  get("state-text").textContent = text;
+}
+
+function problem(message) {
+  get("problem").hidden = !message;
+  get("problem").textContent = message;
+}
+
+async function start() {
+  running = true;
+  problem("");
+  get("call").textContent = "Stop";
+  state("connecting", "Connecting");
+  try {
+    await player.open(Number(get("volume").value), get("speakers").value);
+  } catch (error) {
+    problem(`This browser cannot play the voice: ${error.message}`);
+  }
+  if (!running) return;
+  await listen();
+  if (!running) return;
+  connection.open(get("key").value);
+  locked = await navigator.wakeLock?.request("screen").catch(() => null);
+}
+
+function stop(name = "idle", text = "Not connected") {
+  running = false;
+  connection.close();
+  microphone.close();
+  player.close();
+  camera.close();
+  locked?.release();
+  get("call").textContent = "Start talking";
+  press("mute", false);
+  press("camera", false);
+  enable(false);
+  state(name, text);
+}
+
+function enable(on) {
+  for (const id of ["text", "send"]) get(id).disabled = !on;
+  get("camera").disabled = !(on && navigator.mediaDevices);
+  get("mute").disabled = !(on && microphone.stream);
+}
+
+function press(id, on) {
+  get(id).setAttribute("aria-pressed", String(on));
+}
+
+const pressed = (id) => get(id).getAttribute("aria-pressed") === "true";
+
+const DENIED = {
+  NotAllowedError: "is not allowed. Allow it beside the address of the page, then start again.",
+  NotFoundError: "is not there. Connect one, then start again.",
+  OverconstrainedError: "that you chose is not there. Choose another under Settings.",
+  NotReadableError: "is in use by another program. Close that, then start again.",
+};
+
+function denied(device, error) {
+  return `The ${device} ${DENIED[error.name] ?? `does not work: ${error.message}`}`;
+}
+
+async function listen() {
+  if (!navigator.mediaDevices) {
+    problem("Microphones work only on pages with https, or on this machine itself. You can still write.");
+    return;
+  }
+  try {
+    await microphone.open(get("microphones").value, get("headphones").checked);
+    microphone.mute(pressed("mute"));
+    await list();
+  } catch (error) {
+    problem(`${denied("microphone", error)} You can still write.`);
+  }
+}
+
+async function list() {
+  const devices = await navigator.mediaDevices.enumerateDevices();
+  for (const [id, kind] of [["microphones", "audioinput"], ["cameras", "videoinput"], ["speakers", "audiooutput"]]) {
+    const chosen = get(id).value;
+    const found = devices.filter((device) => device.kind === kind && device.deviceId && device.deviceId !== "default");
+    const options = found.map((device, place) => new Option(device.label || `${kind} ${place + 1}`, device.deviceId));
+    get(id).replaceChildren(new Option("Default", ""), ...options);
+    get(id).value = found.some((device) => device.deviceId === chosen) ? chosen : "";
+  }
+  get("speakers-label").hidden = !Player.canChoose;
+}
+
+// The connection.
+
+function open(session) {
+  stamps = new Stamps();
+  replies = new Replies();
+  waiting = new Map();
+  size = session.duplex.video;
+  player.clear();
+  if (get("state").dataset.state === "queue") problem("");
+  enable(true);
+  state("listening", "Listening");
+}
+
+function turn(event) {
+  const now = performance.now();
+  const speaks = event.gate === "SPEAK";
+  answer = stamps.answered(event.index, event.input.late, now) ?? answer;
+  timeline.gate(speaks, now);
+  waiting.set(event.index, event.text);
+  player.turn(event.index, event.gate, decode(event.audio));
+  if (!speaks) {
+    spoken(event.index); // words without sound
+    log.pause();
+  }
+  log.show(event.display);
+  timeline.note("model", event.display && `[${event.display.trim()}]`, now);
+  state(speaks ? "speaking" : "listening", speaks ? "Speaking" : "Listening");
+  const { missing, late } = event.input;
+  get("answer").textContent = milliseconds(answer);
+  get("lost").textContent = milliseconds(microphone.stream ? Math.max(missing, late) / 16 : null);
+}
+
+function queue(position, wait) {
+  state("queue", `Every place is taken: you are number ${position} in line`);
+  problem(`Trying again every ${Math.round(wait / 1000)} seconds. Keep this page open to keep your place.`);
+}
+
+function lost(wait) {
+  enable(false);
+  player.clear();
+  log.pause();
+  state("lost", `Connection lost: trying again in ${(wait / 1000).toFixed(1)} s`);
+}
+
+function refused(message) {
+  stop("refused", "Refused");
+  problem(message);
+}
+
+function say(content) {
+  // The session's time begins with the first input: let that be sound, where there is any.
+  if (stamps.next || !microphone.stream) {
+    connection.send({ type: "conversation.item.create", item: { type: "message", role: "user", content } });
+  }
+}
+
+// The microphone and the voice.
+
+function heard({ samples, peak }) {
+  const now = performance.now();
+  timeline.level("user", peak, now);
+  if (!connection.live) return;
+  replies.user(peak, now);
+  connection.send({ type: "duplex.input", offset: stamps.place(samples.length, now), audio: encode(samples) });
+}
+
+function spoken(index) {
+  for (const [earlier, text] of waiting) {
+    if (earlier > index) break;
+    waiting.delete(earlier);
+    log.speak(text);
+    timeline.note("model", text, performance.now());
+  }
+}
+
+function level(peak) {
+  const now = performance.now();
+  timeline.level("model", peak, now);
+  const delay = replies.model(peak, now);
+  if (delay !== null) get("reply").textContent = milliseconds(delay);
+}
+
+function waits(held) {
+  get("queue").textContent = milliseconds(held);
+  get("total").textContent = milliseconds(answer === null ? null : answer + held + 1000 * player.latency);
+}
+
+// What people do.
+
+get("call").onclick = () => (running ? stop() : start());
+
+get("mute").onclick = () => {
+  press("mute", !pressed("mute"));
+  microphone.mute(pressed("mute"));
+};
+
+get("camera").onclick = async () => {
+  if (camera.on) {
+    camera.close();
+  } else {
+    try {
+      await camera.open(get("cameras").value, size);
+      await list();
+    } catch (error) {
+      problem(denied("camera", error));
+    }
+  }
+  press("camera", camera.on);
+};
+
+get("volume").oninput = () => (player.volume = Number(get("volume").value));
+
+get("write").onsubmit = (event) => {
+  event.preventDefault();
+  const text = get("text").value.trim();
+  if (!text) return;
+  say([{ type: "input_text", text }]);
+  log.wrote(text);
+  timeline.note("user", text, performance.now());
+  get("text").value = "";
+};
+
+get("microphones").onchange = get("headphones").onchange = () => running && listen();
+get("cameras").onchange = () => camera.on && camera.open(get("cameras").value, size).catch((e) => problem(denied("camera", e)));
+get("speakers").onchange = () => player.use(get("speakers").value).catch((e) => problem(denied("speaker", e)));
+navigator.mediaDevices?.addEventListener("devicechange", list);
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden || !running) return;
+  microphone.resume(); // phones stop sound behind a locked screen
+  player.resume();
+});
+
+if (navigator.audioSession) navigator.audioSession.type = "play-and-record"; // or iPhones choose the ear piece
+if (!window.isSecureContext) problem("Microphones work only on pages with https, or on this machine itself. You can still write.");

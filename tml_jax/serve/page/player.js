@@ -1,0 +1,70 @@
+// The model's voice.
+
+const RATE = 24000;
+
+export class Player {
+  // on: {began(number of the micro-turn whose sound begins), level(peak, every 20 ms), waits(ms that the sound which
+  // has just come waits for what came before it)}.
+  constructor(on) {
+    this.on = on;
+    this.speaking = false;
+  }
+
+  // Begins; in a click or a key press, as browsers demand.
+  async open(volume, deviceId) {
+    this.context = new AudioContext({ sampleRate: RATE, latencyHint: "interactive" });
+    this.gain = new GainNode(this.context, { gain: volume });
+    this.gain.connect(this.context.destination);
+    await this.context.audioWorklet.addModule("page/player_worklet.js");
+    this.node = new AudioWorkletNode(this.context, "player", { numberOfInputs: 0, outputChannelCount: [1] });
+    this.node.port.onmessage = ({ data }) => {
+      if ("began" in data) this.on.began(data.began);
+      else if ("waits" in data) this.on.waits((1000 * data.waits) / RATE);
+      else this.on.level(data.peak);
+    };
+    this.node.connect(this.gain);
+    if (deviceId) await this.use(deviceId);
+    await this.context.resume();
+  }
+
+  // The next micro-turn. When the model yields, what waits is dropped; the rest of its last sound fades in the
+  // first silent one.
+  turn(index, gate, samples) {
+    const speech = gate === "SPEAK";
+    const yields = this.speaking && !speech;
+    this.speaking = speech;
+    if (!speech && !yields) return;
+    this.node?.port.postMessage({ id: index, samples, speech, yields }, [samples.buffer]);
+  }
+
+  clear() {
+    this.speaking = false;
+    this.node?.port.postMessage({ clear: true });
+  }
+
+  set volume(value) {
+    this.gain?.gain.setTargetAtTime(value, this.context.currentTime, 0.01);
+  }
+
+  // Seconds from here to the ear, as far as the browser knows.
+  get latency() {
+    return (this.context?.outputLatency || 0) + (this.context?.baseLatency || 0);
+  }
+
+  static get canChoose() {
+    return "setSinkId" in AudioContext.prototype;
+  }
+
+  async use(deviceId) {
+    await this.context?.setSinkId?.(deviceId);
+  }
+
+  resume() {
+    this.context?.resume();
+  }
+
+  close() {
+    this.context?.close();
+    this.context = this.node = this.gain = null;
+  }
+}

@@ -1,0 +1,81 @@
+// A short queue of the model's sound. Holds back the first piece a little, so that the next arrives before it ends.
+
+const LEAST_CUSHION = 960; // samples at 24 kHz: 40 ms
+const MOST_CUSHION = 2400;
+const LONGEST = 14400; // a voice that lags more than 600 ms behind leaves words out
+const KEPT_AT_YIELD = 2400; // what a voice may still say after it yields: 100 ms, more than the cushion needs
+const FADE = 120;
+const REPORT = 480; // samples between two reports: 20 ms
+
+class Player extends AudioWorkletProcessor {
+  constructor() {
+    super();
+    this.pieces = []; // {id, samples, at, speech}
+    this.wait = 0;
+    this.cushion = LEAST_CUSHION;
+    this.peak = 0;
+    this.since = 0;
+    this.port.onmessage = ({ data }) => this.take(data);
+  }
+
+  get length() {
+    return this.pieces.reduce((sum, piece) => sum + piece.samples.length - piece.at, this.wait);
+  }
+
+  take({ id, samples, speech, yields, clear }) {
+    if (clear) this.pieces = [];
+    if (yields) this.cut(KEPT_AT_YIELD);
+    if (!samples) return;
+    if (!this.pieces.length) this.wait = this.cushion;
+    this.port.postMessage({ waits: this.length });
+    this.pieces.push({ id, samples, at: 0, speech });
+    while (this.length > LONGEST) this.pieces.shift();
+  }
+
+  // Ends the sound after `kept` samples, not with a click.
+  cut(kept) {
+    let left = Math.max(0, kept - this.wait);
+    for (const [index, piece] of this.pieces.entries()) {
+      const here = piece.samples.length - piece.at;
+      if (here > left) {
+        const end = piece.at + left;
+        const fade = Math.min(FADE, left);
+        for (let i = 0; i < fade; i++) piece.samples[end - 1 - i] *= i / fade;
+        piece.samples = piece.samples.subarray(0, end);
+        this.pieces.length = left > 0 ? index + 1 : index;
+        return;
+      }
+      left -= here;
+    }
+  }
+
+  process(inputs, [[out]]) {
+    for (let i = 0; i < out.length; i++) out[i] = this.next();
+    for (const sample of out) this.peak = Math.max(this.peak, Math.abs(sample));
+    this.since += out.length;
+    if (this.since >= REPORT) {
+      this.port.postMessage({ peak: this.peak });
+      this.since = this.peak = 0;
+    }
+    return true;
+  }
+
+  next() {
+    if (this.wait > 0) {
+      this.wait--;
+      return 0;
+    }
+    const piece = this.pieces[0];
+    if (!piece) return 0;
+    if (piece.at === 0) this.port.postMessage({ began: piece.id });
+    const sample = piece.samples[piece.at++];
+    if (piece.at === piece.samples.length) {
+      this.pieces.shift();
+      // The next piece of the same voice should be here by now: give later ones more time.
+      if (!this.pieces.length && piece.speech) this.cushion = Math.min(this.cushion + REPORT, MOST_CUSHION);
+    }
+    return sample;
+  }
+}
+
+registerProcessor("player", Player);
