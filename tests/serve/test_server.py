@@ -204,12 +204,14 @@ def test_one_too_many_is_told_its_place_in_line_and_comes_in_once_one_leaves(ser
         with pytest.raises(ConnectionClosed) as closed:
             late.recv(timeout=60)
         assert closed.value.rcvd.code == 1013
+    with served.socket(f"?ticket={refusal['ticket']}") as again:
+        assert receive(again, "error")["error"]["queue_position"] == 1
     with served.socket() as later:
         assert receive(later, "error")["error"]["queue_position"] == 2
     sockets[0].close()
     wait_until(lambda: served.scheduler.free)
     with served.socket() as other:  # the one place is for who asked first
-        assert receive(other, "error")["error"]["queue_position"] == 3
+        assert receive(other, "error")["error"]["queue_position"] == 2
     with served.socket(f"?ticket={refusal['ticket']}") as back:
         receive(back, "session.created")
     for socket in sockets:

@@ -135,7 +135,8 @@ class Server:
         self._line, refused = ask(self._line, ticket, scheduler.free, scheduler.clock())
         if refused is not None:
             self._metrics.refused.inc()
-            message = f"every place is taken: you are number {refused.position} in line; come back with ?ticket="
+            back = f"come back with ?ticket={refused.ticket}" if refused.ticket else "come back later"
+            message = f"every place is taken: you are number {refused.position} in line; {back}"
             error = {"type": "server_error", "code": "server_full", "message": message, "param": None, "event_id": None}
             more = {"queue_position": refused.position, "ticket": refused.ticket, "retry_after_ms": 5000}
             await socket.send_str(frame_of({"type": "error", "error": {**error, **more}}))
