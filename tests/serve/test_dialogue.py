@@ -159,6 +159,67 @@ def test_whatever_happens_responses_stay_whole_and_in_order(actions):
     assert made == done
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+# What the protocol has, somewhere in it something that it has not.
+ODD_ITEM = st.fixed_dictionaries(
+    {"type": st.sampled_from(["message", "function_call_output"]) | JSON},
+    optional={
+        "id": JSON,
+        "role": st.sampled_from(["user", "system"]) | JSON,
+        "call_id": st.text(max_size=3) | JSON,
+        "output": st.text(max_size=3) | JSON,
+        "content": JSON
+        | st.lists(
+            st.fixed_dictionaries(
+                {"type": st.sampled_from(["input_text", "input_audio", "input_image", "output_audio"]) | JSON},
+                optional={"text": JSON, "audio": JSON, "image_url": JSON, "transcript": JSON},
+            ),
+            max_size=2,
+        ),
+    },
+)
+SIDE = JSON | st.fixed_dictionaries({}, optional={"format": JSON, "turn_detection": JSON, "voice": JSON})
+ODD_SESSION = st.fixed_dictionaries(
+    {},
+    optional={
+        "type": JSON,
+        "instructions": JSON,
+        "tools": JSON,
+        "output_modalities": JSON,
+        "audio": JSON | st.fixed_dictionaries({}, optional={"input": SIDE, "output": SIDE}),
+    },
+)
+ODD_EVENT = st.one_of(
+    st.tuples(st.just("conversation.item.create"), st.fixed_dictionaries({"item": ODD_ITEM | JSON})),
+    st.tuples(st.just("session.update"), st.fixed_dictionaries({"session": ODD_SESSION | JSON})),
+    st.tuples(
+        st.sampled_from(sorted(REALTIME)),
+        st.fixed_dictionaries(
+            {},
+            optional={
+                name: JSON for name in ("audio", "item_id", "content_index", "audio_end_ms", "response", "event_id")
+            },
+        ),
+    ),
+)
+
+
+@settings(max_examples=400, deadline=None, database=None, derandomize=True)
+@given(st.lists(ODD_EVENT, max_size=6))
+def test_whatever_is_sent_the_answer_is_an_event_or_a_typed_error(sent):
+    dialogue = Dialogue(FakeLive(), "small", small_config())
+    for kind, fields in sent:
+        try:
+            event = parse_event(json.dumps({**fields, "type": kind}), REALTIME)
+            json.dumps(dialogue.client(event, 0.0))
+        except ProtocolError as error:
+            assert error.code and error.message
+
+
 OPENED = ["created", "output_item.added", "conversation.item.added", "content_part.added"]
 CLOSED = [
     "output_audio.done",
@@ -280,6 +341,9 @@ def test_what_a_user_writes_and_shows_reaches_the_model(client):
     assert client.live.frames[0].shape == (40, 40, 3) and client.live.frames[0][7, 7].tolist() == [255, 0, 0]
     assert client.live.heard == 8000
     assert events[0]["item"]["content"][1] == {"type": "input_image"}  # shown without its bytes
+    assert client.send("conversation.item.retrieve", item_id=events[0]["item"]["id"])[0]["item"] == events[0]["item"]
+    large = {"type": "message", "role": "system", "content": [{"type": "input_text", "text": "x" * 20_001}]}
+    assert client.refused("conversation.item.create", item=large) == "invalid_value"
     output = {"type": "function_call_output", "call_id": "c1", "output": "21 degrees"}
     client.send("conversation.item.create", item=output)
     assert client.live.texts[1] == Text(BACKGROUND, "21 degrees", 0.0)
