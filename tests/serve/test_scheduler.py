@@ -6,7 +6,7 @@ import pytest
 from tml_jax.config import MICRO_TURN_SECONDS
 from tml_jax.data.record import USER, Text
 from tml_jax.serve.engine import FullError
-from tml_jax.serve.scheduler import MAX_WAITING_TEXT, Ended, Scheduler
+from tml_jax.serve.scheduler import MAX_WAITING_TEXT, OVERLOADED, Ended, Scheduler
 from tml_jax.serve.windows import Arrived, InputError
 
 TICK = MICRO_TURN_SECONDS
@@ -128,11 +128,23 @@ def test_late_ticks_are_counted_and_caught_up_without_loss(live):
     clock.now += 0.5
     for _ in range(5):
         scheduled = scheduler.run_tick(scheduled)
-        if scheduler.behind:
-            assert scheduler.free == 0
         clock.now += 0.05
     same(turns, expected)
-    assert scheduler.late_ticks == 2 and scheduler.skipped_windows == 0 and not scheduler.behind
+    assert scheduler.late_ticks == 2 and scheduler.skipped_windows == 0
+
+
+def test_in_an_overload_nobody_new_is_let_in(live):
+    scheduler, clock, _ = live
+    scheduled = clock.now
+    clock.now += 0.9
+    for _ in range(OVERLOADED):
+        assert scheduler.free == 3
+        scheduled = scheduler.run_tick(scheduled)
+        clock.now += TICK
+    assert scheduler.late_ticks == OVERLOADED and scheduler.free == 0
+    clock.now = scheduled
+    scheduler.run_tick(scheduled)
+    assert scheduler.free == 3
 
 
 def test_a_schedule_too_far_behind_starts_anew_and_says_what_was_lost(live):

@@ -3,7 +3,8 @@
 Overload. Ticks stand on a schedule of 200 ms. One that ends after the next should have begun is *late*, and counted;
 the ones after it follow at once until the schedule is met again, so nothing is lost. If the schedule is more than
 `MAX_BEHIND` seconds away, it starts anew: every session passes over the windows that are overdue, which are counted as
-*skipped* and marked for the model as lost. While ticks are late no new session is let in.
+*skipped* and marked for the model as lost. After `OVERLOADED` late ticks in a row no new session is let in, until one
+is on time.
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ from tml_jax.serve.windows import Arrived, InputError, check_frame
 from tml_jax.serve.words import MicroTurn
 
 MAX_BEHIND = 1.0
+OVERLOADED = 5
 MAX_OFFSET = 2**40  # samples: two years
 MAX_WAITING_TEXT = 20_000  # bytes of text that a session may have waiting
 
@@ -181,14 +183,14 @@ class Scheduler:
         self._going: list[LiveSession] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ticks", daemon=True)
-        self.late_ticks, self.skipped_windows, self.behind = 0, 0, False
+        self.late_ticks, self.skipped_windows, self._late_in_a_row = 0, 0, 0
         self.failed: Exception | None = None
 
     @property
     def free(self) -> int:
-        """Places for new sessions; none while ticks are late."""
+        """Places for new sessions; none in an overload."""
         with self._lock:
-            return 0 if self.behind or self.failed else self.engine.slots - len(self._open)
+            return 0 if self._late_in_a_row >= OVERLOADED or self.failed else self.engine.slots - len(self._open)
 
     @property
     def sessions(self) -> int:
@@ -276,8 +278,9 @@ class Scheduler:
             seated[slot].slot = None
             self.leave(seated[slot])
             seated[slot].deliver(Ended("not_finite"))
-        self.behind = self.clock() - scheduled > MICRO_TURN_SECONDS
-        self.late_ticks += self.behind
+        late = self.clock() - scheduled > MICRO_TURN_SECONDS
+        self._late_in_a_row = self._late_in_a_row + 1 if late else 0
+        self.late_ticks += late
         self.skipped_windows += skipped
-        self._observe(Report(tick.seconds, len(tick.turns), self.behind, skipped))
+        self._observe(Report(tick.seconds, len(tick.turns), late, skipped))
         return scheduled + MICRO_TURN_SECONDS
