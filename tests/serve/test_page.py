@@ -1,21 +1,16 @@
 """The page in a real Chromium, on a real server: what the model hears, what a person hears, sees and can reach."""
 
 import contextlib
-import pathlib
-import shutil
-import time
-import wave
 
 import numpy as np
 import pytest
-from aiohttp import web
+from chromium import Watched, call, launch, open_page, start, until, write_wav
 from scripted import SAMPLES, Line, ScriptedEngine
-from served import KEY, Served, wait_until
+from served import wait_until
 
 from tml_jax.data.record import USER
 
 pytestmark = pytest.mark.browser
-HERE = pathlib.Path(__file__).parent
 PHONE = {"width": 360, "height": 740}
 
 
@@ -36,34 +31,12 @@ def spoken() -> np.ndarray:
 @pytest.fixture(scope="module")
 def browser(spoken, tmp_path_factory):
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the browser extra")
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert found, "no chromium: apt-get install chromium"
     path = tmp_path_factory.mktemp("microphone") / "voice.wav"
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, 48_000, 0, "NONE", ""))
-        file.writeframes(np.round(spoken * 32767).astype("<i2").tobytes())
-    flags = """--no-sandbox --use-fake-device-for-media-stream --use-fake-ui-for-media-stream --disable-gpu
-    --no-first-run --disable-background-networking --disable-component-update --disable-sync --disable-audio-output"""
-    flags = [*flags.split(), f"--use-file-for-fake-audio-capture={path}"]
+    write_wav(path, spoken, 48_000)
     with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=found, args=flags)
+        chromium = launch(driver, path)
         yield chromium
         chromium.close()
-
-
-class Watched(Served):
-    """A server that hands out the recorder, too; what the driver answers for a server does not reach worklets."""
-
-    def __init__(self, engine) -> None:
-        super().__init__(engine)
-        make = self.server.app
-
-        def app() -> web.Application:
-            made = make()
-            made.router.add_get("/recorder.js", lambda request: web.FileResponse(HERE / "page_recorder.js"))
-            return made
-
-        self.server.app = app
 
 
 @pytest.fixture
@@ -78,41 +51,17 @@ def visit(browser, serve):
     """Opens the page of a server. Whatever the browser complains about ends the test."""
     contexts, complaints = [], []
 
-    def open_page(served: Served, **options):
+    def visited(served, **options):
         context = browser.new_context(permissions=["microphone", "camera"], **options)
         contexts.append(context)
-        context.add_init_script(path=HERE / "page_hooks.js")
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(f"http://127.0.0.1:{served.port}/")
-        return page
+        context.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        context.on("weberror", lambda error: complaints.append(str(error.error)))
+        return open_page(context, served)
 
-    yield open_page
+    yield visited
     for context in contexts:
         context.close()
     assert not complaints
-
-
-def until(page, true: str) -> None:
-    """Waits for what happens in the page; its own way to wait is against the page's Content-Security-Policy."""
-    end = time.monotonic() + 20
-    while not page.evaluate(true):
-        assert time.monotonic() < end, f"{true}; problem: {page.locator('#problem').inner_text()}"
-        page.wait_for_timeout(20)
-
-
-def call(page, headphones: bool = True) -> None:
-    page.get_by_text("Settings").click()
-    page.get_by_label("API key").fill(KEY)
-    page.get_by_label("I wear headphones").set_checked(headphones)
-    page.get_by_role("button", name="Start talking").click()
-
-
-def start(page, headphones: bool = True) -> None:
-    call(page, headphones)
-    until(page, "observed.turns.length > 0")
 
 
 def listens(index, arrived) -> Line:
@@ -255,7 +204,7 @@ def test_what_goes_wrong_is_said_and_writing_still_works(visit, serve):
     page.keyboard.press("Enter")
     wait_until(lambda: engine.arrived.get(0))
     assert engine.arrived[0][0].audio is None and engine.arrived[0][0].texts[0].text == "hello"
-    assert page.get_by_role("button", name="Mute microphone").is_disabled()
+    assert page.get_by_role("button", name="Mute").is_disabled()
 
 
 def test_a_wrong_key_is_said(browser, serve):

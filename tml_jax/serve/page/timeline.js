@@ -60,8 +60,8 @@ export class Timeline {
     const span = SECONDS * 1000;
     const start = this.still.matches ? now - (now % span) : now - span;
     const x = (at) => MARGIN + ((at - start) / span) * (width - 2 * MARGIN);
-    const lane = { user: height * 0.27, model: height * 0.68 };
-    const tall = height * 0.17;
+    const lane = { user: height * 0.28, model: height * 0.69 };
+    const tall = height * 0.15;
     this.draw_gates(context, x, lane.model, tall);
     this.draw_levels(context, x, this.levels.user, lane.user, tall, this.colour("user"), 40);
     this.draw_levels(context, x, this.levels.model, lane.model, tall, this.colour("model"), 20);
