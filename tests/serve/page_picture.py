@@ -1,4 +1,4 @@
-"""Makes the README's picture of the page: a generated held-out conversation, whose model side stands for a model.
+"""Makes the README's picture of the page: generated held-out conversations, whose model side stands for a model.
 
 PYTHONPATH=. python tests/serve/page_picture.py .readme/page.png
 """
@@ -23,7 +23,7 @@ from tml_jax.data.voices import Synthesizer  # noqa: E402
 
 
 def line(said: Conversation, index: int) -> Line:
-    """What the model says after micro-turn `index`: heard in the window after it."""
+    """What the model side says after a micro-turn: it is heard in the window after it."""
     start, end = 0.2 * (index + 1), 0.2 * (index + 2)
     words = [word for word in said.words if word.speaker == MODEL and word.start < end and word.end > start]
     if not words:
@@ -35,16 +35,22 @@ def line(said: Conversation, index: int) -> Line:
 
 def main(output: str) -> None:
     """Draws the picture to a file."""
-    said = make_conversation(Synthesizer(), "held_out", 0, list(FAMILIES).index("interruption"))
-    turns = min(said.micro_turns, 58)
+    synthesizer, families = Synthesizer(), list(FAMILIES)
+    scenes = [
+        make_conversation(synthesizer, "held_out", 0, families.index(name)) for name in ("answer", "interruption")
+    ]
+    lines = [line(said, index) for said in scenes for index in range(said.micro_turns)]
+    heard = [np.pad(said.user_audio, (0, 3200 * said.micro_turns))[: 3200 * said.micro_turns] for said in scenes]
+    silence = np.zeros(16_000 * 20)  # or the recording begins anew
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         microphone = pathlib.Path(folder) / "user.wav"
-        write_wav(microphone, np.pad(said.user_audio / 32768, (0, 16_000 * 20)), 16_000)
+        write_wav(microphone, np.concatenate([*heard, silence]) / 32768, 16_000)
         chromium = launch(driver, microphone)
-        with Watched(ScriptedEngine(lambda index, arrived: line(said, index))) as served:
-            page = open_page(chromium.new_context(viewport={"width": 900, "height": 660}), served)
+        with Watched(ScriptedEngine(lambda index, arrived: lines[index] if index < len(lines) else Line())) as served:
+            page = open_page(chromium.new_context(viewport={"width": 900, "height": 730}), served)
             start(page)
-            until(page, f"observed.turns.length >= {turns}")
+            until(page, f"observed.turns.length >= {len(lines)}")
+            page.evaluate("scrollTo(0, 0)")
             page.screenshot(path=output)
             chromium.close()
 
