@@ -108,7 +108,7 @@ def test_a_person_hears_what_the_model_says(visit, serve):
     until(page, "observed.turns.length > 18")
     played = np.concatenate([np.array(block["samples"]) for block in page.evaluate("observed.sound")])
     assert page.locator("#words li").all_inner_texts() == ["Model" + "".join(words).strip(), "Model wrotedone"]
-    assert page.locator("#shown").inner_text() == "done"
+    assert page.locator("#announced").inner_text() == "done"
     assert page.locator("#total").inner_text().endswith(" ms")
     expected = np.round(sound.ravel() * 32768) / 32768
     # All of it, once and in order. Only a busy machine puts silence between two pieces.
@@ -121,7 +121,7 @@ def test_a_voice_that_yields_is_silent_within_one_micro_turn(visit, serve):
 
     def script(index, arrived) -> Line:
         interrupted.extend(arrived.texts)
-        return Line() if interrupted else Line(np.full(SAMPLES, 0.25, np.float32))
+        return Line() if interrupted else Line(np.full(SAMPLES, 0.25, np.float32), f" word{index}")
 
     served = serve(ScriptedEngine(script))
     page = visit(served)
@@ -137,6 +137,9 @@ def test_a_voice_that_yields_is_silent_within_one_micro_turn(visit, serve):
     last = max(at for at, peak in blocks if peak > 0)
     assert yielded < last < yielded + 0.2
     assert blocks[-1][0] > yielded + 0.5
+    spoken = page.evaluate("observed.turns.filter(({gate}) => gate === 'SPEAK').length")
+    words = page.locator("#words").inner_text()
+    assert "word1 word2" in words and f"word{spoken - 1}" not in words  # what was not heard is not shown as said
 
 
 def test_what_is_typed_and_what_the_camera_sees_reach_the_model(visit, serve):
@@ -160,6 +163,55 @@ def test_what_is_typed_and_what_the_camera_sees_reach_the_model(visit, serve):
     assert all(frame.std() > 5 for frame in frames)  # Chromium's own camera shows a pattern
     page.get_by_role("button", name="Camera").click()
     assert page.locator("#preview").is_hidden()
+
+
+def test_another_microphone_takes_its_place_in_time_and_a_muted_one_is_silence(visit, serve):
+    engine = ScriptedEngine(listens)
+    page = visit(serve(engine))
+    start(page)
+    page.get_by_text("Settings").click()
+    page.get_by_label("I wear headphones").uncheck()  # opens it anew, which takes a while
+    page.get_by_label("I wear headphones").check()
+    seen = len(engine.arrived[0])
+    wait_until(lambda: len(engine.arrived[0]) >= seen + 12)
+    after = engine.arrived[0][seen + 8 :]
+    assert all(window.audio.any() for window in after) and not any(window.lost for window in after)
+    page.get_by_role("button", name="Mute").click()
+    seen = len(engine.arrived[0])
+    wait_until(lambda: len(engine.arrived[0]) >= seen + 6)
+    muted = engine.arrived[0][seen + 4]
+    assert not muted.audio.any() and not muted.lost
+
+
+def test_sound_that_comes_late_again_and_again_is_moved_on_and_a_growing_lead_is_taken_back(visit, serve):
+    page = visit(serve(ScriptedEngine(listens)))
+    assert page.evaluate(STAMPS) == {"first": 0, "answer": 150, "hitch": 5760, "moved": 3 * 3200 + 1280, "lead": 3200}
+
+
+STAMPS = """async () => {
+  const { Stamps } = await import("/page/stamps.js");
+  const stamps = new Stamps();
+  const first = stamps.place(640, 0);
+  for (let piece = 1; piece < 8; piece++) stamps.place(640, 40 * piece); // window 0 ends with the piece of 160 ms
+  const answer = stamps.answered(0, 0, 310);
+  stamps.answered(1, 600, 500); // late once
+  stamps.place(640, 500);
+  const hitch = stamps.place(0, 500);
+  stamps.answered(1, 1200, 500);
+  stamps.answered(2, 1800, 700); // and again
+  const moved = stamps.place(640, 700);
+  let index = 3;
+  for (; index < 60; index++) { // 4,000 samples a micro-turn in place of 3,200
+    for (let piece = 0; piece < 5; piece++) stamps.place(800, 200 * index + 40 * piece);
+    stamps.answered(index, 1800, 200 * index + 200);
+  }
+  stamps.leads = Array(49).fill(7000);
+  const end = (index + 1) * 3200;
+  stamps.next = end + 6800;
+  stamps.sent = [{ end: stamps.next, at: 0 }];
+  stamps.answered(index, 1800, 0);
+  return { first, answer, hitch, moved, lead: stamps.next - end };
+}"""
 
 
 def test_a_lost_connection_comes_back(visit, serve):

@@ -14,8 +14,8 @@ const get = (id) => document.getElementById(id);
 const milliseconds = (value) => (value === null ? "–" : `${Math.round(value)} ms`);
 
 const timeline = new Timeline(get("timeline"));
-const log = new Log(get("words"), get("shown"));
-const player = new Player({ began: spoken, level, waits });
+const log = new Log(get("words"), get("announced"));
+const player = new Player({ began: spoken, dropped: (index) => waiting.delete(index), level, waits });
 const microphone = new Microphone(heard, () => problem("The microphone is gone. Choose another under Settings."));
 const camera = new Camera(get("preview"), (image) => say([{ type: "input_image", image_url: image }]));
 const connection = new Connection({ open, turn, queue, lost, refused, error: problem });
@@ -24,12 +24,16 @@ let stamps = new Stamps();
 let replies = new Replies();
 let size = null; // of the pictures that the model sees
 let running = false;
-let waiting = new Map(); // micro-turn → the words that begin in its sound
+let calls = 0; // begun or ended
+let waiting = new Map(); // micro-turn whose sound waits → {text: words that begin in it, speaks}
 let answer = null; // ms
 let locked = null; // keeps a phone's screen on
 
 function state(name, text) {
   if (get("state-text").textContent === text) return;
+  // A screen reader that called out each change of turn would speak over the voice.
+  const turns = ["listening", "speaking"];
+  if (!turns.includes(name) || !turns.includes(get("state").dataset.state)) log.announce(text);
   get("state").dataset.state = name;
   get("state-text").textContent = text;
 }
@@ -40,6 +44,7 @@ function problem(message) {
 }
 
 async function start() {
+  const call = ++calls;
   running = true;
   problem("");
   get("call").textContent = "Stop";
@@ -49,14 +54,14 @@ async function start() {
   } catch (error) {
     problem(`This browser cannot play the voice: ${error.message}`);
   }
-  if (!running) return;
-  await listen();
-  if (!running) return;
+  if (call === calls) await listen();
+  if (call !== calls) return;
   connection.open(get("key").value);
   locked = await navigator.wakeLock?.request("screen").catch(() => null);
 }
 
 function stop(name = "idle", text = "Not connected") {
+  calls++;
   running = false;
   connection.close();
   microphone.close();
@@ -137,12 +142,8 @@ function turn(event) {
   const speaks = event.gate === "SPEAK";
   answer = stamps.answered(event.index, event.input.late, now) ?? answer;
   timeline.gate(speaks, now);
-  waiting.set(event.index, event.text);
-  player.turn(event.index, event.gate, decode(event.audio));
-  if (!speaks) {
-    spoken(event.index); // words without sound
-    log.pause();
-  }
+  waiting.set(event.index, { text: event.text, speaks });
+  if (!player.turn(event.index, event.gate, decode(event.audio))) spoken(event.index);
   log.show(event.display);
   timeline.note("model", event.display && `[${event.display.trim()}]`, now);
   state(speaks ? "speaking" : "listening", speaks ? "Speaking" : "Listening");
@@ -186,12 +187,12 @@ function heard({ samples, peak }) {
 }
 
 function spoken(index) {
-  for (const [earlier, text] of waiting) {
-    if (earlier > index) break;
-    waiting.delete(earlier);
-    log.speak(text);
-    timeline.note("model", text, performance.now());
-  }
+  const said = waiting.get(index);
+  if (!said) return;
+  waiting.delete(index);
+  log.speak(said.text);
+  timeline.note("model", said.text, performance.now());
+  if (!said.speaks) log.pause();
 }
 
 function level(peak) {

@@ -23,13 +23,18 @@ class Player extends AudioWorkletProcessor {
   }
 
   take({ id, samples, speech, yields, clear }) {
-    if (clear) this.pieces = [];
+    if (clear) this.drop(this.pieces.splice(0));
     if (yields) this.cut(KEPT_AT_YIELD);
     if (!samples) return;
     if (!this.pieces.length) this.wait = this.cushion;
     this.port.postMessage({ waits: this.length });
     this.pieces.push({ id, samples, at: 0, speech });
-    while (this.length > LONGEST) this.pieces.shift();
+    while (this.length > LONGEST) this.drop([this.pieces.shift()]);
+  }
+
+  // Tells of pieces that will not be heard at all.
+  drop(pieces) {
+    for (const { id, at } of pieces) if (at === 0) this.port.postMessage({ dropped: id });
   }
 
   // Ends the sound after `kept` samples, not with a click.
@@ -42,7 +47,7 @@ class Player extends AudioWorkletProcessor {
         const fade = Math.min(FADE, left);
         for (let i = 0; i < fade; i++) piece.samples[end - 1 - i] *= i / fade;
         piece.samples = piece.samples.subarray(0, end);
-        this.pieces.length = left > 0 ? index + 1 : index;
+        this.drop(this.pieces.splice(left > 0 ? index + 1 : index));
         return;
       }
       left -= here;
