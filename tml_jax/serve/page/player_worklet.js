@@ -3,7 +3,9 @@
 const LEAST_CUSHION = 960; // samples at 24 kHz: 40 ms
 const MOST_CUSHION = 2400;
 const LONGEST = 14400; // a voice that lags more than 600 ms behind leaves words out
-const KEPT_AT_YIELD = 2400; // what a voice may still say after it yields: 100 ms, more than the cushion needs
+// What a voice may still say after it yields: 150 ms, so that with the way to the ear it is silent within 200. Less
+// would cut off the end of what it says by itself, whenever sound that came unevenly waits longer than the cushion.
+const KEPT_AT_YIELD = 3600;
 const FADE = 120;
 const REPORT = 480; // samples between two reports: 20 ms
 
