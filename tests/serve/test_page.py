@@ -119,20 +119,12 @@ def test_a_person_hears_what_the_model_says(visit, serve):
 
 
 def test_a_voice_that_yields_is_silent_within_one_micro_turn(visit, serve):
-    """A hitch of the page fills the queue first, so that more waits than may still be said."""
-    interrupted = []
-
-    def script(index, arrived) -> Line:
-        interrupted.extend(arrived.texts)
-        return Line() if interrupted else Line(np.full(SAMPLES, 0.25, np.float32), f" word{index}")
-
-    served = serve(ScriptedEngine(script))
-    page = visit(served)
+    """The page stands still meanwhile, so that the voice and its end come at once: most of it must not be heard."""
+    loud = np.full(SAMPLES, 0.25, np.float32)
+    page = visit(serve(ScriptedEngine(lambda index, arrived: Line(loud, f" word{index}") if index < 10 else Line())))
     start(page)
-    until(page, "observed.turns.length > 4")
-    page.evaluate("() => { const end = performance.now() + 700; while (performance.now() < end); }")
-    page.get_by_label("Write to the model").fill("stop")
-    page.get_by_role("button", name="Send").click()
+    until(page, "observed.turns.length > 5")
+    page.evaluate("() => { const end = performance.now() + 1400; while (performance.now() < end); }")
     until(page, "observed.turns.some(({gate}) => gate === 'LISTEN')")
     page.wait_for_timeout(900)
     yielded = page.evaluate("observed.turns.find(({gate}) => gate === 'LISTEN').at")
@@ -140,9 +132,8 @@ def test_a_voice_that_yields_is_silent_within_one_micro_turn(visit, serve):
     last = max(at for at, peak in blocks if peak > 0)
     assert yielded < last < yielded + 0.2
     assert blocks[-1][0] > yielded + 0.5
-    spoken = page.evaluate("observed.turns.filter(({gate}) => gate === 'SPEAK').length")
     words = page.locator("#words").inner_text()
-    assert "word1 word2" in words and f"word{spoken - 1}" not in words  # what was not heard is not shown as said
+    assert "word1 word2" in words and "word9" not in words  # what was not heard is not shown as said
 
 
 def test_what_is_typed_and_what_the_camera_sees_reach_the_model(visit, serve):
