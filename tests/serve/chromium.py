@@ -13,13 +13,18 @@ from served import KEY, Served
 HERE = pathlib.Path(__file__).parent
 FLAGS = """--no-sandbox --use-fake-device-for-media-stream --use-fake-ui-for-media-stream --disable-gpu --no-first-run
 --disable-background-networking --disable-component-update --disable-sync --disable-audio-output"""
+FAR = "far.example"  # a name of this machine that is not a local one, so that browsers trust it only with https
 
 
 def launch(driver: Any, microphone: pathlib.Path) -> Any:
     """Starts the system's Chromium; `microphone` is a WAV file that it hears, again and again."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert found, "no chromium: apt-get install chromium"
-    flags = [*FLAGS.split(), f"--use-file-for-fake-audio-capture={microphone}"]
+    flags = [
+        *FLAGS.split(),
+        f"--use-file-for-fake-audio-capture={microphone}",
+        f"--host-resolver-rules=MAP {FAR} 127.0.0.1",
+    ]
     return driver.chromium.launch(executable_path=found, args=flags)
 
 
@@ -45,12 +50,12 @@ class Watched(Served):
         self.server.app = app
 
 
-def open_page(context: Any, served: Served) -> Any:
+def open_page(context: Any, served: Served, host: str = "127.0.0.1") -> Any:
     """The page of a server, watched by `page_hooks.js`."""
     context.add_init_script(path=HERE / "page_hooks.js")
     page = context.new_page()
     page.set_default_timeout(20_000)
-    page.goto(f"http://127.0.0.1:{served.port}/")
+    page.goto(f"http://{host}:{served.port}/")
     return page
 
 

@@ -4,7 +4,7 @@ import contextlib
 
 import numpy as np
 import pytest
-from chromium import Watched, call, launch, open_page, start, until, write_wav
+from chromium import FAR, Watched, call, launch, open_page, start, until, write_wav
 from scripted import SAMPLES, Line, ScriptedEngine
 from served import wait_until
 
@@ -51,12 +51,12 @@ def visit(browser, serve):
     """Opens the page of a server. Whatever the browser complains about ends the test."""
     contexts, complaints = [], []
 
-    def visited(served, **options):
+    def visited(served, host="127.0.0.1", **options):
         context = browser.new_context(permissions=["microphone", "camera"], **options)
         contexts.append(context)
         context.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
         context.on("weberror", lambda error: complaints.append(str(error.error)))
-        return open_page(context, served)
+        return open_page(context, served, host)
 
     yield visited
     for context in contexts:
@@ -251,6 +251,18 @@ def test_what_goes_wrong_is_said_and_writing_still_works(visit, serve):
     wait_until(lambda: engine.arrived.get(0))
     assert engine.arrived[0][0].audio is None and engine.arrived[0][0].texts[0].text == "hello"
     assert page.get_by_role("button", name="Mute").is_disabled()
+
+
+def test_without_https_one_can_still_write_and_read(visit, serve):
+    engine = ScriptedEngine(lambda index, arrived: Line(np.full(SAMPLES, 0.1, np.float32), f" word{index}"))
+    page = visit(serve(engine), host=FAR)
+    page.get_by_text("only on pages with https").wait_for()
+    call(page)
+    page.locator("#state").get_by_text("Listening").wait_for()
+    page.get_by_label("Write to the model").fill("hello")
+    page.keyboard.press("Enter")
+    page.get_by_text("word0 word1").wait_for()
+    assert engine.arrived[0][0].texts[0].text == "hello"
 
 
 def test_a_wrong_key_is_said(browser, serve):

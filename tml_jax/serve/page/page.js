@@ -49,6 +49,11 @@ async function start() {
   problem("");
   get("call").textContent = "Stop";
   state("connecting", "Connecting");
+  if (!window.isSecureContext) {
+    problem(INSECURE);
+    connection.open(get("key").value);
+    return;
+  }
   try {
     await player.open(Number(get("volume").value), get("speakers").value);
   } catch (error) {
@@ -87,6 +92,8 @@ function press(id, on) {
 
 const pressed = (id) => get(id).getAttribute("aria-pressed") === "true";
 
+const INSECURE =
+  "Browsers allow sound only on pages with https, or of this machine itself. You can still write, and read what it says.";
 const DENIED = {
   NotAllowedError: "is not allowed. Allow it beside the address of the page, then start again.",
   NotFoundError: "is not there. Connect one, then start again.",
@@ -99,10 +106,6 @@ function denied(device, error) {
 }
 
 async function listen() {
-  if (!navigator.mediaDevices) {
-    problem("Microphones work only on pages with https, or on this machine itself. You can still write.");
-    return;
-  }
   try {
     await microphone.open(get("microphones").value, get("headphones").checked);
     microphone.mute(pressed("mute"));
@@ -131,6 +134,7 @@ function open(session) {
   replies = new Replies();
   waiting = new Map();
   size = session.duplex.video;
+  get("model").textContent = `with ${session.model}`;
   player.clear();
   if (get("state").dataset.state === "queue") problem("");
   enable(true);
@@ -242,7 +246,7 @@ get("write").onsubmit = (event) => {
   get("text").value = "";
 };
 
-get("microphones").onchange = get("headphones").onchange = () => running && listen();
+get("microphones").onchange = get("headphones").onchange = () => microphone.stream && listen();
 get("cameras").onchange = () => camera.on && camera.open(get("cameras").value, size).catch((e) => problem(denied("camera", e)));
 get("speakers").onchange = () => player.use(get("speakers").value).catch((e) => problem(denied("speaker", e)));
 navigator.mediaDevices?.addEventListener("devicechange", list);
@@ -254,4 +258,4 @@ document.addEventListener("visibilitychange", () => {
 });
 
 if (navigator.audioSession) navigator.audioSession.type = "play-and-record"; // or iPhones choose the ear piece
-if (!window.isSecureContext) problem("Microphones work only on pages with https, or on this machine itself. You can still write.");
+if (!window.isSecureContext) problem(INSECURE);

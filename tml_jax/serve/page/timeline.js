@@ -19,6 +19,7 @@ export class Timeline {
 
   level(side, peak, at) {
     this.levels[side].push({ at, peak });
+    this.forget(at - 2 * SECONDS * 1000); // here, because nothing is drawn while the page is hidden
   }
 
   gate(speaks, at) {
@@ -34,7 +35,6 @@ export class Timeline {
     // Without motion, the picture fills from the left and begins anew, a step each half second.
     if (!this.still.matches || now - this.drawn > 500) {
       this.drawn = now;
-      this.forget(now - 2 * SECONDS * 1000);
       this.draw(now);
     }
     requestAnimationFrame((next) => this.frame(next));
