@@ -21,7 +21,7 @@ window.WebSocket = class extends RealSocket {
     this.addEventListener("message", ({ data }) => {
       const event = JSON.parse(data);
       if (event.type !== "duplex.micro_turn") return;
-      observed.turns.push({ index: event.index, gate: event.gate, at: observed.player.currentTime });
+      observed.turns.push({ index: event.index, gate: event.gate, at: observed.player?.currentTime });
     });
   }
 };

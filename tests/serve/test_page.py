@@ -1,21 +1,16 @@
 """The page in a real Chromium, on a real server: what the model hears, what a person hears, sees and can reach."""
 
 import contextlib
-import pathlib
-import shutil
-import time
-import wave
 
 import numpy as np
 import pytest
-from aiohttp import web
+from chromium import FAR, Watched, call, launch, open_page, start, until, write_wav
 from scripted import SAMPLES, Line, ScriptedEngine
-from served import KEY, Served, wait_until
+from served import wait_until
 
 from tml_jax.data.record import USER
 
 pytestmark = pytest.mark.browser
-HERE = pathlib.Path(__file__).parent
 PHONE = {"width": 360, "height": 740}
 
 
@@ -36,34 +31,12 @@ def spoken() -> np.ndarray:
 @pytest.fixture(scope="module")
 def browser(spoken, tmp_path_factory):
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the browser extra")
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert found, "no chromium: apt-get install chromium"
     path = tmp_path_factory.mktemp("microphone") / "voice.wav"
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, 48_000, 0, "NONE", ""))
-        file.writeframes(np.round(spoken * 32767).astype("<i2").tobytes())
-    flags = """--no-sandbox --use-fake-device-for-media-stream --use-fake-ui-for-media-stream --disable-gpu
-    --no-first-run --disable-background-networking --disable-component-update --disable-sync --disable-audio-output"""
-    flags = [*flags.split(), f"--use-file-for-fake-audio-capture={path}"]
+    write_wav(path, spoken, 48_000)
     with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=found, args=flags)
+        chromium = launch(driver, path)
         yield chromium
         chromium.close()
-
-
-class Watched(Served):
-    """A server that hands out the recorder, too; what the driver answers for a server does not reach worklets."""
-
-    def __init__(self, engine) -> None:
-        super().__init__(engine)
-        make = self.server.app
-
-        def app() -> web.Application:
-            made = make()
-            made.router.add_get("/recorder.js", lambda request: web.FileResponse(HERE / "page_recorder.js"))
-            return made
-
-        self.server.app = app
 
 
 @pytest.fixture
@@ -78,41 +51,17 @@ def visit(browser, serve):
     """Opens the page of a server. Whatever the browser complains about ends the test."""
     contexts, complaints = [], []
 
-    def open_page(served: Served, **options):
+    def visited(served, host="127.0.0.1", **options):
         context = browser.new_context(permissions=["microphone", "camera"], **options)
         contexts.append(context)
-        context.add_init_script(path=HERE / "page_hooks.js")
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(f"http://127.0.0.1:{served.port}/")
-        return page
+        context.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        context.on("weberror", lambda error: complaints.append(str(error.error)))
+        return open_page(context, served, host)
 
-    yield open_page
+    yield visited
     for context in contexts:
         context.close()
     assert not complaints
-
-
-def until(page, true: str) -> None:
-    """Waits for what happens in the page; its own way to wait is against the page's Content-Security-Policy."""
-    end = time.monotonic() + 20
-    while not page.evaluate(true):
-        assert time.monotonic() < end, f"{true}; problem: {page.locator('#problem').inner_text()}"
-        page.wait_for_timeout(20)
-
-
-def call(page, headphones: bool = True) -> None:
-    page.get_by_text("Settings").click()
-    page.get_by_label("API key").fill(KEY)
-    page.get_by_label("I wear headphones").set_checked(headphones)
-    page.get_by_role("button", name="Start talking").click()
-
-
-def start(page, headphones: bool = True) -> None:
-    call(page, headphones)
-    until(page, "observed.turns.length > 0")
 
 
 def listens(index, arrived) -> Line:
@@ -155,32 +104,27 @@ def test_a_person_hears_what_the_model_says(visit, serve):
     served = serve(ScriptedEngine(script))
     page = visit(served)
     start(page)
-    page.get_by_text("Speaking").wait_for()
+    page.locator("#state").get_by_text("Speaking").wait_for()
     until(page, "observed.turns.length > 18")
     played = np.concatenate([np.array(block["samples"]) for block in page.evaluate("observed.sound")])
     assert page.locator("#words li").all_inner_texts() == ["Model" + "".join(words).strip(), "Model wrotedone"]
-    assert page.locator("#shown").inner_text() == "done"
+    assert page.locator("#announced").inner_text() == "done"
     assert page.locator("#total").inner_text().endswith(" ms")
     expected = np.round(sound.ravel() * 32768) / 32768
-    # All of it, once and in order. Only a busy machine puts silence between two pieces.
-    np.testing.assert_allclose(played[played != 0], expected, atol=1e-6)
+    # All of it, once and in order. On a busy machine there may be silence between two pieces, and the last may fade.
+    heard = played[played != 0]
+    assert len(heard) > 11 * SAMPLES
+    same = max(11 * SAMPLES, len(heard) - 200)
+    np.testing.assert_allclose(heard[:same], expected[:same], atol=1e-6)
 
 
 def test_a_voice_that_yields_is_silent_within_one_micro_turn(visit, serve):
-    """A hitch of the page fills the queue first, so that more waits than may still be said."""
-    interrupted = []
-
-    def script(index, arrived) -> Line:
-        interrupted.extend(arrived.texts)
-        return Line() if interrupted else Line(np.full(SAMPLES, 0.25, np.float32))
-
-    served = serve(ScriptedEngine(script))
-    page = visit(served)
+    """The page stands still meanwhile, so that the voice and its end come at once: most of it must not be heard."""
+    loud = np.full(SAMPLES, 0.25, np.float32)
+    page = visit(serve(ScriptedEngine(lambda index, arrived: Line(loud, f" word{index}") if index < 10 else Line())))
     start(page)
-    until(page, "observed.turns.length > 4")
-    page.evaluate("() => { const end = performance.now() + 700; while (performance.now() < end); }")
-    page.get_by_label("Write to the model").fill("stop")
-    page.get_by_role("button", name="Send").click()
+    until(page, "observed.turns.length > 5")
+    page.evaluate("() => { const end = performance.now() + 1400; while (performance.now() < end); }")
     until(page, "observed.turns.some(({gate}) => gate === 'LISTEN')")
     page.wait_for_timeout(900)
     yielded = page.evaluate("observed.turns.find(({gate}) => gate === 'LISTEN').at")
@@ -188,6 +132,8 @@ def test_a_voice_that_yields_is_silent_within_one_micro_turn(visit, serve):
     last = max(at for at, peak in blocks if peak > 0)
     assert yielded < last < yielded + 0.2
     assert blocks[-1][0] > yielded + 0.5
+    words = page.locator("#words").inner_text()
+    assert "word1 word2" in words and "word9" not in words  # what was not heard is not shown as said
 
 
 def test_what_is_typed_and_what_the_camera_sees_reach_the_model(visit, serve):
@@ -213,15 +159,64 @@ def test_what_is_typed_and_what_the_camera_sees_reach_the_model(visit, serve):
     assert page.locator("#preview").is_hidden()
 
 
+def test_another_microphone_takes_its_place_in_time_and_a_muted_one_is_silence(visit, serve):
+    engine = ScriptedEngine(listens)
+    page = visit(serve(engine))
+    start(page)
+    page.get_by_text("Settings").click()
+    page.get_by_label("I wear headphones").uncheck()  # opens it anew, which takes a while
+    page.get_by_label("I wear headphones").check()
+    seen = len(engine.arrived[0])
+    wait_until(lambda: len(engine.arrived[0]) >= seen + 12)
+    after = engine.arrived[0][seen + 8 :]
+    assert all(window.audio.any() for window in after) and not any(window.lost for window in after)
+    page.get_by_role("button", name="Mute").click()
+    seen = len(engine.arrived[0])
+    wait_until(lambda: len(engine.arrived[0]) >= seen + 6)
+    muted = engine.arrived[0][seen + 4]
+    assert not muted.audio.any() and not muted.lost
+
+
+def test_sound_that_comes_late_again_and_again_is_moved_on_and_a_growing_lead_is_taken_back(visit, serve):
+    page = visit(serve(ScriptedEngine(listens)))
+    assert page.evaluate(STAMPS) == {"first": 0, "answer": 150, "hitch": 5760, "moved": 3 * 3200 + 1280, "lead": 3200}
+
+
+STAMPS = """async () => {
+  const { Stamps } = await import("/page/stamps.js");
+  const stamps = new Stamps();
+  const first = stamps.place(640, 0);
+  for (let piece = 1; piece < 8; piece++) stamps.place(640, 40 * piece); // window 0 ends with the piece of 160 ms
+  const answer = stamps.answered(0, 0, 310);
+  stamps.answered(1, 600, 500); // late once
+  stamps.place(640, 500);
+  const hitch = stamps.place(0, 500);
+  stamps.answered(1, 1200, 500);
+  stamps.answered(2, 1800, 700); // and again
+  const moved = stamps.place(640, 700);
+  let index = 3;
+  for (; index < 60; index++) { // 4,000 samples a micro-turn in place of 3,200
+    for (let piece = 0; piece < 5; piece++) stamps.place(800, 200 * index + 40 * piece);
+    stamps.answered(index, 1800, 200 * index + 200);
+  }
+  stamps.leads = Array(49).fill(7000);
+  const end = (index + 1) * 3200;
+  stamps.next = end + 6800;
+  stamps.sent = [{ end: stamps.next, at: 0 }];
+  stamps.answered(index, 1800, 0);
+  return { first, answer, hitch, moved, lead: stamps.next - end };
+}"""
+
+
 def test_a_lost_connection_comes_back(visit, serve):
     engine = ScriptedEngine(listens)
     page = visit(serve(engine))
     start(page)
     until(page, "observed.turns.length >= 5")
     page.evaluate("observed.sockets.at(-1).close()")
-    page.get_by_text("Connection lost").wait_for()
+    page.locator("#state").get_by_text("Connection lost").wait_for()
     until(page, "observed.sockets.length > 1 && observed.turns.at(-1).index < 3")
-    page.get_by_text("Listening").wait_for()
+    page.locator("#state").get_by_text("Listening").wait_for()
     wait_until(lambda: 0 in engine.arrived and len(engine.arrived[0]) >= 6)
     window = engine.arrived[0][5]
     assert window.audio is not None and window.audio.any() and not window.lost  # its time began anew
@@ -232,10 +227,10 @@ def test_a_full_server_shows_the_place_in_line_and_lets_in_by_itself(visit, serv
     first, second = visit(served), visit(served)
     start(first)
     call(second)
-    second.get_by_text("you are number 1 in line").wait_for()
+    second.locator("#state").get_by_text("you are number 1 in line").wait_for()
     first.get_by_role("button", name="Stop").click()
-    first.get_by_text("Not connected").wait_for()
-    second.get_by_text("Listening").wait_for()
+    first.locator("#state").get_by_text("Not connected").wait_for()
+    second.locator("#state").get_by_text("Listening").wait_for()
     assert second.locator("#problem").is_hidden()
 
 
@@ -255,7 +250,19 @@ def test_what_goes_wrong_is_said_and_writing_still_works(visit, serve):
     page.keyboard.press("Enter")
     wait_until(lambda: engine.arrived.get(0))
     assert engine.arrived[0][0].audio is None and engine.arrived[0][0].texts[0].text == "hello"
-    assert page.get_by_role("button", name="Mute microphone").is_disabled()
+    assert page.get_by_role("button", name="Mute").is_disabled()
+
+
+def test_without_https_one_can_still_write_and_read(visit, serve):
+    engine = ScriptedEngine(lambda index, arrived: Line(np.full(SAMPLES, 0.1, np.float32), f" word{index}"))
+    page = visit(serve(engine), host=FAR)
+    page.get_by_text("only on pages with https").wait_for()
+    call(page)
+    page.locator("#state").get_by_text("Listening").wait_for()
+    page.get_by_label("Write to the model").fill("hello")
+    page.keyboard.press("Enter")
+    page.get_by_text("word0 word1").wait_for()
+    assert engine.arrived[0][0].texts[0].text == "hello"
 
 
 def test_a_wrong_key_is_said(browser, serve):

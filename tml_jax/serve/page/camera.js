@@ -8,13 +8,19 @@ export class Camera {
   constructor(video, seen) {
     this.video = video;
     this.seen = seen;
+    this.asked = 0;
     this.canvas = document.createElement("canvas");
   }
 
   // size: {width, height} in pixels. Throws what getUserMedia throws.
   async open(deviceId, size) {
     const which = deviceId ? { deviceId: { exact: deviceId } } : { facingMode: "user" };
+    const asked = ++this.asked;
     const stream = await navigator.mediaDevices.getUserMedia({ video: { ...which, width: 320, height: 240 } });
+    if (asked !== this.asked) {
+      for (const track of stream.getTracks()) track.stop(); // closed while the person made up their mind
+      return;
+    }
     this.close();
     Object.assign(this.canvas, size);
     this.stream = this.video.srcObject = stream;
@@ -40,6 +46,7 @@ export class Camera {
   }
 
   close() {
+    this.asked++;
     clearInterval(this.timer);
     for (const track of this.stream?.getTracks() ?? []) track.stop();
     this.stream = this.video.srcObject = null;

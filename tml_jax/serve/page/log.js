@@ -45,6 +45,10 @@ export class Log {
     if (!text) return;
     this.pause();
     this.add("Model wrote", "shown model", text);
+    this.announce(text);
+  }
+
+  announce(text) {
     this.announced.textContent = text;
   }
 

@@ -5,10 +5,12 @@ export class Microphone {
   constructor(heard, ended) {
     this.heard = heard;
     this.ended = ended;
+    this.asked = 0;
   }
 
   // Asks for the device and begins. raw: without echo cancellation and the like. Throws what getUserMedia throws.
   async open(deviceId, raw) {
+    const asked = ++this.asked;
     const stream = await navigator.mediaDevices.getUserMedia({
       audio: {
         deviceId: deviceId ? { exact: deviceId } : undefined,
@@ -18,6 +20,10 @@ export class Microphone {
         autoGainControl: !raw,
       },
     });
+    if (asked !== this.asked) {
+      for (const track of stream.getTracks()) track.stop(); // closed, or asked again, while the person made up their mind
+      return;
+    }
     this.close();
     this.stream = stream;
     // At the device's own rate: some browsers refuse a microphone in a context of another.
@@ -40,6 +46,7 @@ export class Microphone {
   }
 
   close() {
+    this.asked++;
     for (const track of this.stream?.getTracks() ?? []) track.stop();
     this.context?.close();
     this.stream = this.context = null;

@@ -14,8 +14,8 @@ const get = (id) => document.getElementById(id);
 const milliseconds = (value) => (value === null ? "–" : `${Math.round(value)} ms`);
 
 const timeline = new Timeline(get("timeline"));
-const log = new Log(get("words"), get("shown"));
-const player = new Player({ began: spoken, level, waits });
+const log = new Log(get("words"), get("announced"));
+const player = new Player({ began: spoken, dropped: (index) => waiting.delete(index), level, waits });
 const microphone = new Microphone(heard, () => problem("The microphone is gone. Choose another under Settings."));
 const camera = new Camera(get("preview"), (image) => say([{ type: "input_image", image_url: image }]));
 const connection = new Connection({ open, turn, queue, lost, refused, error: problem });
@@ -24,12 +24,16 @@ let stamps = new Stamps();
 let replies = new Replies();
 let size = null; // of the pictures that the model sees
 let running = false;
-let waiting = new Map(); // micro-turn → the words that begin in its sound
+let calls = 0; // begun or ended
+let waiting = new Map(); // micro-turn whose sound waits → {text: words that begin in it, speaks}
 let answer = null; // ms
 let locked = null; // keeps a phone's screen on
 
 function state(name, text) {
   if (get("state-text").textContent === text) return;
+  // A screen reader that called out each change of turn would speak over the voice.
+  const turns = ["listening", "speaking"];
+  if (!turns.includes(name) || !turns.includes(get("state").dataset.state)) log.announce(text);
   get("state").dataset.state = name;
   get("state-text").textContent = text;
 }
@@ -40,23 +44,29 @@ function problem(message) {
 }
 
 async function start() {
+  const call = ++calls;
   running = true;
   problem("");
   get("call").textContent = "Stop";
   state("connecting", "Connecting");
+  if (!window.isSecureContext) {
+    problem(INSECURE);
+    connection.open(get("key").value);
+    return;
+  }
   try {
     await player.open(Number(get("volume").value), get("speakers").value);
   } catch (error) {
     problem(`This browser cannot play the voice: ${error.message}`);
   }
-  if (!running) return;
-  await listen();
-  if (!running) return;
+  if (call === calls) await listen();
+  if (call !== calls) return;
   connection.open(get("key").value);
   locked = await navigator.wakeLock?.request("screen").catch(() => null);
 }
 
 function stop(name = "idle", text = "Not connected") {
+  calls++;
   running = false;
   connection.close();
   microphone.close();
@@ -82,6 +92,8 @@ function press(id, on) {
 
 const pressed = (id) => get(id).getAttribute("aria-pressed") === "true";
 
+const INSECURE =
+  "Browsers allow sound only on pages with https, or of this machine itself. You can still write, and read what it says.";
 const DENIED = {
   NotAllowedError: "is not allowed. Allow it beside the address of the page, then start again.",
   NotFoundError: "is not there. Connect one, then start again.",
@@ -94,10 +106,6 @@ function denied(device, error) {
 }
 
 async function listen() {
-  if (!navigator.mediaDevices) {
-    problem("Microphones work only on pages with https, or on this machine itself. You can still write.");
-    return;
-  }
   try {
     await microphone.open(get("microphones").value, get("headphones").checked);
     microphone.mute(pressed("mute"));
@@ -126,6 +134,7 @@ function open(session) {
   replies = new Replies();
   waiting = new Map();
   size = session.duplex.video;
+  get("model").textContent = `with ${session.model}`;
   player.clear();
   if (get("state").dataset.state === "queue") problem("");
   enable(true);
@@ -137,12 +146,8 @@ function turn(event) {
   const speaks = event.gate === "SPEAK";
   answer = stamps.answered(event.index, event.input.late, now) ?? answer;
   timeline.gate(speaks, now);
-  waiting.set(event.index, event.text);
-  player.turn(event.index, event.gate, decode(event.audio));
-  if (!speaks) {
-    spoken(event.index); // words without sound
-    log.pause();
-  }
+  waiting.set(event.index, { text: event.text, speaks });
+  if (!player.turn(event.index, event.gate, decode(event.audio))) spoken(event.index);
   log.show(event.display);
   timeline.note("model", event.display && `[${event.display.trim()}]`, now);
   state(speaks ? "speaking" : "listening", speaks ? "Speaking" : "Listening");
@@ -186,12 +191,12 @@ function heard({ samples, peak }) {
 }
 
 function spoken(index) {
-  for (const [earlier, text] of waiting) {
-    if (earlier > index) break;
-    waiting.delete(earlier);
-    log.speak(text);
-    timeline.note("model", text, performance.now());
-  }
+  const said = waiting.get(index);
+  if (!said) return;
+  waiting.delete(index);
+  log.speak(said.text);
+  timeline.note("model", said.text, performance.now());
+  if (!said.speaks) log.pause();
 }
 
 function level(peak) {
@@ -241,7 +246,7 @@ get("write").onsubmit = (event) => {
   get("text").value = "";
 };
 
-get("microphones").onchange = get("headphones").onchange = () => running && listen();
+get("microphones").onchange = get("headphones").onchange = () => microphone.stream && listen();
 get("cameras").onchange = () => camera.on && camera.open(get("cameras").value, size).catch((e) => problem(denied("camera", e)));
 get("speakers").onchange = () => player.use(get("speakers").value).catch((e) => problem(denied("speaker", e)));
 navigator.mediaDevices?.addEventListener("devicechange", list);
@@ -253,4 +258,4 @@ document.addEventListener("visibilitychange", () => {
 });
 
 if (navigator.audioSession) navigator.audioSession.type = "play-and-record"; // or iPhones choose the ear piece
-if (!window.isSecureContext) problem("Microphones work only on pages with https, or on this machine itself. You can still write.");
+if (!window.isSecureContext) problem(INSECURE);

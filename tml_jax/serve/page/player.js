@@ -3,8 +3,8 @@
 const RATE = 24000;
 
 export class Player {
-  // on: {began(number of the micro-turn whose sound begins), level(peak, every 20 ms), waits(ms that the sound which
-  // has just come waits for what came before it)}.
+  // on: {began(number of the micro-turn whose sound begins), dropped(number of one that will not be heard),
+  // level(peak, every 20 ms), waits(ms that the sound which has just come waits for what came before it)}.
   constructor(on) {
     this.on = on;
     this.speaking = false;
@@ -12,13 +12,16 @@ export class Player {
 
   // Begins; in a click or a key press, as browsers demand.
   async open(volume, deviceId) {
-    this.context = new AudioContext({ sampleRate: RATE, latencyHint: "interactive" });
-    this.gain = new GainNode(this.context, { gain: volume });
-    this.gain.connect(this.context.destination);
-    await this.context.audioWorklet.addModule("page/player_worklet.js");
+    const context = new AudioContext({ sampleRate: RATE, latencyHint: "interactive" });
+    this.context = context;
+    this.gain = new GainNode(context, { gain: volume });
+    this.gain.connect(context.destination);
+    await context.audioWorklet.addModule("page/player_worklet.js");
+    if (context !== this.context) return; // closed meanwhile
     this.node = new AudioWorkletNode(this.context, "player", { numberOfInputs: 0, outputChannelCount: [1] });
     this.node.port.onmessage = ({ data }) => {
       if ("began" in data) this.on.began(data.began);
+      else if ("dropped" in data) this.on.dropped(data.dropped);
       else if ("waits" in data) this.on.waits((1000 * data.waits) / RATE);
       else this.on.level(data.peak);
     };
@@ -28,13 +31,14 @@ export class Player {
   }
 
   // The next micro-turn. When the model yields, what waits is dropped; the rest of its last sound fades in the
-  // first silent one.
+  // first silent one. Returns whether there will be word of it, as begun or dropped.
   turn(index, gate, samples) {
     const speech = gate === "SPEAK";
     const yields = this.speaking && !speech;
     this.speaking = speech;
-    if (!speech && !yields) return;
-    this.node?.port.postMessage({ id: index, samples, speech, yields }, [samples.buffer]);
+    if (!this.node || (!speech && !yields)) return false;
+    this.node.port.postMessage({ id: index, samples, speech, yields }, [samples.buffer]);
+    return true;
   }
 
   clear() {

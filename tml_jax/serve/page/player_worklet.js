@@ -3,7 +3,9 @@
 const LEAST_CUSHION = 960; // samples at 24 kHz: 40 ms
 const MOST_CUSHION = 2400;
 const LONGEST = 14400; // a voice that lags more than 600 ms behind leaves words out
-const KEPT_AT_YIELD = 2400; // what a voice may still say after it yields: 100 ms, more than the cushion needs
+// What a voice may still say after it yields: 150 ms, so that with the way to the ear it is silent within 200. Less
+// would cut off the end of what it says by itself, whenever sound that came unevenly waits longer than the cushion.
+const KEPT_AT_YIELD = 3600;
 const FADE = 120;
 const REPORT = 480; // samples between two reports: 20 ms
 
@@ -23,13 +25,18 @@ class Player extends AudioWorkletProcessor {
   }
 
   take({ id, samples, speech, yields, clear }) {
-    if (clear) this.pieces = [];
+    if (clear) this.drop(this.pieces.splice(0));
     if (yields) this.cut(KEPT_AT_YIELD);
     if (!samples) return;
     if (!this.pieces.length) this.wait = this.cushion;
     this.port.postMessage({ waits: this.length });
     this.pieces.push({ id, samples, at: 0, speech });
-    while (this.length > LONGEST) this.pieces.shift();
+    while (this.length > LONGEST) this.drop([this.pieces.shift()]);
+  }
+
+  // Tells of pieces that will not be heard at all.
+  drop(pieces) {
+    for (const { id, at } of pieces) if (at === 0) this.port.postMessage({ dropped: id });
   }
 
   // Ends the sound after `kept` samples, not with a click.
@@ -42,7 +49,7 @@ class Player extends AudioWorkletProcessor {
         const fade = Math.min(FADE, left);
         for (let i = 0; i < fade; i++) piece.samples[end - 1 - i] *= i / fade;
         piece.samples = piece.samples.subarray(0, end);
-        this.pieces.length = left > 0 ? index + 1 : index;
+        this.drop(this.pieces.splice(left > 0 ? index + 1 : index));
         return;
       }
       left -= here;

@@ -19,6 +19,7 @@ export class Timeline {
 
   level(side, peak, at) {
     this.levels[side].push({ at, peak });
+    this.forget(at - 2 * SECONDS * 1000); // here, because nothing is drawn while the page is hidden
   }
 
   gate(speaks, at) {
@@ -34,7 +35,6 @@ export class Timeline {
     // Without motion, the picture fills from the left and begins anew, a step each half second.
     if (!this.still.matches || now - this.drawn > 500) {
       this.drawn = now;
-      this.forget(now - 2 * SECONDS * 1000);
       this.draw(now);
     }
     requestAnimationFrame((next) => this.frame(next));
@@ -60,8 +60,8 @@ export class Timeline {
     const span = SECONDS * 1000;
     const start = this.still.matches ? now - (now % span) : now - span;
     const x = (at) => MARGIN + ((at - start) / span) * (width - 2 * MARGIN);
-    const lane = { user: height * 0.27, model: height * 0.68 };
-    const tall = height * 0.17;
+    const lane = { user: height * 0.28, model: height * 0.69 };
+    const tall = height * 0.15;
     this.draw_gates(context, x, lane.model, tall);
     this.draw_levels(context, x, this.levels.user, lane.user, tall, this.colour("user"), 40);
     this.draw_levels(context, x, this.levels.model, lane.model, tall, this.colour("model"), 20);
