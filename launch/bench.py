@@ -3,19 +3,37 @@
   python -m launch.bench --what=train --config=configs/replica.py      (needs the extra `parity`)
 
 Run it on a machine that does nothing else: the table says how much other programs took.
+
+  python -m launch.bench --what=serve --url=ws://127.0.0.1:8000/v1/realtime --sessions=4 --audio=question.wav
+
+talks to a server that runs (launch.serve), in real time over real sockets (needs the extra `serve`).
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
 from absl import app, flags
 
 from launch import config_flag, huge_pages
-from tml_jax.bench.train import train_bench
 from tml_jax.config import ConfigError
 
-_WHAT = flags.DEFINE_enum("what", "train", ["train"], "What to measure: `train`, the train step beside transformers.")
-_REPEATS = flags.DEFINE_integer("repeats", 15, "Turns of each program.", lower_bound=1)
+_HELP = "What to measure: `train`, the train step beside transformers; `serve`, a server that runs."
+_WHAT = flags.DEFINE_enum("what", "train", ["train", "serve"], _HELP)
+_REPEATS = flags.DEFINE_integer("repeats", 15, "Turns of each program (train).", lower_bound=1)
+_URL = flags.DEFINE_string("url", "ws://127.0.0.1:8000/v1/realtime", "Of the server (serve).")
+_SESSIONS = flags.DEFINE_integer("sessions", 4, "Clients at once (serve).", lower_bound=1)
+_SECONDS = flags.DEFINE_float("seconds", 30.0, "How long they talk (serve).", lower_bound=1.0)
+_AUDIO = flags.DEFINE_string("audio", None, "What they say, over and over: a recording; without it noise (serve).")
+
+
+def _serve() -> object:
+    from tml_jax.bench.serve import serve_bench  # here, because it needs the serve extra
+    from tml_jax.config import INPUT_RATE
+    from tml_jax.signal import media
+
+    audio = media.read_audio(_AUDIO.value, INPUT_RATE, channels=1)[0] if _AUDIO.value else None
+    return serve_bench(_URL.value, _SESSIONS.value, _SECONDS.value, audio, os.environ.get("TML_API_KEY"))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -23,12 +41,17 @@ def main(argv: Sequence[str]) -> None:
     try:
         if len(argv) > 1:
             raise ConfigError(f"argument {argv[1]!r}: every option is a --flag")
-        measure = {"train": train_bench}[_WHAT.value]
-        print(measure(config_flag.get(), _REPEATS.value, log=lambda line: print(line, file=sys.stderr, flush=True)))
-    except (ConfigError, ValueError) as error:
+        if _WHAT.value == "serve":
+            print(_serve())
+            return
+        from tml_jax.bench.train import train_bench  # here, because it needs the parity extra
+
+        print(train_bench(config_flag.get(), _REPEATS.value, log=lambda line: print(line, file=sys.stderr, flush=True)))
+    except (ConfigError, ValueError, OSError) as error:
         raise SystemExit(f"launch.bench: {error}") from error
     except ImportError as error:
-        raise SystemExit(f"launch.bench: {error}; python -m pip install -e '.[parity]'") from error
+        extra = {"train": "parity", "serve": "serve"}[_WHAT.value]
+        raise SystemExit(f"launch.bench: {error}; python -m pip install -e '.[{extra}]'") from error
 
 
 if __name__ == "__main__":

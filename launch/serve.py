@@ -11,7 +11,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from tml_jax.serve.engine import Engine
 from tml_jax.serve.program import load_model
@@ -39,6 +39,7 @@ def main(argv: Sequence[str]) -> None:
         from tml_jax.serve.server import Server, ServerOptions, serve
     except ModuleNotFoundError as error:
         raise SystemExit(f"launch.serve: {error}: serving needs the serve extra, pip install -e '.[serve]'") from error
+    logging.set_verbosity(logging.WARNING)  # Orbax says much at INFO
     folder = pathlib.Path(_CHECKPOINT.value)
     try:
         if not folder.is_dir():

@@ -11,7 +11,7 @@ class Control(enum.IntEnum):
     SPEAK = 2  # gate: four audio elements follow
     FROM_USER = 3  # the text that follows was typed by the user
     FROM_BACKGROUND = 4  # the text that follows is a result of the background model
-    LOST_AUDIO = 5  # the audio of this micro-turn did not arrive
+    LOST_AUDIO = 5  # the audio of this micro-turn did not arrive, or not all of it
     DISPLAY = 6  # the text out that follows, up to END, is shown and not spoken
     DELEGATE = 7  # the text out that follows, up to END, is a task for the background model
     END = 8  # closes DISPLAY and DELEGATE

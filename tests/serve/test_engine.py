@@ -176,6 +176,9 @@ def test_lost_audio_is_marked_before_what_else_came():
         assert elements.token[1] == lost and elements.stream[1] == Stream.TEXT_IN
         assert elements.token[2] == config.model.text_vocab_size + Control.FROM_BACKGROUND
         assert np.sum(elements.stream == Stream.AUDIO_IN) == count
+    # Nothing of the sound before the gap is heard in the one after it.
+    ear, _ = take_in(Ear(samples=heard[:800]), Arrived(None, lost=True), tokenizer(), config)
+    assert not ear.samples.any()
     full = dataclasses.replace(config, serve=dataclasses.replace(config.serve, max_text_in=1))
     ear, elements = take_in(Ear(), Arrived(None, texts=[Text(USER, "red", 0.0)], lost=True), tokenizer(), full)
     assert elements.token[1:].tolist() == [lost] and len(ear.waiting) > 0

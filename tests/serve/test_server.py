@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tml_jax.serve import server as server_module
 from tml_jax.serve.connection import Connection
 from tml_jax.serve.metrics import ServerMetrics
+from tml_jax.serve.scheduler import Ended
 from tml_jax.serve.sound_formats import to_pcm16
 from tml_jax.serve.windows import Arrived
 
@@ -203,12 +204,14 @@ def test_one_too_many_is_told_its_place_in_line_and_comes_in_once_one_leaves(ser
         with pytest.raises(ConnectionClosed) as closed:
             late.recv(timeout=60)
         assert closed.value.rcvd.code == 1013
+    with served.socket(f"?ticket={refusal['ticket']}") as again:
+        assert receive(again, "error")["error"]["queue_position"] == 1
     with served.socket() as later:
         assert receive(later, "error")["error"]["queue_position"] == 2
     sockets[0].close()
     wait_until(lambda: served.scheduler.free)
     with served.socket() as other:  # the one place is for who asked first
-        assert receive(other, "error")["error"]["queue_position"] == 3
+        assert receive(other, "error")["error"]["queue_position"] == 2
     with served.socket(f"?ticket={refusal['ticket']}") as back:
         receive(back, "session.created")
     for socket in sockets:
@@ -257,34 +260,48 @@ class StuckSocket:
     async def send_str(self, frame: str) -> None:
         await asyncio.Event().wait()
 
-    def __aiter__(self):
-        return self
-
-    async def __anext__(self):
-        await asyncio.Event().wait()
+    async def receive(self, timeout: float):
+        await asyncio.wait_for(asyncio.Event().wait(), timeout)
 
     async def close(self, code: int, message: bytes) -> None:
         self.closed = code, message
 
 
-def test_a_client_that_does_not_read_is_cut_off_and_holds_up_nothing(expected):
-    class Chatty:
-        def opening(self):
-            return [{"type": "session.created"}]
+class Chatty:
+    """A dialogue of one event a micro-turn."""
 
-        def micro_turn(self, turn):
-            return [{"type": "duplex.micro_turn", "index": turn.index}]
+    def opening(self):
+        return [{"type": "session.created"}]
+
+    def micro_turn(self, turn):
+        return [{"type": "duplex.micro_turn", "index": turn.index}]
+
+
+def run_stuck(metrics: ServerMetrics, idle: float, deliveries: list) -> StuckSocket:
+    """Runs a connection whose client neither reads nor writes."""
 
     async def run() -> StuckSocket:
-        connection = Connection(StuckSocket(), metrics, outbox=8)
+        connection = Connection(StuckSocket(), metrics, 8, idle)
         connection.dialogue = Chatty()
         running = asyncio.create_task(connection.run(lambda: 0.0))
-        for _ in range(2):
-            for turn in expected:
-                connection.deliver(turn)  # returns at once
+        for delivery in deliveries:
+            connection.deliver(delivery)  # returns at once
         await running
         return connection._socket
 
+    return asyncio.run(run())
+
+
+def test_a_client_that_does_not_read_is_cut_off_and_holds_up_nothing(expected):
     metrics = ServerMetrics()
-    assert asyncio.run(run()).closed == (1008, b"slow reader")
+    assert run_stuck(metrics, 60.0, expected).closed == (1008, b"slow reader")
     assert metrics.slow_readers._value.get() == 1
+
+
+def test_a_client_that_sends_nothing_gives_its_place_away():
+    assert run_stuck(ServerMetrics(), 0.05, []).closed == (1008, b"session_idle")
+
+
+def test_a_session_that_the_engine_ends_is_told_so(monkeypatch):
+    monkeypatch.setattr("tml_jax.serve.connection._CLOSING_SECONDS", 0.05)  # this client takes no last word
+    assert run_stuck(ServerMetrics(), 60.0, [Ended("not_finite")]).closed == (1011, b"not_finite")

@@ -7,17 +7,14 @@ import subprocess
 import sys
 
 import jax
-import numpy as np
 import pytest
+from noise_runs import ROOT, conversation
 
 from configs import tiny
 from tml_jax.config import Config, from_mapping
 from tml_jax.data import prepare
-from tml_jax.data.record import MODEL, USER, Conversation, Text, Word
 from tml_jax.data.shards import write_shards
 from tml_jax.train import checkpoint
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # A training process as a person would start it, without the making of data. Arguments: run directory, changes to the
 # train section as JSON.
@@ -29,14 +26,6 @@ changes = json.loads(sys.argv[2])
 train = dataclasses.replace(config.train, **changes)
 loop.train(dataclasses.replace(config, train=train), sys.argv[1], log=lambda line: print(line, flush=True))
 """
-
-
-def conversation(name: str, seed: int) -> Conversation:
-    rng = np.random.default_rng(seed)
-    seconds = float(rng.choice([1.0, 1.6, 2.2]))
-    noise = lambda rate: rng.integers(-3000, 3000, int(seconds * rate)).astype(np.int16)  # noqa: E731
-    words = (Word(USER, "tell", 0.1, 0.4), Word(MODEL, str(rng.choice(["yes", "no", "maybe"])), 0.5, 0.9))
-    return Conversation(name, seconds, noise(16_000), noise(24_000), words=words, texts=(Text(USER, "now", 0.3),))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from noise_runs import ROOT
 from small import PACKING
 
 from configs import tiny

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from noise_runs import ROOT
 
 from tml_jax.train import checkpoint
 

@@ -12,7 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import conversation
+from noise_runs import conversation
 
 from tml_jax.config import ConfigError
 from tml_jax.data.shards import write_shards

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from conftest import conversation
+from noise_runs import conversation
 
 from launch import talk, train
 from tml_jax.data.record import MODEL, Cue, Text

@@ -1,24 +1,35 @@
 """Who comes in when every place is taken: a line that remembers for a while whom it sent away, and in which order.
 
-A client that is refused gets a ticket and its position, and asks again with the ticket. It is let in once there are
-more free places than clients before it. One that does not ask again for `patience` seconds loses its place.
+A client that is refused gets a ticket and its position, and asks again with the ticket. From then on it is in the line:
+it is let in once there are more free places than clients before it, and loses its place if it does not ask again for
+`patience` seconds. A ticket that was never shown again keeps nobody out, because most clients know no tickets: they
+would stand in their own way each time they try again.
 """
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
-class Line:
-    """Those who wait: (ticket, when they last asked, seconds), first come first. Never changed."""
+class Waiting:
+    """One ticket that was given out: when it last asked, seconds, and whether it has ever come back."""
 
-    waiting: tuple[tuple[str, float], ...] = ()
+    ticket: str
+    asked: float
+    returned: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """The tickets given out, first come first. Never changed."""
+
+    waiting: tuple[Waiting, ...] = ()
     patience: float = 30.0
     longest: int = 1000
 
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """`position` in the line, 1 for who is next; `ticket` to ask again with, empty if even the line is full."""
+    """`position` in the line, 1 for who is next; `ticket` to ask again with, empty if too many were given out."""
 
     ticket: str
     position: int
@@ -36,15 +47,16 @@ def ask(line: Line, ticket: str, free: int, now: float) -> tuple[Line, Refusal |
     Returns:
       The line after it, and the refusal; None where the client may come in.
     """
-    waiting = [(other, asked) for other, asked in line.waiting if now - asked <= line.patience]
-    tickets = [other for other, _ in waiting]
-    before = tickets.index(ticket) if ticket in tickets else len(tickets)
+    waiting = [other for other in line.waiting if now - other.asked <= line.patience]
+    index = next((index for index, other in enumerate(waiting) if other.ticket == ticket), None)
+    before = sum(other.returned for other in waiting[:index])
     if before < free:
-        return dataclasses.replace(line, waiting=tuple(w for w in waiting if w[0] != ticket)), None
-    if before == len(waiting):
-        if before >= line.longest:
-            return dataclasses.replace(line, waiting=tuple(waiting)), Refusal("", before + 1)
-        waiting.append((ticket, now))
+        return dataclasses.replace(line, waiting=tuple(w for w in waiting if w.ticket != ticket)), None
+    given = ticket
+    if index is not None:
+        waiting[index] = Waiting(ticket, now, returned=True)
+    elif len(waiting) < line.longest:
+        waiting.append(Waiting(ticket, now))
     else:
-        waiting[before] = (ticket, now)
-    return dataclasses.replace(line, waiting=tuple(waiting)), Refusal(ticket, before + 1)
+        given = ""
+    return dataclasses.replace(line, waiting=tuple(waiting)), Refusal(given, before + 1)

@@ -16,6 +16,7 @@ from tml_jax.serve.scheduler import Ended
 from tml_jax.serve.words import MicroTurn
 
 _CLOSING_SECONDS = 2.0
+_OVER = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
 
 
 def frame_of(event: Object) -> str:
@@ -26,15 +27,16 @@ def frame_of(event: Object) -> str:
 class Connection:
     """The two ways of one WebSocket. Output waits in a queue of at most `outbox` events."""
 
-    def __init__(self, socket: web.WebSocketResponse, metrics: ServerMetrics, outbox: int) -> None:
+    def __init__(self, socket: web.WebSocketResponse, metrics: ServerMetrics, outbox: int, idle: float) -> None:
         """Around an open socket.
 
         Args:
           socket: prepared.
           metrics: of the server.
           outbox: events that may wait for the client to read.
+          idle: seconds without any event from the client that end the connection.
         """
-        self._socket, self._metrics = socket, metrics
+        self._socket, self._metrics, self._idle = socket, metrics, idle
         self._queue: asyncio.Queue[str] = asyncio.Queue(outbox)
         self._closing: tuple[int, str] | None = None
         self._over = asyncio.Event()
@@ -84,13 +86,25 @@ class Connection:
         for error in results:
             if isinstance(error, Exception) and not isinstance(error, ConnectionError):
                 logging.error("a connection failed", exc_info=error)
-                self.close(WSCloseCode.INTERNAL_ERROR, "internal error")
+                self.close(WSCloseCode.INTERNAL_ERROR, "internal_error")
         code, reason = self._closing or (WSCloseCode.OK, "")
+        if code == WSCloseCode.INTERNAL_ERROR:
+            error = {"type": "server_error", "code": reason, "message": f"the session is over: {reason}"}
+            last = frame_of({"type": "error", "error": {**error, "param": None, "event_id": None}})
+            try:
+                await asyncio.wait_for(self._socket.send_str(last), _CLOSING_SECONDS)
+            except (TimeoutError, ConnectionError):
+                pass
         await end_socket(self._socket, code, reason)
 
     async def _read(self, clock: Callable[[], float]) -> None:
-        async for message in self._socket:
-            if message.type is WSMsgType.ERROR:  # too large, or no frame at all: the socket has closed itself
+        while True:
+            try:
+                message = await self._socket.receive(self._idle)
+            except TimeoutError:
+                self.close(WSCloseCode.POLICY_VIOLATION, "session_idle")
+                return
+            if message.type in _OVER:  # also after what was too large or no frame: the socket has closed itself
                 return
             if message.type is not WSMsgType.TEXT:
                 await self._refuse(ProtocolError("invalid_frame", "a binary frame: expected text frames of JSON"))

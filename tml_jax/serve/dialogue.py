@@ -18,7 +18,7 @@ from tml_jax.serve.realtime_objects import (
     image_frame,
     message_item,
     new_session,
-    shown_item,
+    shown_parts,
     updated_session,
 )
 from tml_jax.serve.replies import Replies
@@ -110,7 +110,9 @@ class Dialogue:
         return Endpointing(hangover=quiet // 20, frames=self._heard // (INPUT_RATE // 50))
 
     def _add(self, item: Object) -> list[Object]:
-        added = {"previous_item_id": self._last, "item": shown_item(item)}
+        if item["type"] == "message":
+            item = {**item, "content": shown_parts(item["content"])}
+        added = {"previous_item_id": self._last, "item": item}
         self._keep(item)
         return [{"type": "conversation.item.added", **added}, {"type": "conversation.item.done", **added}]
 
@@ -157,7 +159,7 @@ class Dialogue:
     def _commit(self) -> list[Object]:
         item_id, self._user_item, self._committed = self._user_item, _new_id("item"), self._heard
         committed = {"type": "input_audio_buffer.committed", "previous_item_id": self._last, "item_id": item_id}
-        content = [{"type": "input_audio", "transcript": None}]
+        content = [{"type": "input_audio"}]
         return [committed, *self._add(message_item(item_id, "user", "completed", content))]
 
     def _input_audio_buffer_commit(self, fields: Object, now: float) -> list[Object]:
@@ -188,7 +190,8 @@ class Dialogue:
     def _show(self, content: list[Object], now: float) -> None:
         """Gives the parts of a user's message to the model; all are checked before the first is given."""
         frames = [image_frame(part["image_url"], self._config) for part in content if part["type"] == "input_image"]
-        sounds = [Decoder(FORMATS[self._format]).decode(p["audio"]) for p in content if p["type"] == "input_audio"]
+        clips = [part["audio"] for part in content if part["type"] == "input_audio"]
+        sounds = [Decoder(FORMATS[self._format]).decode(clip, last=True) for clip in clips]
         text = " ".join(part["text"] for part in content if part["type"] == "input_text")
         if text.strip():
             self._live.read(Text(USER, text, 0.0), now)

@@ -33,7 +33,7 @@ class DuplexDialogue(Dialogue):
     def micro_turn(self, turn: MicroTurn) -> list[Object]:
         """The one event of what the model put out."""
         sound = base64.b64encode(to_pcm16(turn.samples)).decode()
-        said = {name: getattr(turn, name) for name in ("index", "start", "gate", "text", "display")}
+        said = {name: getattr(turn, name) for name in ("index", "start", "gate", "text", "display", "compute_seconds")}
         return [{"type": "duplex.micro_turn", **said, "audio": sound, "input": dataclasses.asdict(self._live.counts)}]
 
     def _duplex_input(self, fields: Object, now: float) -> list[Object]:

@@ -15,6 +15,7 @@ from tml_jax.serve.sound_formats import FORMATS, PCM
 
 Object = dict[str, Any]
 MAX_PIXELS = 4096 * 4096
+MAX_TEXT = 20_000  # characters of an item
 
 
 def _format(name: str) -> Object:
@@ -122,7 +123,9 @@ def checked_item(item: Object, item_id: str) -> Object:
     if kind == "function_call_output":
         for name in ("call_id", "output"):
             _member(item.get(name), f"item.{name}", (str,))
-        return {**item, "id": item_id, "object": "realtime.item", "status": "completed"}
+        _check_size(item["output"] + item["call_id"])
+        known = {name: item[name] for name in ("type", "call_id", "output")}
+        return {**known, "id": item_id, "object": "realtime.item", "status": "completed"}
     if kind != "message":
         message = f"item.type = {repr(kind)[:100]}: expected message or function_call_output"
         raise ProtocolError("invalid_value", message, "item.type")
@@ -134,20 +137,25 @@ def checked_item(item: Object, item_id: str) -> Object:
     for index, part in enumerate(content):
         path = f"item.content[{index}]"
         kind = _member(part, path, (dict,)).get("type")
-        if kind not in needs and kind != "output_audio":
+        if not isinstance(kind, str) or (kind not in needs and kind != "output_audio"):
             raise ProtocolError("invalid_value", f"{path}.type = {repr(kind)[:100]}: expected {', '.join(needs)}", path)
         if kind in needs:
             _member(part.get(needs[kind]), f"{path}.{needs[kind]}", (str,))
+    _check_size("".join(text for part in shown_parts(content) for text in part.values()))
     return message_item(item_id, item["role"], "completed", content)
 
 
-def shown_item(item: Object) -> Object:
-    """An item as events show it: without the bytes of its sound and pictures."""
-    if item["type"] != "message":
-        return item
-    hidden = ("audio", "image_url")
-    parts = [{name: value for name, value in part.items() if name not in hidden} for part in item["content"]]
-    return {**item, "content": parts}
+def shown_parts(content: list[Object]) -> list[Object]:
+    """The parts of a message as they are kept and shown: without the bytes of sound and pictures, or a session that
+    lasts would fill the memory."""
+    names = ("type", "text", "transcript")
+    return [{name: part[name] for name in names if isinstance(part.get(name), str)} for part in content]
+
+
+def _check_size(text: str) -> None:
+    if len(text) > MAX_TEXT:
+        message = f"an item with {len(text)} characters: expected at most {MAX_TEXT}"
+        raise ProtocolError("invalid_value", message, "item")
 
 
 def image_frame(url: str, config: Config) -> np.ndarray:

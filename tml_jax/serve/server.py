@@ -40,6 +40,7 @@ class ServerOptions:
       origins: pages of other sites that may connect, such as `https://example.org`; pages of this server always may.
       max_message: most bytes of one message; 15 MiB of sound take 20 MiB in base64.
       outbox: events that may wait for a client to read before it is cut off.
+      idle_seconds: a client that sends nothing for so long gives its place away.
     """
 
     model: str = "tml"
@@ -47,6 +48,7 @@ class ServerOptions:
     origins: tuple[str, ...] = ()
     max_message: int = 21 * 2**20
     outbox: int = 100
+    idle_seconds: float = 300.0
 
 
 class Server:
@@ -133,13 +135,14 @@ class Server:
         self._line, refused = ask(self._line, ticket, scheduler.free, scheduler.clock())
         if refused is not None:
             self._metrics.refused.inc()
-            message = f"every place is taken: you are number {refused.position} in line; come back with ?ticket="
+            back = f"come back with ?ticket={refused.ticket}" if refused.ticket else "come back later"
+            message = f"every place is taken: you are number {refused.position} in line; {back}"
             error = {"type": "server_error", "code": "server_full", "message": message, "param": None, "event_id": None}
             more = {"queue_position": refused.position, "ticket": refused.ticket, "retry_after_ms": 5000}
             await socket.send_str(frame_of({"type": "error", "error": {**error, **more}}))
             await end_socket(socket, WSCloseCode.TRY_AGAIN_LATER, "server_full")
             return socket
-        connection = Connection(socket, self._metrics, self._options.outbox)
+        connection = Connection(socket, self._metrics, self._options.outbox, self._options.idle_seconds)
         live = scheduler.join(connection.deliver, secrets.randbits(31), stamped=duplex)
         kind = DuplexDialogue if duplex else Dialogue
         connection.dialogue = kind(live, self._options.model, scheduler.engine.config)

@@ -87,15 +87,22 @@ class Decoder:
         self._levels = None if form.wide else _g711_levels(form.name)
         self._resampler = soxr.ResampleStream(form.rate, INPUT_RATE, 1, dtype="float32")
 
-    def decode(self, text: str) -> np.ndarray:
-        """Base64 of the next piece → samples; the filter holds the last few back until the next.
+    def decode(self, text: str, last: bool = False) -> np.ndarray:
+        """The next piece; the filter holds some tens of milliseconds back until the next.
+
+        Args:
+          text: base64.
+          last: whether nothing follows, so that nothing is held back.
+
+        Returns:
+          (n,) float32 at 16 kHz.
 
         Raises:
           SoundError: it is no sound of the format.
         """
         raw = sound_bytes(text)
         samples = pcm16(raw) if self._form.wide else self._levels[np.frombuffer(raw, np.uint8)]
-        return self._resampler.resample_chunk(samples)
+        return self._resampler.resample_chunk(samples, last=last)
 
 
 class Encoder:

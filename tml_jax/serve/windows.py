@@ -104,7 +104,7 @@ def take_in(ear: Ear, arrived: Arrived, tokenizer: Tokenizer, config: Config) ->
         last = arrived.frames[-1][1]
         patches = patches_of_pair(first, last)
 
-    levels, samples = None, ear.samples
+    levels, samples = None, np.zeros(HISTORY, np.float32) if arrived.lost else ear.samples
     if arrived.audio is not None:
         levels = dmel(arrived.audio.astype(np.float32), ear.samples)
         samples = arrived.audio[-HISTORY:].astype(np.float32)
