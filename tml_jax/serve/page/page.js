@@ -136,7 +136,7 @@ function open(session) {
   size = session.duplex.video;
   get("model").textContent = `with ${session.model}`;
   player.clear();
-  if (get("state").dataset.state === "queue") problem("");
+  if (["queue", "lost"].includes(get("state").dataset.state)) problem(microphone.stream ? "" : "Without a microphone, you can still write.");
   enable(true);
   state("listening", "Listening");
 }
@@ -169,7 +169,7 @@ function lost(wait) {
 }
 
 function refused(message) {
-  stop("refused", "Refused");
+  stop("refused", "Stopped");
   problem(message);
 }
 
