@@ -62,6 +62,10 @@ async function start() {
   if (call === calls) await listen();
   if (call !== calls) return;
   connection.open(get("key").value);
+  await stay();
+}
+
+async function stay() {
   locked = await navigator.wakeLock?.request("screen").catch(() => null);
 }
 
@@ -255,6 +259,7 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden || !running) return;
   microphone.resume(); // phones stop sound behind a locked screen
   player.resume();
+  stay(); // the browser lets go of it when the page is hidden
 });
 
 if (navigator.audioSession) navigator.audioSession.type = "play-and-record"; // or iPhones choose the ear piece
