@@ -222,6 +222,27 @@ def test_a_lost_connection_comes_back(visit, serve):
     assert window.audio is not None and window.audio.any() and not window.lost  # its time began anew
 
 
+def test_a_broken_session_is_said_and_begun_anew_and_an_idle_one_is_not(visit, serve):
+    served = serve(ScriptedEngine(listens))
+
+    def end(code: int, reason: str) -> None:
+        for connection in served.server._connections:
+            served.loop.call_soon_threadsafe(connection.close, code, reason)
+
+    page = visit(served)
+    start(page)
+    end(1011, "not_finite")
+    page.get_by_text("the session is over: not_finite").wait_for()
+    until(page, "observed.sockets.length > 1 && observed.turns.at(-1).index < 3")
+    page.locator("#state").get_by_text("Listening").wait_for()
+    assert page.locator("#problem").is_hidden()
+    end(1008, "session_idle")
+    page.get_by_text("your place went to others").wait_for()
+    page.wait_for_timeout(1000)
+    assert page.evaluate("observed.sockets.length") == 2
+    assert page.get_by_role("button", name="Start talking").is_enabled()
+
+
 def test_a_full_server_shows_the_place_in_line_and_lets_in_by_itself(visit, serve):
     served = serve(ScriptedEngine(listens))
     first, second = visit(served), visit(served)
@@ -271,7 +292,7 @@ def test_a_wrong_key_is_said(browser, serve):
     page.goto(f"http://127.0.0.1:{served.port}/")
     page.get_by_role("button", name="Start talking").click()
     page.get_by_text("The server asks for an API key").wait_for()
-    assert page.locator("#state").inner_text() == "Refused"
+    assert page.locator("#state").inner_text() == "Stopped"
     assert page.get_by_role("button", name="Start talking").is_enabled()
     page.close()
 

@@ -50,7 +50,7 @@ export class Connection {
       return;
     }
     this.socket.onmessage = ({ data }) => this.receive(JSON.parse(data));
-    this.socket.onclose = () => this.ended();
+    this.socket.onclose = ({ reason }) => this.ended(reason);
   }
 
   receive(event) {
@@ -71,17 +71,21 @@ export class Connection {
     }
   }
 
-  async ended() {
+  async ended(reason) {
     if (this.closed) return;
+    if (reason === "session_idle") {
+      this.refuse("Nothing was said or written for a while, so your place went to others. Start again when you like.");
+      return;
+    }
     if (this.again !== null) {
       this.timer = setTimeout(() => this.dial(), this.again);
       return;
     }
     if (!this.live) {
-      const reason = await this.refusal();
+      const refusal = await this.refusal();
       if (this.closed) return;
-      if (reason) {
-        this.refuse(reason);
+      if (refusal) {
+        this.refuse(refusal);
         return;
       }
     }

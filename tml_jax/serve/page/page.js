@@ -62,6 +62,10 @@ async function start() {
   if (call === calls) await listen();
   if (call !== calls) return;
   connection.open(get("key").value);
+  await stay();
+}
+
+async function stay() {
   locked = await navigator.wakeLock?.request("screen").catch(() => null);
 }
 
@@ -136,7 +140,7 @@ function open(session) {
   size = session.duplex.video;
   get("model").textContent = `with ${session.model}`;
   player.clear();
-  if (get("state").dataset.state === "queue") problem("");
+  if (["queue", "lost"].includes(get("state").dataset.state)) problem(microphone.stream ? "" : "Without a microphone, you can still write.");
   enable(true);
   state("listening", "Listening");
 }
@@ -169,7 +173,7 @@ function lost(wait) {
 }
 
 function refused(message) {
-  stop("refused", "Refused");
+  stop("refused", "Stopped");
   problem(message);
 }
 
@@ -255,6 +259,7 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden || !running) return;
   microphone.resume(); // phones stop sound behind a locked screen
   player.resume();
+  stay(); // the browser lets go of it when the page is hidden
 });
 
 if (navigator.audioSession) navigator.audioSession.type = "play-and-record"; // or iPhones choose the ear piece
