@@ -21,8 +21,8 @@ from tml_jax.config import Config, ConfigError, ModelConfig
 from tml_jax.model.backbone import layer_plan
 from tml_jax.scale.collectives import collective_bytes
 
-# Gathers stay on the main cores. SparseCores would do them in a quarter of the time, by the compiler's estimate, but each
-# takes it three times as long or more (jaxlib 0.10.2, libtpu 0.0.52), and a train step has many.
+# Gathers stay on the main cores. By the compiler's estimate SparseCores would do them in a quarter of the time, but it
+# takes three times as long or more over each (jaxlib 0.10.2, libtpu 0.0.52), and a train step has many.
 OPTIONS = {"xla_tpu_offload_gather_to_sparsecore": "false"}
 
 
