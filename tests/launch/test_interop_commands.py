@@ -71,6 +71,7 @@ def add(self, name, sums):
         os.kill(os.getpid(), signal.SIGINT)
     done(self, name, sums)
 convert.Journal.add = add
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where a shell runs this behind its back
 sys.argv = ["convert", *sys.argv[1:]]
 runpy.run_module("launch.convert", run_name="__main__")
 """

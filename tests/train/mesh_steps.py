@@ -37,7 +37,7 @@ def steps_on(config: Config, axes: dict[str, int], state: TrainState) -> dict:
     for step in range(STEPS):
         state, metrics = train.step(state, train.put_batch(random_batch(config, ROWS, step)))
         figures.append({name: float(value) for name, value in metrics.items()})
-    query = state.params["backbone"]["layer_1"]["moe"]["expert_gate"]
+    query = state.params["backbone"]["periods"]["layer_0"]["moe"]["expert_gate"]
     balance = jax.tree.map(lambda x: np.asarray(x).tolist(), state.balance)
     shard = query.addressable_shards[0].data.size / query.size
     return {"axes": axes, "figures": figures, "balance": balance, "share_of_experts_on_a_device": shard}

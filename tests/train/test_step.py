@@ -152,13 +152,15 @@ def test_a_step_that_is_not_finite_changes_nothing_and_says_so(train, variables,
 
 def test_every_bias_moves_against_its_load_and_by_nothing_else(train, variables, batch):
     """All load is forced on the first two of four experts in every layer."""
-    forced = jax.tree.map(lambda bias: jnp.asarray([6.0, 5.0, 0.0, 0.0]), variables["balance"])
+    forced = jax.tree.map(
+        lambda bias: jnp.broadcast_to(jnp.asarray([6.0, 5.0, 0.0, 0.0]), bias.shape), variables["balance"]
+    )
     state, metrics = jax.device_get(
         train.step(fresh(train, {"params": variables["params"], "balance": forced}), train.put_batch(batch))
     )
     rate = tiny_config().train.balance_rate
-    biases = jax.tree.leaves(state.balance)
-    assert len(biases) == 4  # sparse layers
+    biases = np.concatenate([bias.reshape(-1, 4) for bias in jax.tree.leaves(state.balance)])
+    assert len(biases) == 4  # sparse layers, some of them stacked
     for bias in biases:
         np.testing.assert_allclose(bias, np.float32([6 - rate, 5 - rate, rate, rate]), rtol=1e-6)
     assert metrics["expert_load_max"] == 2  # against the mean over four
