@@ -3,10 +3,8 @@
 import pathlib
 import shutil
 import time
-import wave
 from typing import Any
 
-import numpy as np
 from aiohttp import web
 from served import KEY, Served
 
@@ -26,13 +24,6 @@ def launch(driver: Any, microphone: pathlib.Path) -> Any:
         f"--host-resolver-rules=MAP {FAR} 127.0.0.1",
     ]
     return driver.chromium.launch(executable_path=found, args=flags)
-
-
-def write_wav(path: pathlib.Path, samples: np.ndarray, rate: int) -> None:
-    """(n,) float32 as 16 bits."""
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, rate, 0, "NONE", ""))
-        file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
 
 
 class Watched(Served):

@@ -12,7 +12,7 @@ import numpy as np
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "data")]
 
-from chromium import Watched, launch, open_page, start, until, write_wav  # noqa: E402
+from chromium import Watched, launch, open_page, start, until  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
 from scripted import SAMPLES, Line, ScriptedEngine  # noqa: E402
 
@@ -20,6 +20,7 @@ from tml_jax.data.record import MODEL, Conversation  # noqa: E402
 from tml_jax.data.scene_families import FAMILIES  # noqa: E402
 from tml_jax.data.scenes import make_conversation  # noqa: E402
 from tml_jax.data.voices import Synthesizer  # noqa: E402
+from tml_jax.signal.media import write_wav  # noqa: E402
 
 
 def line(said: Conversation, index: int) -> Line:
@@ -44,7 +45,7 @@ def main(output: str) -> None:
     silence = np.zeros(16_000 * 20)  # or the recording begins anew
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         microphone = pathlib.Path(folder) / "user.wav"
-        write_wav(microphone, np.concatenate([*heard, silence]) / 32768, 16_000)
+        write_wav(microphone, np.concatenate([*heard, silence])[None] / 32768, 16_000)
         chromium = launch(driver, microphone)
         with Watched(ScriptedEngine(lambda index, arrived: lines[index] if index < len(lines) else Line())) as served:
             page = open_page(chromium.new_context(viewport={"width": 900, "height": 730}), served)

@@ -4,11 +4,12 @@ import contextlib
 
 import numpy as np
 import pytest
-from chromium import FAR, Watched, call, launch, open_page, start, until, write_wav
+from chromium import FAR, Watched, call, launch, open_page, start, until
 from scripted import SAMPLES, Line, ScriptedEngine
 from served import wait_until
 
 from tml_jax.data.record import USER
+from tml_jax.signal.media import write_wav
 
 pytestmark = pytest.mark.browser
 PHONE = {"width": 360, "height": 740}
@@ -32,7 +33,7 @@ def spoken() -> np.ndarray:
 def browser(spoken, tmp_path_factory):
     playwright = pytest.importorskip("playwright.sync_api", reason="needs the browser extra")
     path = tmp_path_factory.mktemp("microphone") / "voice.wav"
-    write_wav(path, spoken, 48_000)
+    write_wav(path, spoken[None], 48_000)
     with playwright.sync_playwright() as driver:
         chromium = launch(driver, path)
         yield chromium
