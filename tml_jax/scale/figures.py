@@ -48,10 +48,21 @@ FIGURES = (
     *_serve("tml_serve_v6e_16", "v6e:4x4", (1, False), (1, True)),
 )
 
+
+def _memory(report: dict[str, Any]) -> str:
+    return f"{report['hbm_bytes_per_device'] / 2**30:.1f} of {report['hbm_bytes_available'] / 2**30:.0f} GiB"
+
+
+def _by_part(report: dict[str, Any]) -> str:
+    times = report["steps_of_a_micro_turn"]
+    each = report["optimal_seconds_by_part"]
+    return ", ".join(f"{times[part]} × {seconds * 1e3:.2f}" for part, seconds in each.items())
+
+
 _TRAIN = {
     "chips": lambda r: r["topology"],
     "rows, remat": lambda r: f"{r['rows']}, {r['remat']}",
-    "memory": lambda r: _memory(r),
+    "memory": _memory,
     "step": lambda r: f"{r['optimal_seconds']:.2f} s",
     "operations, compiler / by hand": lambda r: f"{r['flops'] / 1e12:.0f} / {r['analytic_flops'] / 1e12:.0f} T",
     "MFU": lambda r: "–" if r["mfu"] is None else f"{r['mfu']:.1%}",
@@ -63,22 +74,12 @@ _SERVE = {
     "chips": lambda r: r["topology"],
     "weights": lambda r: r["weights"],
     "sessions": lambda r: f"{r['sessions']}{' with video' if r['frames'] else ''}",
-    "memory": lambda r: _memory(r),
+    "memory": _memory,
     "micro-turn": lambda r: f"{r['optimal_seconds'] * 1e3:.1f} ms",
-    "of it input, text, audio": lambda r: _by_part(r),
+    "of it input, text, audio": _by_part,
     "share of 200 ms": lambda r: f"{r['share_of_200_ms']:.0%}",
     "operations, compiler / by hand": lambda r: f"{r['flops'] / 1e9:.1f} / {r['analytic_flops'] / 1e9:.1f} G",
 }
-
-
-def _memory(report: dict[str, Any]) -> str:
-    return f"{report['hbm_bytes_per_device'] / 2**30:.1f} of {report['hbm_bytes_available'] / 2**30:.0f} GiB"
-
-
-def _by_part(report: dict[str, Any]) -> str:
-    times = report["steps_of_a_micro_turn"]
-    each = report["optimal_seconds_by_part"]
-    return ", ".join(f"{times[part]} × {seconds * 1e3:.2f}" for part, seconds in each.items())
 
 
 def tables(reports: dict[str, dict[str, Any] | str]) -> str:

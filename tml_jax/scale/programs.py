@@ -195,10 +195,12 @@ def measure(config: Config, lower: Callable[[Config], jax.stages.Lowered], log: 
         return program
 
     whole = compiled(config)
-    memory, cost = memory_of(whole), cost_of(whole)
-    del whole
+    memory = memory_of(whole)
     if has_loop(config.model):
+        del whole
         cost = full_cost(config, lambda shallow: cost_of(compiled(shallow)))
+    else:
+        cost = cost_of(whole)
     return Figures(memory, cost, math.fsum(spent))
 
 

@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from tml_jax.config import ServeConfig
 
 ROUNDED = ("expert_gate", "expert_up", "expert_down")
-_WIDE = ("router", "scale", "bias", "global_scale")
+_WIDE = ("router", "scale", "bias")
 
 
 def weights_for_serving(variables: dict[str, Any], config: ServeConfig) -> dict[str, Any]:
