@@ -6,6 +6,7 @@ import numpy as np
 
 from configs import replica
 from tml_jax import config as config_lib
+from tml_jax.data.packet_loss import lose_packets
 from tml_jax.data.record import BACKGROUND, MODEL, USER, Conversation, Text, Word
 from tml_jax.data.tokenizer import Tokenizer, train_tokenizer
 
@@ -58,6 +59,7 @@ def make_conversation(seed: int, duration: float | None = None) -> Conversation:
         texts.append(Text(str(rng.choice([USER, MODEL, BACKGROUND])), text, round(float(rng.uniform(0, duration)), 3)))
     words.sort(key=lambda word: word.start)
     texts.sort(key=lambda text: text.time)
-    return Conversation(
+    record = Conversation(
         f"c{seed}", duration, user_audio, model_audio, frames, times, tuple(words), tuple(texts), family="synthetic"
     )
+    return lose_packets(record, rng, 0.3, float(rng.choice([1.0, 15.0]))) if rng.random() < 0.4 else record

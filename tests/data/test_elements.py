@@ -49,6 +49,12 @@ def encode(text):
     return tokenizer().encode_words(text)
 
 
+def lost_seconds(conversation, turn):
+    """Seconds of a micro-turn's window that lie in gaps."""
+    inside = ((max(start, 0.2 * turn), min(end, 0.2 * turn + 0.2)) for start, end in conversation.gaps)
+    return sum(max(0.0, end - start) for start, end in inside)
+
+
 def tone(seconds, rate):
     return (8000 * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate)) / rate)).astype(np.int16)
 
@@ -72,7 +78,9 @@ def test_every_micro_turn_has_its_streams_in_order_and_one_time_and_one_gate(see
         assert [s for s, _ in itertools.groupby(stream)] == [s for s in ORDER if s in stream]
         count = {s: stream.count(s) for s in Stream}
         assert count[Stream.TIME] == count[Stream.GATE] == 1
-        assert count[Stream.AUDIO_IN] == (4 if conversation.user_audio is not None else 0)
+        missing = lost_seconds(conversation, turn)
+        assert count[Stream.AUDIO_IN] == (4 if conversation.user_audio is not None and missing < 0.1999 else 0)
+        assert (TEXT + Control.LOST_AUDIO in tokens_of(elements, Stream.TEXT_IN, turn)[:1]) == (missing > 1e-4)
         assert count[Stream.VIDEO] in (0, 1)
         assert count[Stream.TEXT_IN] <= CONFIG.serve.max_text_in
         assert count[Stream.TEXT_OUT] <= CONFIG.model.max_text_out
@@ -179,7 +187,10 @@ def test_audio_is_the_spectrum_of_the_whole_recording_whatever_the_runs_of_speec
     if conversation.user_audio is not None:
         padded = np.zeros(whole_windows(max(turns * 3200, conversation.user_audio.size), 3200), np.float32)
         padded[: conversation.user_audio.size] = conversation.user_audio / np.float32(32768)
-        assert np.array_equal(elements.audio_in, dmel(padded)[: 4 * turns])
+        for start, end in conversation.gaps:
+            padded[round(start * 16000) : round(end * 16000)] = 0
+        arrived = np.repeat([lost_seconds(conversation, turn) < 0.1999 for turn in range(turns)], 4)
+        assert np.array_equal(elements.audio_in, dmel(padded)[: 4 * turns][arrived])
 
 
 def test_words_go_out_before_they_are_heard_and_the_first_window_at_the_first_chance():
@@ -216,6 +227,7 @@ def test_text_spills_into_the_following_micro_turns_in_order(seed):
         body = encode(text)
         out += [TEXT + Control.DISPLAY, *body, TEXT + Control.END] if (time, text) in shown else body
     came_in, went_out = tokens_of(elements, Stream.TEXT_IN), tokens_of(elements, Stream.TEXT_OUT)
+    came_in = [token for token in came_in if token != TEXT + Control.LOST_AUDIO]
     assert came_in == expected[: len(came_in)] and went_out == out[: len(went_out)]
     assert plan.cut == len(expected) + len(out) - len(came_in) - len(went_out)
 

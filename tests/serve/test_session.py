@@ -11,7 +11,7 @@ from small import small_config
 from synthetic import VOCABULARY, make_config, make_conversation, tokenizer
 
 from tml_jax.data.elements import conversation_elements
-from tml_jax.data.layout import INPUT_SAMPLES, control_token, fit_samples
+from tml_jax.data.layout import INPUT_SAMPLES, arrived_samples, control_token, fit_samples
 from tml_jax.data.record import BACKGROUND, MODEL, USER, Conversation, Text
 from tml_jax.serve.session import NotFiniteError, Talker
 from tml_jax.serve.windows import Arrived, Ear, arrivals, block_sizes, make_block, take_in
@@ -29,7 +29,8 @@ def taken_in(conversation: Conversation, config) -> list:
     frames = [] if conversation.frames is None else list(zip(conversation.frame_times.tolist(), conversation.frames))
     texts = [text for text in conversation.texts if text.speaker != MODEL]
     ear, turns = Ear(), []
-    for arrived in arrivals(audio, frames, texts, conversation.micro_turns):
+    sound = arrived_samples(conversation, conversation.micro_turns)
+    for arrived in arrivals(audio, frames, texts, conversation.micro_turns, sound):
         ear, elements = take_in(ear, arrived, tokenizer(), config)
         turns.append(elements)
     return turns

@@ -9,7 +9,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from tml_jax.config import AUDIO_ELEMENTS, MEL_BINS, OWN_FRAMES, PATCH, Config, ModelConfig
-from tml_jax.data.layout import INPUT_SAMPLES, OUTPUT_SAMPLES, Layout, control_token, fit_samples, layout, layout_sizes
+from tml_jax.data.layout import (
+    INPUT_SAMPLES,
+    OUTPUT_SAMPLES,
+    Layout,
+    arrived_samples,
+    control_token,
+    fit_samples,
+    layout,
+    layout_sizes,
+)
 from tml_jax.data.layout import gates as gates
 from tml_jax.data.layout import spoken_words as spoken_words
 from tml_jax.data.record import Conversation
@@ -155,25 +164,30 @@ def conversation_elements(conversation: Conversation, tokenizer: Tokenizer, conf
     """
     plan = layout(conversation, tokenizer, config)
     streams, tokens, lengths = [], [], []
-    for text_in, pair, text_out, speak in zip(plan.text_in, plan.frames[:, 1], plan.text_out, plan.speak):
+    micro_turns = zip(plan.text_in, plan.frames[:, 1], plan.heard.tolist(), plan.text_out, plan.speak)
+    for text_in, pair, heard, text_out, speak in micro_turns:
         before = len(streams)
         for part in (
-            _input_plan(text_in, plan.patches if pair >= 0 else 0, plan.heard, config.model),
+            _input_plan(text_in, plan.patches if pair >= 0 else 0, heard, config.model),
             _output_plan(text_out, bool(speak), config.model),
         ):
             streams += part[0]
             tokens += part[1]
         lengths.append(len(streams) - before)
     turns = np.repeat(np.arange(len(lengths)), lengths)
-    heard, seen, spoken = _heard(conversation), _seen(conversation, plan), _spoken(conversation, plan)
-    return _assemble(streams, tokens, turns, heard, seen, spoken)
+    levels, seen, spoken = _heard(conversation, plan), _seen(conversation, plan), _spoken(conversation, plan)
+    return _assemble(streams, tokens, turns, levels, seen, spoken)
 
 
-def _heard(conversation: Conversation) -> np.ndarray:
-    """(4 · micro_turns, 80) uint8 levels of the user's sound, silence after its end; (0, 80) without any."""
+def _heard(conversation: Conversation, plan: Layout) -> np.ndarray:
+    """(a, 80) uint8 levels of the user's sound as it arrived: silence in gaps and after its end."""
     if conversation.user_audio is None:
         return np.zeros((0, MEL_BINS), np.uint8)
-    return dmel(fit_samples(conversation.user_audio, conversation.micro_turns * INPUT_SAMPLES))
+    count = conversation.micro_turns
+    sound = fit_samples(conversation.user_audio, count * INPUT_SAMPLES)
+    if conversation.gaps:
+        sound = sound * arrived_samples(conversation, count).ravel()
+    return dmel(sound)[np.repeat(plan.heard > 0, AUDIO_ELEMENTS)]
 
 
 def _seen(conversation: Conversation, plan: Layout) -> np.ndarray:

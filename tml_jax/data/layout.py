@@ -39,7 +39,7 @@ class Layout:
       text_in: n lists of tokens.
       frames: (n, 2) int64, the two frames shown; −1 in a micro-turn without a new frame.
       patches: patches of one pair of frames.
-      heard: audio-in elements of a micro-turn, 4 or 0.
+      heard: (n,) int64, audio-in elements of each micro-turn: 4; 0 without a microphone, and where nothing arrived.
       text_out: n lists of tokens.
       speak: (n,) bool, the gates.
       cut: tokens still waiting when the conversation ends; they are in no micro-turn.
@@ -48,7 +48,7 @@ class Layout:
     text_in: list[list[int]]
     frames: np.ndarray
     patches: int
-    heard: int
+    heard: np.ndarray
     text_out: list[list[int]]
     speak: np.ndarray
     cut: int
@@ -127,20 +127,35 @@ def fit_samples(samples: np.ndarray, length: int) -> np.ndarray:
     return fitted
 
 
-def _spread(due: list[tuple[int, list[int]]], count: int, most: int) -> tuple[list[list[int]], int]:
-    """Hands out tokens in order, each micro-turn at most `most`; the rest spills into the following ones.
+def arrived_samples(conversation: Conversation, micro_turns: int) -> np.ndarray:
+    """Which samples of the user's sound reached the model.
+
+    Args:
+      conversation: the record.
+      micro_turns: how many windows to describe; those past its end have arrived.
+
+    Returns:
+      (micro_turns, 3200) bool.
+    """
+    arrived = np.ones(micro_turns * INPUT_SAMPLES, bool)
+    for start, end in conversation.gaps:
+        arrived[round(start * INPUT_RATE) : round(end * INPUT_RATE)] = False
+    return arrived.reshape(micro_turns, INPUT_SAMPLES)
+
+
+def _spread(due: list[tuple[int, list[int]]], room: Iterable[int]) -> tuple[list[list[int]], int]:
+    """Hands out tokens in order; what a micro-turn has no room for spills into the following ones.
 
     Args:
       due: (micro-turn, tokens), in order of the micro-turn.
-      count: micro-turns.
-      most: tokens that a micro-turn can hold.
+      room: tokens that each micro-turn can hold.
 
     Returns:
       The tokens of each micro-turn, and how many were still waiting at the end.
     """
     waiting: collections.deque[int] = collections.deque()
     turns, upcoming = [], 0
-    for turn in range(count):
+    for turn, most in enumerate(room):
         while upcoming < len(due) and due[upcoming][0] <= turn:
             waiting.extend(due[upcoming][1])
             upcoming += 1
@@ -202,13 +217,16 @@ def layout(conversation: Conversation, tokenizer: Tokenizer, config: Config) -> 
     shown = [(text.time, display_tokens(text.text, tokenizer, config.model)) for text in texts if text.speaker == MODEL]
     # What is heard in window w is put out by micro-turn w − 1.
     out = [(_window(time) - 1, tokens) for time, tokens in sorted(said + shown, key=lambda item: item[0])]
-    text_in, cut_in = _spread(typed, count, config.serve.max_text_in)
-    text_out, cut_out = _spread(out, count, config.model.max_text_out)
+    arrived = arrived_samples(conversation, count)
+    lost = (~arrived).any(axis=1) & (conversation.user_audio is not None)
+    text_in, cut_in = _spread(typed, (config.serve.max_text_in - lost).tolist())
+    text_in = [[control_token(Control.LOST_AUDIO, config.model)] * int(gap) + text for gap, text in zip(lost, text_in)]
+    text_out, cut_out = _spread(out, [config.model.max_text_out] * count)
     return Layout(
         text_in=text_in,
         frames=frames,
         patches=down * across,
-        heard=AUDIO_ELEMENTS if conversation.user_audio is not None else 0,
+        heard=AUDIO_ELEMENTS * (arrived.any(axis=1) & (conversation.user_audio is not None)),
         text_out=text_out,
         speak=gates(conversation),
         cut=cut_in + cut_out,
@@ -219,7 +237,7 @@ def layout_sizes(plan: Layout) -> np.ndarray:
     """What a conversation takes of a row, see `element_sizes`."""
     count = len(plan.speak)
     text_in, text_out = sum(map(len, plan.text_in)), sum(map(len, plan.text_out))
-    audio_in, audio_out = plan.heard * count, AUDIO_ELEMENTS * int(plan.speak.sum())
+    audio_in, audio_out = int(plan.heard.sum()), AUDIO_ELEMENTS * int(plan.speak.sum())
     video = plan.patches * int((plan.frames[:, 1] >= 0).sum())
     outputs = text_out + count
     elements = count + text_in + video + audio_in + outputs + audio_out

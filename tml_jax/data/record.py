@@ -68,6 +68,8 @@ class Conversation:
       words: spoken words of both sides, by start.
       texts: typed, sent and shown text, by time.
       cues: what is expected of the model, for evaluation.
+      gaps: (start, end) seconds of what the model did not get of the user's sound, rising and apart; `user_audio` is
+        whole all the same.
       family: kind of scene, such as `pause` or `recording`.
       meta: free facts (voice, wording, seed, source file), JSON types only.
     """
@@ -81,6 +83,7 @@ class Conversation:
     words: tuple[Word, ...] = ()
     texts: tuple[Text, ...] = ()
     cues: tuple[Cue, ...] = ()
+    gaps: tuple[tuple[float, float], ...] = ()
     family: str = "recording"
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -99,6 +102,8 @@ class Conversation:
             check(len(shape) == 4 and shape[3] == 3 and self.frames.dtype == np.uint8, "frames", f"bad shape {shape}")
             check(shape[1] % 40 == 0 and shape[2] % 40 == 0, "frames", f"{shape}: rows and columns in multiples of 40")
             check(times.shape == shape[:1] and bool(np.all(np.diff(times) > 0)), "frame_times", "one a frame, rising")
+        edges = np.ravel(self.gaps)
+        check(edges.size % 2 == 0 and bool(np.all(np.diff(edges) > 0)), "gaps", "(start, end) each, rising and apart")
         for word in self.words:
             check(word.speaker in (USER, MODEL), "words", f"{word}: speaker must be {USER} or {MODEL}")
             check(0 <= word.start <= word.end, "words", f"{word}: must start at 0 or later and end after its start")
@@ -139,6 +144,7 @@ def from_bytes(data: bytes) -> Conversation:
         raise ValueError(f"conversation record of format {version}, expected {FORMAT}: prepare the data again")
     for name, kind in (("words", Word), ("texts", Text), ("cues", Cue)):
         fields[name] = tuple(kind(*item) for item in fields[name])
+    fields["gaps"] = tuple((start, end) for start, end in fields.get("gaps", ()))  # older records have none
     for name in ("user_audio", "model_audio"):
         fields[name] = None if fields[name] is None else np.frombuffer(fields[name], "<i2")
     if fields["frames"] is not None:

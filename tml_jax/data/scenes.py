@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 
 from tml_jax.data import scene_families, scene_scripts, scene_texts
+from tml_jax.data.packet_loss import lose_packets
 from tml_jax.data.record import Conversation
 from tml_jax.data.voices import Synthesizer
 from tml_jax.data.workers import end_with
@@ -19,6 +20,7 @@ from tml_jax.data.workers import end_with
 SOURCES = ("scenes", "transcribed", "text", "captioned", "held_out")
 # A chunk is the unit of work of a process. It pays once for loading the voice (about 0.7 s), and it is held in memory.
 _LARGEST_CHUNK = 100
+_LOSSY_SHARE = 0.15  # of training conversations over a network that loses packets
 
 
 def generate(source: str, count: int, seed: int, processes: int) -> Iterator[Conversation]:
@@ -62,6 +64,8 @@ def make_conversation(synthesizer: Synthesizer, source: str, seed: int, index: i
         }
         record = makers[source](synthesizer, name, rng)
     record.meta["seed"] = seed
+    if source in ("scenes", "transcribed") and rng.random() < _LOSSY_SHARE:
+        record = lose_packets(record, rng)
     return record
 
 

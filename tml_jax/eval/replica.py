@@ -1,4 +1,4 @@
-"""What a trained model does on held-out conversations, beside policies that know no words; and with its ears shut.
+"""What a trained model does on held-out conversations, beside policies that know no words; over a bad network; deaf.
 
 The conversations are streamed through the model as a session would be, 200 ms at a time, several side by side.
 Recordings have no cues: what needs them is left out, and gates and words are measured against the recorded model side.
@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from tml_jax.config import OUTPUT_RATE, Config
-from tml_jax.data.layout import INPUT_SAMPLES, fit_samples
+from tml_jax.data.layout import INPUT_SAMPLES, arrived_samples, fit_samples
+from tml_jax.data.packet_loss import lose_packets
 from tml_jax.data.record import MODEL, Conversation
 from tml_jax.data.shards import open_shards
 from tml_jax.eval import baselines
@@ -25,6 +26,7 @@ from tml_jax.serve.words import MicroTurn
 
 TOGETHER = 32  # conversations streamed side by side
 FIT_CONVERSATIONS = 500  # of each training source, that the baselines are fitted on
+LOST_PACKETS, LOST_BURST = 0.1, 3.0  # of the line with a bad network: share of packets, mean packets of a burst
 HEARD_REPLIES = 60  # replies whose sound is given to the recogniser
 
 
@@ -57,7 +59,8 @@ def evaluate(run_dir: str | pathlib.Path, config: Config, log: Callable[[str], N
     log(f"evaluating on {len(held_out)} held-out conversations")
     spoken = stream(talker, held_out)
     muted = stream(talker, [mute(conversation) for conversation in held_out])
-    turns = {"model": spoken, "model, audio muted": muted}
+    lossy = stream(talker, [_bad_network(conversation, index) for index, conversation in enumerate(held_out)])
+    turns = {"model": spoken, f"model, {LOST_PACKETS:.0%} of packets lost": lossy, "model, audio muted": muted}
     for name, policy in baselines.POLICIES.items() if fitted else ():
         turns[name] = [baselines.run(policy, fitted, conversation) for conversation in held_out]
     turns["as recorded (ceiling)"] = [baselines.as_recorded(conversation) for conversation in held_out]
@@ -113,13 +116,17 @@ def user_side(conversation: Conversation, micro_turns: int) -> Iterator[Arrived]
         audio = fit_samples(audio, micro_turns * INPUT_SAMPLES)
     frames = [] if conversation.frames is None else list(zip(conversation.frame_times.tolist(), conversation.frames))
     texts = [text for text in conversation.texts if text.speaker != MODEL]
-    return arrivals(audio, frames, texts, micro_turns)
+    return arrivals(audio, frames, texts, micro_turns, arrived_samples(conversation, micro_turns))
 
 
 def mute(conversation: Conversation) -> Conversation:
     """The conversation with silence for the user's audio."""
     audio = conversation.user_audio
     return dataclasses.replace(conversation, user_audio=None if audio is None else np.zeros_like(audio))
+
+
+def _bad_network(conversation: Conversation, index: int) -> Conversation:
+    return lose_packets(conversation, np.random.default_rng(index), LOST_PACKETS, LOST_BURST)
 
 
 def heard_words(conversations: Sequence[Conversation], spoken: Sequence[Sequence[MicroTurn]]) -> str:

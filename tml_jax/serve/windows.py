@@ -155,17 +155,33 @@ def arrivals(
     frames: Sequence[tuple[float, np.ndarray]],
     texts: Sequence[Text],
     micro_turns: int,
+    arrived: np.ndarray | None = None,
 ) -> Iterator[Arrived]:
-    """Cuts a recording into what arrives in each window; audio past its end is silence."""
+    """Cuts a recording into what arrives in each window.
+
+    Args:
+      user_audio: (n,) float32 at 16 kHz, silence past its end; None without a microphone.
+      frames: (seconds, (rows, columns, 3) uint8), by time.
+      texts: typed text and background results.
+      micro_turns: windows.
+      arrived: (micro_turns, 3200) bool, see `layout.arrived_samples`; None where all of the sound arrives.
+
+    Yields:
+      What a session would get.
+    """
     window_of = lambda seconds: int(round(seconds / MICRO_TURN_SECONDS, 6))  # noqa: E731
     for index in range(micro_turns):
         audio = None
         if user_audio is not None:
             audio = user_audio[index * INPUT_SAMPLES : (index + 1) * INPUT_SAMPLES]
             audio = np.pad(audio, (0, INPUT_SAMPLES - len(audio)))
+        lost = audio is not None and arrived is not None and not arrived[index].all()
+        if lost:
+            audio = audio * arrived[index] if arrived[index].any() else None
         start = index * MICRO_TURN_SECONDS
         yield Arrived(
             audio,
             [(seconds - start, frame) for seconds, frame in frames if window_of(seconds) == index],
             [text for text in texts if window_of(text.time) == index],
+            lost,
         )
