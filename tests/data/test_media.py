@@ -7,7 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from tml_jax.signal.media import MediaError, float_audio, kinds, pcm16, read_audio, read_video, resample, write_wav
+from tml_jax.signal.media import MediaError, kinds, read_audio, read_video, resample, write_wav
+from tml_jax.signal.pcm import float_audio, pcm16
 
 
 def tone(rate, seconds=1.0, frequencies=(440.0,)):
@@ -119,9 +120,9 @@ def test_resampling_keeps_time():
 
 
 def test_pcm16_round_trips_and_clips_what_is_too_loud():
-    samples = np.arange(-32767, 32768, dtype=np.int16)
+    samples = np.arange(-32768, 32768, dtype=np.int16)
     np.testing.assert_array_equal(pcm16(float_audio(samples)), samples)
-    assert pcm16(np.asarray([2.0, -2.0], np.float32)).tolist() == [32767, -32767]
+    assert pcm16(np.asarray([2.0, -2.0], np.float32)).tolist() == [32767, -32768]
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_a_recogniser_hears_the_keyword_in_most_voices():
     import soxr
 
     from tml_jax.data.scene_scripts import KEYWORDS
-    from tml_jax.signal.media import pcm16
+    from tml_jax.signal.pcm import pcm16
 
     synthesizer = Synthesizer()
     grammar = "#JSGF V1.0; grammar g; public <s> = please say the word (" + " | ".join(KEYWORDS) + ");"

@@ -57,7 +57,7 @@ def read_wav(path):
     with wave.open(str(path)) as file:
         shape = file.getnchannels(), file.getframerate(), file.getsampwidth()
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, shape[0])
-    return shape, samples.T / 32767
+    return shape, samples.T / 32768
 
 
 def test_the_file_holds_both_sides_on_one_clock(tmp_path):

@@ -5,7 +5,7 @@ import base64
 import numpy as np
 import pytest
 
-from tml_jax.serve.sound_formats import FORMATS, Decoder, Encoder, SoundError, pcm16, to_pcm16
+from tml_jax.serve.sound_formats import FORMATS, Decoder, Encoder, SoundError, from_pcm16, to_pcm16
 
 
 def tone(rate: int, seconds: float = 1.0, pitch: float = 440.0) -> np.ndarray:
@@ -42,7 +42,7 @@ def test_codes_of_g711_stand_for_the_levels_of_its_tables(name, code, level):
 
 def test_sixteen_bits_are_kept_and_what_is_too_loud_is_cut():
     every = np.arange(-32768, 32768, dtype=np.int16)
-    np.testing.assert_array_equal(np.frombuffer(to_pcm16(pcm16(every.tobytes())), "<i2"), every)
+    np.testing.assert_array_equal(np.frombuffer(to_pcm16(from_pcm16(every.tobytes())), "<i2"), every)
     assert np.frombuffer(to_pcm16(np.asarray([2.0, -2.0])), "<i2").tolist() == [32767, -32768]
 
 

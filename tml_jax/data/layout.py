@@ -21,6 +21,7 @@ from tml_jax.config import (
 )
 from tml_jax.data.record import MODEL, USER, Conversation, Word
 from tml_jax.data.tokenizer import Tokenizer
+from tml_jax.signal.pcm import float_audio
 from tml_jax.tokens import Control
 
 INPUT_SAMPLES = round(INPUT_RATE * MICRO_TURN_SECONDS)  # of one window
@@ -123,7 +124,7 @@ def fit_samples(samples: np.ndarray, length: int) -> np.ndarray:
     """int16 samples as float32 in [−1, 1), cut or filled with silence to `length`."""
     fitted = np.zeros(length, np.float32)
     kept = min(length, samples.size)
-    fitted[:kept] = samples[:kept] * np.float32(1 / 32768)
+    fitted[:kept] = float_audio(samples[:kept])
     return fitted
 
 

@@ -24,7 +24,8 @@ from absl import logging
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE, PATCH
 from tml_jax.data.record import MODEL, USER, Conversation, Word
-from tml_jax.signal.media import MediaError, kinds, pcm16, read_audio, read_video
+from tml_jax.signal.media import MediaError, kinds, read_audio, read_video
+from tml_jax.signal.pcm import pcm16
 
 _WORDS, _TRANSCRIPT = ".words.json", ".txt"
 # Endings of sound and video files. What a file without one of them is, nobody said: it is not guessed.

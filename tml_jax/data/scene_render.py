@@ -9,7 +9,7 @@ import soxr
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE
 from tml_jax.data.record import MODEL, USER, Conversation, Cue, Text, Word
 from tml_jax.data.voices import RATE, Speech, Synthesizer, TimedWord, Voice
-from tml_jax.signal.media import pcm16
+from tml_jax.signal.pcm import pcm16
 
 FRAME_RATE = 10.0  # frames a second
 FRAME_SIZE = 40  # rows and columns

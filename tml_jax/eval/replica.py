@@ -23,6 +23,7 @@ from tml_jax.eval.sound import plain_words, recognise, word_error_rate
 from tml_jax.serve.session import Talker
 from tml_jax.serve.windows import Arrived, arrivals
 from tml_jax.serve.words import MicroTurn
+from tml_jax.signal.pcm import float_audio
 
 TOGETHER = 32  # conversations streamed side by side
 FIT_CONVERSATIONS = 500  # of each training source, that the baselines are fitted on
@@ -152,7 +153,7 @@ def heard_words(conversations: Sequence[Conversation], spoken: Sequence[Sequence
         said.append(text)
         heard.append(recognise(np.concatenate([turn.samples for turn in turns]), OUTPUT_RATE))
         due.append(reference)
-        recorded.append(recognise(conversation.model_audio.astype(np.float32) / 32768, OUTPUT_RATE))
+        recorded.append(recognise(float_audio(conversation.model_audio), OUTPUT_RATE))
     if not has_reference:
         return "No held-out conversation has timed words of the model with their sound: nothing was recognised.\n"
     if not said:

@@ -18,6 +18,7 @@ import soxr
 from tml_jax.config import OUTPUT_RATE
 from tml_jax.eval.sentences import SENTENCES
 from tml_jax.signal.mel import OWN, OWN_MEL_MIN, own_mel
+from tml_jax.signal.pcm import pcm16
 from tml_jax.signal.vocoder import init_vocoder, vocode
 
 CHUNK = 20  # frames of one micro-turn
@@ -109,7 +110,7 @@ def recognise(samples: np.ndarray, rate: int) -> str:
         return ""
     decoder.start_utt()
     try:
-        decoder.process_raw((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes(), full_utt=True)
+        decoder.process_raw(pcm16(samples).tobytes(), full_utt=True)
     finally:
         decoder.end_utt()
     hypothesis = decoder.hyp()

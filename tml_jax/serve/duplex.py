@@ -14,7 +14,7 @@ from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.protocol import DUPLEX
 from tml_jax.serve.realtime_objects import Object
 from tml_jax.serve.scheduler import LiveSession
-from tml_jax.serve.sound_formats import SoundError, pcm16, sound_bytes, to_pcm16
+from tml_jax.serve.sound_formats import SoundError, from_pcm16, sound_bytes, to_pcm16
 from tml_jax.serve.words import MicroTurn
 
 
@@ -37,7 +37,7 @@ class DuplexDialogue(Dialogue):
         return [{"type": "duplex.micro_turn", **said, "audio": sound, "input": dataclasses.asdict(self._live.counts)}]
 
     def _duplex_input(self, fields: Object, now: float) -> list[Object]:
-        self._live.hear(pcm16(sound_bytes(fields["audio"])), now, fields["offset"])
+        self._live.hear(from_pcm16(sound_bytes(fields["audio"])), now, fields["offset"])
         return []
 
     def _show(self, content: list[Object], now: float) -> None:

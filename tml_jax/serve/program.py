@@ -16,7 +16,7 @@ from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.model.interaction import InteractionModel
 from tml_jax.model.stream import InputBlock, MicroTurnOutput, StreamState, init_state, micro_turn
 from tml_jax.parallel.mesh import abstract, make_mesh, parameter_shardings, stream_shardings
-from tml_jax.parallel.placement import Placement
+from tml_jax.parallel.placement import serving_placement
 from tml_jax.serve.weights import weights_for_serving
 from tml_jax.serve.windows import block_sizes
 from tml_jax.signal.vocoder import VocoderState, init_vocoder, vocode
@@ -90,11 +90,11 @@ class Program:
         self.loaded = loaded
         variables = jax.device_put(loaded.variables) if mesh is None else loaded.variables
         self.variables = _kept(variables, loaded.config.serve, mesh)
-        placement = None if mesh is None else Placement(mesh, "whole", batch_axes=())
         config = loaded.config
-        model = InteractionModel(config.model, jnp.dtype(config.serve.dtype), placement=placement)
 
         def step(variables: dict[str, Any], sessions: Sessions, block: InputBlock) -> tuple:
+            placement = None if mesh is None else serving_placement(mesh, len(block.valid))
+            model = InteractionModel(config.model, jnp.dtype(config.serve.dtype), placement=placement)
             stream, output = micro_turn(model, variables, sessions.stream, block, config.serve.context)
             vocoder, samples = vocode(sessions.vocoder, output.mel)
             active = block.valid > 0

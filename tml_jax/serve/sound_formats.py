@@ -8,6 +8,7 @@ import numpy as np
 import soxr
 
 from tml_jax.config import INPUT_RATE, OUTPUT_RATE
+from tml_jax.signal.pcm import float_audio, pcm16
 
 
 class SoundError(ValueError):
@@ -58,7 +59,7 @@ def sound_bytes(text: str) -> bytes:
         raise SoundError(f"audio is not base64 ({error}): encode the bytes of the samples") from error
 
 
-def pcm16(raw: bytes) -> np.ndarray:
+def from_pcm16(raw: bytes) -> np.ndarray:
     """Little-endian 16-bit samples as float32 in [−1, 1).
 
     Raises:
@@ -66,12 +67,12 @@ def pcm16(raw: bytes) -> np.ndarray:
     """
     if len(raw) % 2:
         raise SoundError(f"{len(raw)} bytes of audio: expected whole 16-bit samples; do not cut a sample in two")
-    return np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(32768)
+    return float_audio(np.frombuffer(raw, "<i2"))
 
 
 def to_pcm16(samples: np.ndarray) -> bytes:
     """Float32 samples as little-endian 16 bits; what is louder than 1 is cut off."""
-    return np.round(np.clip(samples, -1, 32767 / 32768) * 32768).astype("<i2").tobytes()
+    return pcm16(samples).astype("<i2").tobytes()
 
 
 class Decoder:
@@ -101,7 +102,7 @@ class Decoder:
           SoundError: it is no sound of the format.
         """
         raw = sound_bytes(text)
-        samples = pcm16(raw) if self._form.wide else self._levels[np.frombuffer(raw, np.uint8)]
+        samples = from_pcm16(raw) if self._form.wide else self._levels[np.frombuffer(raw, np.uint8)]
         return self._resampler.resample_chunk(samples, last=last)
 
 

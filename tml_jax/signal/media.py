@@ -299,13 +299,3 @@ def write_wav(path: Path, samples: np.ndarray, rate: int) -> None:
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes(pcm16(samples).T.astype("<i2").tobytes())
-
-
-def pcm16(samples: np.ndarray) -> np.ndarray:
-    """Converts float sound in [-1, 1] to int16 of the same shape; louder samples are clipped."""
-    return np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype(np.int16)
-
-
-def float_audio(samples: np.ndarray) -> np.ndarray:
-    """The inverse of `pcm16`: int16 to float32 in [-1, 1], same shape."""
-    return samples.astype(np.float32) / 32767.0
