@@ -14,6 +14,8 @@ import av
 import numpy as np
 import soxr
 
+from tml_jax.signal.pcm import pcm16
+
 Path = str | os.PathLike
 
 _GAP = 0.02  # seconds: timestamps are this unsteady without meaning anything (rounding, a codec's delay)
