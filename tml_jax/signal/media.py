@@ -1,4 +1,4 @@
-"""Sound and video files in and out: decoding by PyAV, resampling by soxr, PCM16 conversion.
+"""Sound and video files in and out: decoding by PyAV, resampling by soxr.
 
 Decoded sound is float32 in [-1, 1], (channels, samples). Everything here runs on the host. FFmpeg goes on in silence
 where a file is damaged or cut short; here both are errors.
