@@ -63,5 +63,5 @@ def get_config() -> ConfigDict:
         checkpoint_every=250,
         eval_every=250,
     )
-    config.serve = dict(context=2048)
+    config.serve = dict(context=512)  # as long as the rows of training, and as the reach of the relative bias
     return config

@@ -1,5 +1,6 @@
-"""Experts: three ways to the same numbers, whatever the routing; and the bias that evens the load."""
+"""Experts: four ways to the same numbers, whatever the routing; and the bias that evens the load."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,9 +9,17 @@ import numpy as np
 import pytest
 from small import SMALL, random_leaves
 
-from tml_jax.model import moe
-from tml_jax.model.experts import BLOCK, Experts, Routing, experts_gathered, experts_grouped, experts_reference
-from tml_jax.model.moe import MoE, route
+from tml_jax.model import experts as experts_module
+from tml_jax.model.experts import (
+    BLOCK,
+    Experts,
+    Routing,
+    experts_dense,
+    experts_gathered,
+    experts_grouped,
+    experts_reference,
+)
+from tml_jax.model.moe import MoE, route, update_balance
 
 TOKENS, WIDTH, HIDDEN, EXPERTS, TOP = 3 * BLOCK + 8, 16, 12, 5, 2
 
@@ -43,7 +52,7 @@ def run(experts_of, x, expert, weight, experts, cotangent):
 
 
 @pytest.mark.parametrize("kind", ["balanced", "skewed", "one over a block", "whole blocks", "random"])
-@pytest.mark.parametrize("experts_of", [experts_grouped, experts_gathered])
+@pytest.mark.parametrize("experts_of", [experts_grouped, experts_gathered, experts_dense])
 def test_every_way_gives_what_the_reference_gives_forward_and_backward(experts_of, kind):
     rng = np.random.default_rng(7)
     normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
@@ -98,14 +107,21 @@ def layer():
     return jax.jit(module.apply), random_leaves(shapes, 11)
 
 
-def test_few_and_many_tokens_get_the_same_numbers(layer):
-    """Up to FEW_TOKENS the layer fetches weights, above it sorts."""
-    apply, variables = layer
-    few = moe.FEW_TOKENS
-    x = np.random.default_rng(12).standard_normal((1, few + 1, SMALL.d_model)).astype(np.float32)
-    many, extras = apply(variables, x)
-    np.testing.assert_allclose(apply(variables, x[:, :few])[0], many[:, :few], atol=1e-5)
-    assert extras["load"].sum() == SMALL.top_k * (few + 1) and extras["dropped"] == 0
+def test_few_and_many_tokens_get_the_same_numbers(monkeypatch):
+    """One token fetches its weights, some run through all experts, many are sorted."""
+    module = MoE(dataclasses.replace(SMALL, num_experts=EXPERTS, top_k=1))
+    used = []
+    for name in ("experts_gathered", "experts_dense", "experts_grouped"):
+        way = getattr(experts_module, name)
+        monkeypatch.setattr(experts_module, name, lambda *given, way=way: (used.append(way.__name__), way(*given))[1])
+    x = np.random.default_rng(12).standard_normal((1, 300, SMALL.d_model)).astype(np.float32)
+    variables = module.init(jax.random.key(0), x[:, :1])
+    used.clear()
+    many, extras = module.apply(variables, x)
+    for few in (1, 100):
+        np.testing.assert_allclose(module.apply(variables, x[:, :few])[0], many[:, :few], atol=1e-5)
+    assert used == ["experts_grouped", "experts_gathered", "experts_dense"]
+    assert extras["load"].sum() == 300 and extras["dropped"] == 0
 
 
 def test_only_counted_elements_are_load_and_their_output_does_not_depend_on_it(layer):
@@ -135,7 +151,7 @@ def test_moving_the_bias_against_the_load_evens_a_skewed_load():
     def step(bias):
         expert = route(logits, bias, TOP, jnp.float32(1)).expert
         load = jnp.bincount(expert.reshape(-1), length=EXPERTS).astype(jnp.float32)
-        return moe.update_balance(bias, load, 0.01), jnp.max(load) / jnp.mean(load)
+        return update_balance(bias, load, 0.01), jnp.max(load) / jnp.mean(load)
 
     bias, first = step(jnp.zeros(EXPERTS))
     for _ in range(150):
@@ -145,5 +161,5 @@ def test_moving_the_bias_against_the_load_evens_a_skewed_load():
 
 def test_every_layer_moves_its_own_bias():
     load = jnp.asarray([[1.0, 5.0, 3.0], [90.0, 0.0, 0.0]])
-    moved = moe.update_balance(jnp.zeros((2, 3)), load, 0.5)
+    moved = update_balance(jnp.zeros((2, 3)), load, 0.5)
     np.testing.assert_array_equal(moved, [[0.5, -0.5, 0.0], [-0.5, 0.5, 0.5]])

@@ -1,6 +1,7 @@
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soxr
@@ -119,3 +120,21 @@ def test_wrong_shape_is_named():
         vocoder.vocode(vocoder.init_vocoder(), np.zeros((20, 79), np.float32))
     with pytest.raises(ValueError, match="batch"):
         vocoder.vocode(vocoder.init_vocoder((2,)), np.zeros((20, 80), np.float32))
+
+
+@pytest.mark.parametrize("together", [1, 2, 6])
+def test_streams_that_are_silent_are_left_out_and_nobody_hears_it(log_mel, together):
+    """Six streams over nine micro-turns, in which they speak, are silent and pause: the same bits as all at once."""
+    rng = np.random.default_rng(3)
+    state, part = vocoder.init_vocoder((6,)), vocoder.init_vocoder((6,))
+    some = jax.jit(vocoder.vocode_sounding, static_argnums=3)
+    for turn in range(9):
+        frames = np.stack([log_mel[20 * (turn + row) :][:20] for row in range(6)])
+        frames[rng.random(6) < 0.5] = mel.OWN_MEL_MIN
+        wanted = rng.random(6) < 0.8
+        stepped, samples = vocoder.vocode(state, frames)
+        state = jax.tree.map(lambda new, old, wanted=wanted: jnp.where(wanted[:, None, None], new, old), stepped, state)
+        part, heard = some(part, frames, wanted, together)
+        np.testing.assert_array_equal(heard, np.where(wanted[:, None], samples, 0))
+        jax.tree.map(np.testing.assert_array_equal, part, state)
+    assert np.abs(heard).max() > 0

@@ -1,8 +1,9 @@
 """The product of tokens with the weights of their experts, on one device.
 
 `experts_reference` runs every expert on every token; `experts_grouped` sorts tokens by expert and multiplies in
-blocks; `experts_gathered` fetches the weights of a few tokens. All three give the same numbers. How tokens reach
-experts on other devices is in `tml_jax.parallel.transport`.
+blocks; `experts_gathered` fetches the weights of a few tokens; `experts_dense` is every expert on every token again, as
+two products, for what lies between. All give the same numbers. How tokens reach experts on other devices is in
+`tml_jax.parallel.transport`.
 """
 
 import functools
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from tml_jax.kernels.grouped_matmul import grouped_matmul
 
 BLOCK = 128  # rows of one block of the grouped product
+_DENSE_ROWS = 1024  # (token, expert) pairs up to which running all is cheaper than sorting; for a replica, on a CPU
 
 
 @flax.struct.dataclass
@@ -74,6 +76,27 @@ def experts_gathered(x: jax.Array, routing: Routing, experts: Experts) -> jax.Ar
     hidden = jax.nn.silu(jnp.einsum("nd,nkdf->nkf", x, picked.gate))
     hidden = hidden * jnp.einsum("nd,nkdf->nkf", x, picked.up)
     return jnp.einsum("nkf,nkfd,nk->nd", hidden, picked.down, routing.weight.astype(x.dtype))
+
+
+def experts_dense(x: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
+    """Every expert on every token, what was not chosen weighted with zero before the last product."""
+    experts = experts.numbers(x.dtype)
+    count = len(experts.gate)
+    weight = jnp.sum(jax.nn.one_hot(routing.expert, count) * routing.weight[..., None], axis=1).astype(x.dtype)
+    hidden = jax.nn.silu(jnp.einsum("nd,edf->nef", x, experts.gate)) * jnp.einsum("nd,edf->nef", x, experts.up)
+    return (hidden * weight[..., None]).reshape(len(x), -1) @ experts.down.reshape(-1, x.shape[1])
+
+
+def experts_on_one_device(x: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
+    """The cheapest of the three for so many tokens and experts."""
+    tokens, top_k = routing.expert.shape
+    count = len(experts.gate)
+    # Fetching copies weights that the dense product only reads once, for all tokens.
+    if 3 * tokens * top_k <= count:
+        return experts_gathered(x, routing, experts)
+    if tokens * count <= _DENSE_ROWS:
+        return experts_dense(x, routing, experts)
+    return experts_grouped(x, routing, experts)
 
 
 def experts_grouped(x: jax.Array, routing: Routing, experts: Experts) -> jax.Array:

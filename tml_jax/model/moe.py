@@ -14,12 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from tml_jax.config import ModelConfig
-from tml_jax.model.experts import Experts, Routing, experts_gathered, experts_grouped
+from tml_jax.model.experts import Experts, Routing, experts_on_one_device
 from tml_jax.model.layers import fan_in_init
 from tml_jax.parallel.placement import Placement
 from tml_jax.parallel.transport import exchange_experts
-
-FEW_TOKENS = 32  # up to here fetching the weights of each token is cheaper than sorting
 
 
 def route(logits: jax.Array, bias: jax.Array, top_k: int, scale: jax.Array) -> Routing:
@@ -86,8 +84,7 @@ class MoE(nn.Module):
             return Experts(gate, up, down, scales)
 
         if self.placement is None:
-            routed = experts_gathered if tokens.shape[0] <= FEW_TOKENS else experts_grouped
-            out, dropped = routed(tokens, routing, weights("expert", count)), 0
+            out, dropped = experts_on_one_device(tokens, routing, weights("expert", count)), 0
         else:
             if counted is not None:  # padding goes to no expert and takes no room
                 routing = routing.replace(expert=jnp.where(counted.reshape(-1, 1), routing.expert, count))

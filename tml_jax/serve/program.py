@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from tml_jax.parallel.mesh import abstract, make_mesh, parameter_shardings, stre
 from tml_jax.parallel.placement import serving_placement
 from tml_jax.serve.weights import weights_for_serving
 from tml_jax.serve.windows import block_sizes
-from tml_jax.signal.vocoder import VocoderState, init_vocoder, vocode
+from tml_jax.signal.vocoder import VocoderState, init_vocoder, vocode_sounding
 from tml_jax.train.checkpoint import find_checkpoint, read_config, restore_params_for_inference, saved_model
 
 
@@ -91,14 +92,16 @@ class Program:
         variables = jax.device_put(loaded.variables) if mesh is None else loaded.variables
         self.variables = _kept(variables, loaded.config.serve, mesh)
         config = loaded.config
+        on_cpu = next(iter(jax.tree.leaves(self.variables)[0].devices())).platform == "cpu"
 
         def step(variables: dict[str, Any], sessions: Sessions, block: InputBlock) -> tuple:
             placement = None if mesh is None else serving_placement(mesh, len(block.valid))
             model = InteractionModel(config.model, jnp.dtype(config.serve.dtype), placement=placement)
             stream, output = micro_turn(model, variables, sessions.stream, block, config.serve.context)
-            vocoder, samples = vocode(sessions.vocoder, output.mel)
-            active = block.valid > 0
-            vocoder = jax.tree.map(lambda new, old: jnp.where(_along(active, new), new, old), vocoder, sessions.vocoder)
+            # A CPU does stream by stream anyway, so it need not do the silent ones. Others do all at once.
+            rows = len(block.valid)
+            together = math.gcd(rows, 4) if on_cpu else rows
+            vocoder, samples = vocode_sounding(sessions.vocoder, output.mel, block.valid > 0, together)
             return self._as_it_came(Sessions(stream, vocoder)), output, samples
 
         def join(sessions: Sessions, slot: jax.Array, seed: jax.Array) -> Sessions:
@@ -163,8 +166,3 @@ class Program:
     def compiled(self) -> int:
         """How many programs have been compiled."""
         return self._step._cache_size() + self._join._cache_size()
-
-
-def _along(rows: jax.Array, like: jax.Array) -> jax.Array:
-    """(B,) → (B, 1, …), as many axes as `like` has."""
-    return rows.reshape(-1, *[1] * (like.ndim - 1))

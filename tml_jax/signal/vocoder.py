@@ -149,3 +149,37 @@ def vocode(state: VocoderState, log_mel: jax.Array) -> tuple[VocoderState, jax.A
         frames = jax.lax.map(magnitudes, rows.reshape(-1, MEL_BINS)).reshape(*rows.shape[:-1], BINS)
         state, hops = jax.lax.scan(_next_hop, state, frames)  # (frames, ..., 240)
         return state, jnp.moveaxis(hops, 0, -2).reshape(*batch_shape, -1)
+
+
+def vocode_sounding(
+    state: VocoderState, log_mel: jax.Array, wanted: jax.Array, together: int
+) -> tuple[VocoderState, jax.Array]:
+    """`vocode` for those of B streams that sound, some at a time, so that silence costs nothing; the same to the bit.
+
+    Args:
+      state: of B streams.
+      log_mel: (B, frames, 80) float32.
+      wanted: (B,) bool; the others' state stays, and they are silent.
+      together: streams that one turn of the loop does; a divisor of B.
+
+    Returns:
+      The state, and (B, frames * 240) float32 samples.
+    """
+    still_sounds = [jnp.any(part != 0, axis=(1, 2)) for part in (state.hops, state.magnitudes)]
+    sounds = wanted & (jnp.any(log_mel > OWN_MEL_MIN, axis=(1, 2)) | still_sounds[0] | still_sounds[1])
+    order = jnp.argsort(~sounds, stable=True)
+
+    def some(turn: tuple) -> tuple:
+        first, state, samples = turn
+        rows = jax.lax.dynamic_slice_in_dim(order, first, together)
+        chosen = sounds[rows]
+        before = jax.tree.map(lambda part: part[rows], state)
+        after, new = vocode(before, log_mel[rows])
+        after = jax.tree.map(lambda new, old: jnp.where(chosen[:, None, None], new, old), after, before)
+        state = jax.tree.map(lambda part, new: part.at[rows].set(new), state, after)
+        return first + together, state, samples.at[rows].set(jnp.where(chosen[:, None], new, 0.0))
+
+    silence = jnp.zeros((len(log_mel), log_mel.shape[1] * OWN.hop), jnp.float32)
+    count = jnp.sum(sounds)
+    _, state, samples = jax.lax.while_loop(lambda turn: turn[0] < count, some, (jnp.int32(0), state, silence))
+    return state, samples
