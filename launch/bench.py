@@ -1,8 +1,9 @@
 """Measures speed beside other implementations, on this machine, and prints a table.
 
-  python -m launch.bench --what=train --config=configs/replica.py      (needs the extra `parity`)
+  python -m launch.bench --what=train --config=configs/replica.py
+  python -m launch.bench --what=micro_turn --config=configs/replica.py      (both need the extra `parity`)
 
-Run it on a machine that does nothing else: the table says how much other programs took.
+Run them on a machine that does nothing else: the table says how much other programs took.
 
   python -m launch.bench --what=serve --url=ws://127.0.0.1:8000/v1/realtime --sessions=4 --audio=question.wav
 
@@ -18,9 +19,12 @@ from absl import app, flags
 from launch import config_flag, huge_pages
 from tml_jax.config import ConfigError
 
-_HELP = "What to measure: `train`, the train step beside transformers; `serve`, a server that runs."
-_WHAT = flags.DEFINE_enum("what", "train", ["train", "serve"], _HELP)
-_REPEATS = flags.DEFINE_integer("repeats", 15, "Turns of each program (train).", lower_bound=1)
+_HELP = (
+    "What to measure: `train`, the train step beside transformers; `micro_turn`, a micro-turn beside transformers with "
+    "its cache; `serve`, a server that runs."
+)
+_WHAT = flags.DEFINE_enum("what", "train", ["train", "micro_turn", "serve"], _HELP)
+_REPEATS = flags.DEFINE_integer("repeats", 15, "Turns of each program (train, micro_turn).", lower_bound=1)
 _URL = flags.DEFINE_string("url", "ws://127.0.0.1:8000/v1/realtime", "Of the server (serve).")
 _SESSIONS = flags.DEFINE_integer("sessions", 4, "Clients at once (serve).", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 30.0, "How long they talk (serve).", lower_bound=1.0)
@@ -44,13 +48,19 @@ def main(argv: Sequence[str]) -> None:
         if _WHAT.value == "serve":
             print(_serve())
             return
-        from tml_jax.bench.train import train_bench  # here, because it needs the parity extra
+        log = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+        if _WHAT.value == "micro_turn":
+            from tml_jax.bench.micro_turn import micro_turn_bench  # here, because both need the parity extra
 
-        print(train_bench(config_flag.get(), _REPEATS.value, log=lambda line: print(line, file=sys.stderr, flush=True)))
+            print(micro_turn_bench(config_flag.get(), _REPEATS.value, log=log))
+            return
+        from tml_jax.bench.train import train_bench
+
+        print(train_bench(config_flag.get(), _REPEATS.value, log=log))
     except (ConfigError, ValueError, OSError) as error:
         raise SystemExit(f"launch.bench: {error}") from error
     except ImportError as error:
-        extra = {"train": "parity", "serve": "serve"}[_WHAT.value]
+        extra = "serve" if _WHAT.value == "serve" else "parity"
         raise SystemExit(f"launch.bench: {error}; python -m pip install -e '.[{extra}]'") from error
 
 

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from tml_jax.bench.batches import full_batch, text_batch
-from tml_jax.config import Config, MeshConfig
+from tml_jax.config import Config, MeshConfig, ModelConfig
 from tml_jax.interop.inkling import from_tensors
+from tml_jax.model.interaction import InteractionModel, init_variables
 from tml_jax.parallel.compile_options import compiler_options
 from tml_jax.parallel.mesh import make_mesh
 from tml_jax.train.optimizer import make_optimizer
@@ -50,21 +51,38 @@ def text_step(config: Config, tokens: np.ndarray, weights: dict[str, np.ndarray]
       ValueError: weights of the reference have no counterpart here, or the other way round.
     """
     train = _on_this_device(config)
-    empty = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), train.abstract_state)
+    variables = text_variables(config.model, weights)
+    params, balance = jax.device_put((variables["params"], variables["balance"]))
+    state = TrainState(np.zeros((), np.int32), params, balance, make_optimizer(config.train).init(params))
+    # The same function, compiled for fewer parameters.
+    step = jax.jit(train.step.__wrapped__, donate_argnums=0, compiler_options=compiler_options("cpu"))
+    return OwnStep(train, state, text_batch(tokens, config), step)
+
+
+def text_variables(model: ModelConfig, weights: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Weights of the reference as variables of ours, without the parts that text does not pass through.
+
+    Args:
+      model: sizes.
+      weights: of the reference, by its names.
+
+    Returns:
+      {"params", "balance"}, numpy arrays.
+
+    Raises:
+      ValueError: weights of the reference have no counterpart here, or the other way round.
+    """
+    shapes = jax.eval_shape(lambda key: init_variables(InteractionModel(model), key), jax.random.key(0))
     variables, report = from_tensors(
         {name.replace("model.", "model.language_model.", 1): x for name, x in weights.items()},
-        config.model,
-        {"params": empty.params, "balance": empty.balance},
+        model,
+        jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes),
     )
     if wrong := [*report.unmapped, *(path for path in report.missing if not path.startswith("params/inputs"))]:
         raise ValueError(f"weights of the reference and ours do not match: {', '.join(wrong)}")
     params = {name: variables["params"][name] for name in ("backbone", "unembedding")}
     params["inputs"] = {name: variables["params"]["inputs"][name] for name in _TEXT_INPUTS}
-    params, balance = jax.device_put((params, variables["balance"]))
-    state = TrainState(np.zeros((), np.int32), params, balance, make_optimizer(config.train).init(params))
-    # The same function, compiled for fewer parameters.
-    step = jax.jit(train.step.__wrapped__, donate_argnums=0, compiler_options=compiler_options("cpu"))
-    return OwnStep(train, state, text_batch(tokens, config), step)
+    return {"params": params, "balance": variables["balance"]}
 
 
 def whole_step(config: Config) -> OwnStep:

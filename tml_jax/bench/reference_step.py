@@ -1,30 +1,9 @@
-"""The train step of the reference, transformers' Inkling in torch, on text tokens. Needs the extra `parity`."""
-
-import dataclasses
+"""The train step of the reference on text tokens. Needs the extra `parity`."""
 
 import numpy as np
 
+from tml_jax.bench.reference_model import Setting, reference_model, reference_weights
 from tml_jax.config import ModelConfig, TrainConfig
-from tml_jax.interop.inkling_config import to_backbone
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """What transformers and torch let a user choose.
-
-    Attributes:
-      experts: `experts_implementation`: `eager` (a loop over experts), `grouped_mm` or `batched_mm`.
-      attention: `attn_implementation`: `eager` or `sdpa`.
-      compiled: whether the model goes through `torch.compile`.
-    """
-
-    experts: str
-    attention: str
-    compiled: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.experts} experts, {self.attention} attention{', torch.compile' if self.compiled else ''}"
-
 
 MOST_FETCHED = 1e9  # bytes
 SETTINGS = tuple(
@@ -60,19 +39,8 @@ class ReferenceStep:
           weights: by the reference's names; None draws the reference's own initial weights.
         """
         import torch
-        from transformers.models.inkling.configuration_inkling import InklingTextConfig
-        from transformers.models.inkling.modeling_inkling import InklingForCausalLM
 
-        sizes = {name: value for name, value in to_backbone(model).items() if name != "architectures"}
-        # Ours has logits for control tokens, too.
-        sizes |= {"unpadded_vocab_size": model.logits_size, "pad_token_id": None}
-        torch.manual_seed(train.seed)
-        config = InklingTextConfig(
-            **sizes, attn_implementation=setting.attention, experts_implementation=setting.experts
-        )
-        self._model = InklingForCausalLM(config).float().train()
-        if weights is not None:
-            self._model.load_state_dict({name: torch.from_numpy(x.copy()) for name, x in weights.items()})
+        self._model = reference_model(model, setting, train.seed, weights).train()
         matrices = [x for x in self._model.parameters() if x.ndim >= 2]
         others = [x for x in self._model.parameters() if x.ndim < 2]
         self._optimizer = torch.optim.AdamW(
@@ -99,7 +67,7 @@ class ReferenceStep:
 
     def weights(self) -> dict[str, np.ndarray]:
         """A copy of the weights by name."""
-        return {name: tensor.detach().numpy().copy() for name, tensor in self._model.state_dict().items()}
+        return reference_weights(self._model)
 
     @property
     def parameters(self) -> int:
@@ -112,15 +80,3 @@ def fetched_bytes(model: ModelConfig, tokens: int, setting: Setting) -> int:
     if setting.experts != "batched_mm":
         return 0
     return tokens * model.top_k * 3 * model.d_model * model.expert_ffn * 4
-
-
-def versions() -> dict[str, str]:
-    """Versions of torch and transformers, and the threads that torch works with."""
-    import torch
-    import transformers
-
-    return {
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "threads of torch": str(torch.get_num_threads()),
-    }

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tml_jax.bench import machine, reference_step
+from tml_jax.bench import machine, reference_model, reference_step
 from tml_jax.bench.batches import random_tokens
 from tml_jax.bench.own_step import text_step, whole_step
-from tml_jax.bench.reference_step import SETTINGS, ReferenceStep, Setting
+from tml_jax.bench.reference_model import Setting
+from tml_jax.bench.reference_step import SETTINGS, ReferenceStep
 from tml_jax.bench.timing import Times, interleaved
 from tml_jax.config import Config
 from tml_jax.scale.flops import train_flops
@@ -148,7 +149,7 @@ def train_bench(
         setting=fastest,
         tried=tried,
         other_cores=others.cores(),
-        versions={**machine.versions(), **reference_step.versions()},
+        versions={**machine.versions(), **reference_model.versions()},
         **times,
     )
 
