@@ -28,6 +28,9 @@ _API_KEY = flags.DEFINE_string(
 )
 _ORIGIN = flags.DEFINE_multi_string("origin", [], "Another site whose pages may connect, such as https://example.org.")
 _DRAIN = flags.DEFINE_float("drain_seconds", 30.0, "How long to wait for sessions at the end.", lower_bound=0.0)
+_RESUME = flags.DEFINE_float(
+    "resume_seconds", 30.0, "How long a session waits for a client that was cut off; 0 for not at all.", lower_bound=0.0
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -50,7 +53,9 @@ def main(argv: Sequence[str]) -> None:
         metrics = ServerMetrics()
         scheduler = Scheduler(engine, delay=_DELAY.value / 1000, observe=metrics.observe)
         key = _API_KEY.value or os.environ.get("TML_API_KEY") or None
-        server = Server(scheduler, metrics, ServerOptions(folder.resolve().name, key, tuple(_ORIGIN.value)))
+        name, origins = folder.resolve().name, tuple(_ORIGIN.value)
+        options = ServerOptions(name, key, origins, resume_seconds=_RESUME.value)
+        server = Server(scheduler, metrics, options)
         scheduler.start()
         try:
             asyncio.run(serve(server, scheduler, _HOST.value, _PORT.value, _DRAIN.value))

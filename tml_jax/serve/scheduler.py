@@ -58,6 +58,7 @@ class LiveSession:
         self._lock = threading.Lock()
         self._buffer = jitter.JitterBuffer(delay=delay, horizon=horizon)
         self._heard, self._lost, self._waiting_text = False, False, 0
+        self.away = False  # whether its client was cut off, so that what is missing was lost
         self._texts: list[Text] = []
         self._frames: list[np.ndarray] = []
 
@@ -137,7 +138,7 @@ class LiveSession:
             if window is None:
                 return None
             gone = len(window.audio) == window.missing
-            lost = self._lost or (self._stamped and self._heard and window.missing > 0)
+            lost = self._lost or ((self._stamped or self.away) and self._heard and window.missing > 0)
             silent = not self._heard or (gone and lost)  # without a microphone, or with nothing of its sound
             frames = [(MICRO_TURN_SECONDS / 2, frame) for frame in self._frames]
             arrived = Arrived(None if silent else window.audio, frames, self._texts, lost)

@@ -5,6 +5,12 @@
   GET /metrics       for Prometheus
   GET /v1/realtime   WebSocket: the OpenAI Realtime protocol; with ?duplex=1 this project's own micro-turns
 
+A client with ?duplex=1 or ?resumable=1 finds a `resume.token` in its session. If it is cut off, ?resume=TOKEN&after=ID,
+with the `event_id` of the last event that it has, brings it back to the same session. It gets `session.resumed`, under
+that same id and with `after`, the `event_id` of the last of its own events that arrived, and then all that it missed.
+One that cannot be brought back gets an `error` event whose code begins with `resume_`, and close code 1008. The
+connection that it had before is closed with 4001.
+
 A client beyond the last place gets an `error` event with code `server_full`, its `queue_position` and a `ticket` to
 come back with (?ticket=…), then close code 1013.
 """
@@ -14,17 +20,23 @@ import dataclasses
 import hmac
 import secrets
 import signal
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from aiohttp import WSCloseCode, web
 
-from tml_jax.serve.admission import Line, ask
-from tml_jax.serve.connection import Connection, end_socket, frame_of
+from tml_jax.serve.admission import Line, Refusal, ask
+from tml_jax.serve.call import Call, frame_of
+from tml_jax.serve.calls import Calls, new_token
+from tml_jax.serve.connection import Connection
 from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.duplex import DuplexDialogue
 from tml_jax.serve.metrics import ServerMetrics
+from tml_jax.serve.protocol import ProtocolError
+from tml_jax.serve.realtime_objects import Object
 from tml_jax.serve.scheduler import Scheduler
 from tml_jax.serve.static import page_routes
+from tml_jax.serve.websocket import WebSocketTransport
 
 _KEY_PROTOCOL = "openai-insecure-api-key."  # how a browser, which cannot set headers, sends its key
 _SHOWN_PROTOCOL = "realtime"
@@ -39,8 +51,11 @@ class ServerOptions:
       api_key: what clients must send; None lets everybody in.
       origins: pages of other sites that may connect, such as `https://example.org`; pages of this server always may.
       max_message: most bytes of one message; 15 MiB of sound take 20 MiB in base64.
-      outbox: events that may wait for a client to read before it is cut off.
+      outbox: events that may wait for a client to read, and micro-turns that one may wait before it is cut off.
       idle_seconds: a client that sends nothing for so long gives its place away.
+      resume_seconds: how long a session waits for a client that was cut off.
+      kept: characters of events kept for such a client; a micro-turn takes 13,000.
+      heartbeat: seconds between pings; a client that leaves one without an answer for half of that is cut off.
     """
 
     model: str = "tml"
@@ -49,6 +64,17 @@ class ServerOptions:
     max_message: int = 21 * 2**20
     outbox: int = 100
     idle_seconds: float = 300.0
+    resume_seconds: float = 30.0
+    kept: int = 8 * 2**20
+    heartbeat: float = 20.0
+
+
+class _RefusedError(Exception):
+    """A client that gets no session: the `error` event that says why, and a close code."""
+
+    def __init__(self, event: Object, close_code: WSCloseCode) -> None:
+        super().__init__(event["error"]["code"])
+        self.event, self.close_code = event, close_code
 
 
 class Server:
@@ -64,7 +90,7 @@ class Server:
         """
         self._scheduler, self._metrics, self._options = scheduler, metrics, options
         self._line = Line()
-        self._connections: set[Connection] = set()
+        self.calls = Calls(scheduler, metrics, options.resume_seconds)
         self._draining = False
 
     def app(self) -> web.Application:
@@ -81,19 +107,19 @@ class Server:
         return app
 
     async def drain(self, seconds: float) -> None:
-        """Lets no new session in, waits until those there are have ended, and then ends the rest.
+        """Lets nobody in, waits until the sessions there are have ended, and then ends the rest. Holds none.
 
         Args:
           seconds: to wait at most.
         """
         self._draining = True
+        self.calls.end_held()
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        while self._connections and loop.time() < end:
+        while len(self.calls) and loop.time() < end:
             await asyncio.sleep(0.05)
-        for connection in self._connections:
-            connection.close(WSCloseCode.GOING_AWAY, "the server ends")
-        while self._connections and loop.time() < end + 5:
+        self.calls.close(WSCloseCode.GOING_AWAY, "the server ends")
+        while len(self.calls) and loop.time() < end + 5:
             await asyncio.sleep(0.05)
 
     async def _health(self, request: web.Request) -> web.Response:
@@ -127,33 +153,56 @@ class Server:
         if refusal is not None:
             return refusal
         shown = (_SHOWN_PROTOCOL,) if _SHOWN_PROTOCOL in _protocols(request) else ()
-        socket = web.WebSocketResponse(max_msg_size=self._options.max_message, protocols=shown, heartbeat=20.0)
+        options = self._options
+        socket = web.WebSocketResponse(max_msg_size=options.max_message, protocols=shown, heartbeat=options.heartbeat)
         await socket.prepare(request)
-        # No await from here to join: two clients must not be let in to one place.
-        scheduler, duplex = self._scheduler, request.query.get("duplex") == "1"
-        ticket = request.query.get("ticket", "")[:64] or secrets.token_hex(8)
+        transport = WebSocketTransport(socket)
+        # No await from here to attach: two clients must not be let in to one place.
+        try:
+            call, greeting = self._call(request.query)
+        except _RefusedError as refused:
+            await transport.send(frame_of(refused.event))
+            await transport.close(refused.close_code, refused.event["error"]["code"])
+            return socket
+        connection = Connection(transport, call, options.idle_seconds, greeting)
+        self.calls.attach(call, connection)
+        try:
+            await connection.run(self._scheduler.clock)
+        finally:
+            self.calls.release(call, connection)
+        return socket
+
+    def _call(self, query: Mapping[str, str]) -> tuple[Call, list[str]]:
+        """The call that a client asks for, a new one or its old one, and what to say to it first."""
+        if "resume" not in query:
+            return self._new_call(query), []
+        after = query.get("after", "")
+        try:
+            call = self.calls.find(query["resume"], after)
+        except ProtocolError as error:
+            self._metrics.errors.labels(error.code).inc()
+            raise _RefusedError(error.event(), WSCloseCode.POLICY_VIOLATION) from error
+        self._metrics.resumed.inc()
+        return call, [frame_of({"type": "session.resumed", "after": call.received}, after)]
+
+    def _new_call(self, query: Mapping[str, str]) -> Call:
+        scheduler, options, duplex = self._scheduler, self._options, query.get("duplex") == "1"
+        ticket = query.get("ticket", "")[:64] or secrets.token_hex(8)
         self._line, refused = ask(self._line, ticket, scheduler.free, scheduler.clock())
         if refused is not None:
             self._metrics.refused.inc()
-            back = f"come back with ?ticket={refused.ticket}" if refused.ticket else "come back later"
-            message = f"every place is taken: you are number {refused.position} in line; {back}"
-            error = {"type": "server_error", "code": "server_full", "message": message, "param": None, "event_id": None}
-            more = {"queue_position": refused.position, "ticket": refused.ticket, "retry_after_ms": 5000}
-            await socket.send_str(frame_of({"type": "error", "error": {**error, **more}}))
-            await end_socket(socket, WSCloseCode.TRY_AGAIN_LATER, "server_full")
-            return socket
-        connection = Connection(socket, self._metrics, self._options.outbox, self._options.idle_seconds)
-        live = scheduler.join(connection.deliver, secrets.randbits(31), stamped=duplex)
-        kind = DuplexDialogue if duplex else Dialogue
-        connection.dialogue = kind(live, self._options.model, scheduler.engine.config)
+            raise _RefusedError(_full(refused), WSCloseCode.TRY_AGAIN_LATER)
+        resumable = self.calls.seconds > 0 and (duplex or query.get("resumable") == "1")
+        token = new_token() if resumable else None
+        call = Call(self._metrics, options.outbox, token, options.kept if resumable else 0)
+        live = scheduler.join(call.deliver, secrets.randbits(31), stamped=duplex)
+        dialogue = (DuplexDialogue if duplex else Dialogue)(live, options.model, scheduler.engine.config)
+        if resumable:
+            dialogue.session["resume"] = {"token": token, "seconds": self.calls.seconds}
+        call.begin(live, dialogue)
         self._metrics.admitted.inc()
-        self._connections.add(connection)
-        try:
-            await connection.run(scheduler.clock)
-        finally:
-            scheduler.leave(live)
-            self._connections.discard(connection)
-        return socket
+        self.calls.add(call)
+        return call
 
 
 async def serve(server: Server, scheduler: Scheduler, host: str, port: int, drain_seconds: float) -> None:
@@ -188,6 +237,14 @@ async def serve(server: Server, scheduler: Scheduler, host: str, port: int, drai
 
 def _protocols(request: web.Request) -> list[str]:
     return [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+
+
+def _full(refusal: Refusal) -> Object:
+    back = f"come back with ?ticket={refusal.ticket}" if refusal.ticket else "come back later"
+    message = f"every place is taken: you are number {refusal.position} in line; {back}"
+    error = {"type": "server_error", "code": "server_full", "message": message, "param": None, "event_id": None}
+    more = {"queue_position": refusal.position, "ticket": refusal.ticket, "retry_after_ms": 5000}
+    return {"type": "error", "error": {**error, **more}}
 
 
 def _http_error(status: int, code: str, message: str) -> web.Response:
