@@ -143,7 +143,7 @@ HOSTILE = [
     ('{"type": "input_audio_buffer.append", "audio": 1e999}', "invalid_type"),
     ('{"type": "input_audio_buffer.commit"}', "input_audio_buffer_commit_empty"),
     ('{"type": "response.cancel"}', "response_cancel_not_active"),
-    ('{"type": "conversation.item.delete", "item_id": "none"}', "item_not_found"),
+    ('{"type": "conversation.item.delete", "item_id": "none"}', "item_delete_invalid_item_id"),
     (
         '{"type": "conversation.item.create", "item": {"type": "message", "role": "god", "content": []}}',
         "invalid_value",
