@@ -13,7 +13,7 @@ from companion import COUNTING, LOUD, Companion
 from scripted import ScriptedEngine
 from served import KEY, Served
 
-from tml_jax.serve import connection
+from tml_jax.serve.dialogue import Dialogue
 
 pytestmark = pytest.mark.clients
 CLIENTS = pathlib.Path(__file__).parent / "clients"
@@ -49,8 +49,8 @@ class Recorder(Companion):
 @pytest.mark.parametrize("client", ["agents", "pipecat", "livekit"])
 def test_a_real_client_writes_speaks_and_interrupts(client, monkeypatch):
     run, model, sent = command(client), Recorder(), []
-    parse = connection.parse_event
-    monkeypatch.setattr(connection, "parse_event", lambda *given: sent.append(parse(*given)) or sent[-1])
+    act = Dialogue.client
+    monkeypatch.setattr(Dialogue, "client", lambda self, event, now: sent.append(event) or act(self, event, now))
     with Served(ScriptedEngine(model)) as served:
         url = f"ws://127.0.0.1:{served.port}/v1/realtime"
         environment = {**os.environ, "NODE_PATH": NODE_MODULES, "PYTHONPATH": ""}

@@ -64,6 +64,16 @@ class Call:
         self.live, self.dialogue = live, dialogue
         self._put(dialogue.opening())
 
+    @property
+    def session_id(self) -> str:
+        """As the client knows it."""
+        return self.dialogue.session["id"]
+
+    @property
+    def turns(self) -> int:
+        """Micro-turns so far."""
+        return self._turns
+
     def deliver(self, turn: MicroTurn | Ended) -> None:
         """Takes a micro-turn from the thread of the ticks."""
         try:

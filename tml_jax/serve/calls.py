@@ -10,12 +10,14 @@ a connection is dead.
 import asyncio
 import dataclasses
 import hashlib
+import logging
 import secrets
 
 from aiohttp import WSCloseCode
 
 from tml_jax.serve.call import Call
 from tml_jax.serve.connection import Connection
+from tml_jax.serve.log import log_event
 from tml_jax.serve.metrics import ServerMetrics
 from tml_jax.serve.outbox import LostError
 from tml_jax.serve.protocol import ProtocolError
@@ -107,19 +109,29 @@ class Calls:
         """After a connection: holds its call if the client may come back, and ends it if not."""
         if call.connection is not connection or call not in self._open:  # it goes on on another
             return
+        code, reason = connection.ending
         if connection.dropped and call.token is not None and self.seconds > 0 and not call.failed:
             call.detach()
             loop = asyncio.get_running_loop()
             self._timers[call] = loop.call_later(self.seconds, self._expire, call)
             self._metrics.held.set(len(self._timers))
+            log_event("session_held", session=call.session_id, seconds=self.seconds, code=code, reason=reason)
         else:
             self._end(call, _ENDED)
+            left = reason == "left"
+            event, level = ("session_closed", logging.INFO) if left else ("session_cut_off", logging.WARNING)
+            log_event(event, level, **self._told(call), code=code, reason=reason)
+
+    def _told(self, call: Call) -> dict[str, str | int]:
+        """What the log says of a call that is over."""
+        return {"session": call.session_id, "micro_turns": call.turns, "sessions": self._scheduler.sessions}
 
     def end_held(self) -> None:
         """Ends the calls that wait, and holds no more."""
         self.seconds = 0
         for call in list(self._timers):
             self._end(call, _ENDED)
+            log_event("session_cut_off", logging.WARNING, **self._told(call), reason="the server ends")
 
     def close(self, code: WSCloseCode, reason: str) -> None:
         """Ends all."""
@@ -131,6 +143,7 @@ class Calls:
     def _expire(self, call: Call) -> None:
         self._metrics.expired.inc()
         self._end(call, _EXPIRED)
+        log_event("session_expired", **self._told(call))
 
     def _end(self, call: Call, why: _Over) -> None:
         timer = self._timers.pop(call, None)

@@ -11,16 +11,20 @@ from collections.abc import Callable, Sequence
 from aiohttp import WSCloseCode
 
 from tml_jax.serve.call import Call, frame_of
+from tml_jax.serve.log import log_event
 
 CLOSING_SECONDS = 2.0
 
 
 class Gone(Exception):
-    """The other side is there no longer. `dropped`: without a word, so it may come back."""
+    """The other side is there no longer. `dropped`: without a word, so it may come back.
 
-    def __init__(self, dropped: bool) -> None:
-        super().__init__("dropped" if dropped else "left")
-        self.dropped = dropped
+    `reason` is one of `left`, `dropped` and `bad_frame`; `code` that of the WebSocket protocol, if there was one.
+    """
+
+    def __init__(self, reason: str, code: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.code, self.dropped = reason, code, reason == "dropped"
 
 
 class Transport(typing.Protocol):
@@ -59,8 +63,15 @@ class Connection:
         """
         self._transport, self._call, self._idle, self._greeting = transport, call, idle, greeting
         self._closing: tuple[int, str] | None = None
+        self._gone: Gone | None = None
         self._over = asyncio.Event()
         self.dropped = False
+
+    @property
+    def ending(self) -> tuple[int | None, str]:
+        """Code and reason of its end: why the server has ended it, or how the client went (see `Gone`)."""
+        gone = self._gone or Gone("dropped")
+        return self._closing or (gone.code, gone.reason)
 
     def close(self, code: int, reason: str, dropped: bool = False) -> bool:
         """Ends the connection, whatever it is doing.
@@ -94,7 +105,7 @@ class Connection:
             results = await asyncio.gather(*tasks, return_exceptions=True)
         for error in results:
             if isinstance(error, Exception):
-                logging.error("a connection failed", exc_info=error)
+                log_event("connection_failed", logging.ERROR, error, session=self._call.session_id)
                 self.close(WSCloseCode.INTERNAL_ERROR, "internal_error")
         code, reason = self._closing or (WSCloseCode.OK, "")
         last = None
@@ -111,6 +122,7 @@ class Connection:
                 self.close(WSCloseCode.POLICY_VIOLATION, "session_idle")
                 return
             except Gone as gone:
+                self._gone = gone
                 self.dropped |= gone.dropped and self._closing is None
                 return
             await self._call.room()

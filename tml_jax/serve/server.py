@@ -31,6 +31,7 @@ from tml_jax.serve.calls import Calls, new_token
 from tml_jax.serve.connection import Connection
 from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.duplex import DuplexDialogue
+from tml_jax.serve.log import log_event
 from tml_jax.serve.metrics import ServerMetrics
 from tml_jax.serve.protocol import ProtocolError
 from tml_jax.serve.realtime_objects import Object
@@ -113,6 +114,7 @@ class Server:
           seconds: to wait at most.
         """
         self._draining = True
+        log_event("drain_began", sessions=len(self.calls), seconds=seconds)
         self.calls.end_held()
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
@@ -121,6 +123,7 @@ class Server:
         self.calls.close(WSCloseCode.GOING_AWAY, "the server ends")
         while len(self.calls) and loop.time() < end + 5:
             await asyncio.sleep(0.05)
+        log_event("drain_ended", sessions=len(self.calls))
 
     async def _health(self, request: web.Request) -> web.Response:
         well = not (self._draining or self._scheduler.failed)
@@ -133,9 +136,19 @@ class Server:
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         """An answer to a request that may not open a session."""
+        wrong = self._wrong(request)
+        if wrong is None:
+            return None
+        status, code, message = wrong
+        log_event("session_refused", status=status, reason=code)
+        error = {"type": "invalid_request_error", "code": code, "message": message, "param": None}
+        return web.json_response({"error": error}, status=status)
+
+    def _wrong(self, request: web.Request) -> tuple[int, str, str] | None:
+        """Status, code and message of what forbids a session."""
         origin = request.headers.get("Origin")
         if origin is not None and origin not in self._options.origins and urlsplit(origin).netloc != request.host:
-            return _http_error(403, "origin_not_allowed", f"Origin {origin} may not connect: allow it with --origin")
+            return 403, "origin_not_allowed", f"Origin {origin} may not connect: allow it with --origin"
         key = self._options.api_key
         if key is not None:
             offered = request.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -143,9 +156,9 @@ class Server:
                 if protocol.startswith(_KEY_PROTOCOL):
                     offered = protocol.removeprefix(_KEY_PROTOCOL)
             if not hmac.compare_digest(offered.encode(), key.encode()):
-                return _http_error(401, "invalid_api_key", "the API key is missing or wrong: Authorization: Bearer KEY")
+                return 401, "invalid_api_key", "the API key is missing or wrong: Authorization: Bearer KEY"
         if self._draining or self._scheduler.failed:
-            return _http_error(503, "server_unavailable", "no new sessions: the server ends")
+            return 503, "server_unavailable", "no new sessions: the server ends"
         return None
 
     async def _realtime(self, request: web.Request) -> web.StreamResponse:
@@ -181,8 +194,10 @@ class Server:
             call = self.calls.find(query["resume"], after)
         except ProtocolError as error:
             self._metrics.errors.labels(error.code).inc()
+            log_event("session_refused", reason=error.code)
             raise _RefusedError(error.event(), WSCloseCode.POLICY_VIOLATION) from error
         self._metrics.resumed.inc()
+        log_event("session_resumed", session=call.session_id)
         return call, [frame_of({"type": "session.resumed", "after": call.received}, after)]
 
     def _new_call(self, query: Mapping[str, str]) -> Call:
@@ -191,6 +206,7 @@ class Server:
         self._line, refused = ask(self._line, ticket, scheduler.free, scheduler.clock())
         if refused is not None:
             self._metrics.refused.inc()
+            log_event("session_queued", position=refused.position)
             raise _RefusedError(_full(refused), WSCloseCode.TRY_AGAIN_LATER)
         resumable = self.calls.seconds > 0 and (duplex or query.get("resumable") == "1")
         token = new_token() if resumable else None
@@ -202,6 +218,7 @@ class Server:
         call.begin(live, dialogue)
         self._metrics.admitted.inc()
         self.calls.add(call)
+        log_event("session_opened", session=call.session_id, duplex=duplex, sessions=scheduler.sessions)
         return call
 
 
@@ -228,6 +245,7 @@ async def serve(server: Server, scheduler: Scheduler, host: str, port: int, drai
         host, port = runner.addresses[0][:2]
         print(f"listening at ws://{host}:{port}/v1/realtime for {scheduler.engine.slots} sessions", flush=True)
         print(f"talk at http://{host}:{port}/", flush=True)
+        log_event("listening", host=host, port=port, slots=scheduler.engine.slots)
         await ended.wait()
         print(f"ending: {scheduler.sessions} sessions have {drain_seconds:g} s", flush=True)
         await server.drain(drain_seconds)
@@ -245,8 +263,3 @@ def _full(refusal: Refusal) -> Object:
     error = {"type": "server_error", "code": "server_full", "message": message, "param": None, "event_id": None}
     more = {"queue_position": refusal.position, "ticket": refusal.ticket, "retry_after_ms": 5000}
     return {"type": "error", "error": {**error, **more}}
-
-
-def _http_error(status: int, code: str, message: str) -> web.Response:
-    error = {"type": "invalid_request_error", "code": code, "message": message, "param": None}
-    return web.json_response({"error": error}, status=status)

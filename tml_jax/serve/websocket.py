@@ -23,11 +23,11 @@ class WebSocketTransport:
         """See `Transport`. A message that is too large or no frame ends the connection for good."""
         message = await self._socket.receive(seconds)
         if message.type is WSMsgType.CLOSE:
-            raise Gone(dropped=message.data not in _GOODBYES)
-        if message.type is WSMsgType.ERROR:
-            raise Gone(dropped=not isinstance(message.data, WebSocketError))
-        if message.type in (WSMsgType.CLOSED, WSMsgType.CLOSING):
-            raise Gone(dropped=True)
+            raise Gone("left" if message.data in _GOODBYES else "dropped", message.data)
+        if message.type is WSMsgType.ERROR and isinstance(message.data, WebSocketError):
+            raise Gone("bad_frame", message.data.code)
+        if message.type in (WSMsgType.ERROR, WSMsgType.CLOSED, WSMsgType.CLOSING):
+            raise Gone("dropped")
         return message.data if message.type is WSMsgType.TEXT else None
 
     async def send(self, frame: str) -> None:
