@@ -31,6 +31,7 @@ _API_KEY = flags.DEFINE_string(
     "api_key", None, "What clients must send; better in the environment, as TML_API_KEY. Without it everybody may come."
 )
 _ORIGIN = flags.DEFINE_multi_string("origin", [], "Another site whose pages may connect, such as https://example.org.")
+_NAME = flags.DEFINE_string("name", "", "Of this engine among several behind a proxy (see launch/deploy).")
 _LOG_FORMAT = flags.DEFINE_enum("log_format", "text", ["text", "json"], "How each event is logged on stderr.")
 _DRAIN = flags.DEFINE_float("drain_seconds", 30.0, "How long to wait for sessions at the end.", lower_bound=0.0)
 _RESUME = flags.DEFINE_float(
@@ -52,6 +53,9 @@ def main(argv: Sequence[str]) -> None:
     try:
         if not folder.is_dir():
             raise FileNotFoundError(f"--checkpoint={folder}: no such folder; train a model with launch.train")
+        key, origins = _API_KEY.value or os.environ.get("TML_API_KEY") or None, tuple(_ORIGIN.value)
+        model, resume = folder.resolve().name, _RESUME.value
+        options = ServerOptions(model, key, origins, resume_seconds=resume, name=_NAME.value)
         engine = Engine(load_model(_CHECKPOINT.value), _SESSIONS.value)
         print("compiling", flush=True)
         engine.warm_up()
@@ -62,9 +66,6 @@ def main(argv: Sequence[str]) -> None:
             ticks.observe(report)
 
         scheduler = Scheduler(engine, delay=_DELAY.value / 1000, observe=observe)
-        key = _API_KEY.value or os.environ.get("TML_API_KEY") or None
-        name, origins = folder.resolve().name, tuple(_ORIGIN.value)
-        options = ServerOptions(name, key, origins, resume_seconds=_RESUME.value)
         server = Server(scheduler, metrics, options)
         with logging_to(sys.stderr, _LOG_FORMAT.value):
             scheduler.start()

@@ -2,6 +2,7 @@
 
   GET /              the page that people talk on (`page/`)
   GET /healthz       200 while sessions can run, 503 while it drains or after the engine failed
+  GET /readyz        200 while a new session would be let in, 503 if not
   GET /metrics       for Prometheus
   GET /v1/realtime   WebSocket: the OpenAI Realtime protocol; with ?duplex=1 this project's own micro-turns
 
@@ -12,12 +13,14 @@ One that cannot be brought back gets an `error` event whose code begins with `re
 connection that it had before is closed with 4001.
 
 A client beyond the last place gets an `error` event with code `server_full`, its `queue_position` and a `ticket` to
-come back with (?ticket=…), then close code 1013.
+come back with (?ticket=…), then close code 1013. With the header `Tml-Full: refuse`, which a proxy sets, it gets status
+503 in place of a WebSocket, so that the proxy can ask another engine. Tokens and tickets begin with the engine's name.
 """
 
 import asyncio
 import dataclasses
 import hmac
+import re
 import secrets
 import signal
 from collections.abc import Mapping
@@ -41,6 +44,7 @@ from tml_jax.serve.websocket import WebSocketTransport
 
 _KEY_PROTOCOL = "openai-insecure-api-key."  # how a browser, which cannot set headers, sends its key
 _SHOWN_PROTOCOL = "realtime"
+_NAME = re.compile("[A-Za-z0-9_-]{0,40}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +60,7 @@ class ServerOptions:
       idle_seconds: a client that sends nothing for so long gives its place away.
       resume_seconds: how long a session waits for a client that was cut off.
       kept: characters of events kept for such a client; a micro-turn takes 13,000.
+      name: of this engine among several, with which its tokens and tickets begin, before a dot; '' for none.
       heartbeat: seconds between pings; a client that leaves one without an answer for half of that is cut off.
     """
 
@@ -67,7 +72,12 @@ class ServerOptions:
     idle_seconds: float = 300.0
     resume_seconds: float = 30.0
     kept: int = 8 * 2**20
+    name: str = ""
     heartbeat: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"name = {self.name!r}: expected up to 40 letters, digits, - and _")
 
 
 class _RefusedError(Exception):
@@ -100,6 +110,7 @@ class Server:
         app.add_routes(
             [
                 web.get("/healthz", self._health),
+                web.get("/readyz", self._ready),
                 web.get("/metrics", self._show_metrics),
                 web.get("/v1/realtime", self._realtime),
                 *page_routes(),
@@ -131,6 +142,15 @@ class Server:
         told = {"status": status, "sessions": self._scheduler.sessions, "slots": self._scheduler.engine.slots}
         return web.json_response(told, status=200 if well else 503)
 
+    async def _ready(self, request: web.Request) -> web.Response:
+        failed, ready = self._scheduler.failed, not self._draining and self._room("")
+        status = "failed" if failed else "draining" if self._draining else "ready" if ready else "full"
+        return web.json_response({"status": status}, status=200 if status == "ready" else 503)
+
+    def _room(self, ticket: str) -> bool:
+        """Whether a client with this ticket would be let in."""
+        return ask(self._line, ticket, self._scheduler.free, self._scheduler.clock())[1] is None
+
     async def _show_metrics(self, request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.text(self._scheduler), content_type="text/plain", charset="utf-8")
 
@@ -159,6 +179,9 @@ class Server:
                 return 401, "invalid_api_key", "the API key is missing or wrong: Authorization: Bearer KEY"
         if self._draining or self._scheduler.failed:
             return 503, "server_unavailable", "no new sessions: the server ends"
+        passes = request.headers.get("Tml-Full") == "refuse" and "resume" not in request.query
+        if passes and not self._room(_ticket(request.query)):
+            return 503, "server_full", "every place is taken: another engine may have one"
         return None
 
     async def _realtime(self, request: web.Request) -> web.StreamResponse:
@@ -200,16 +223,19 @@ class Server:
         log_event("session_resumed", session=call.session_id)
         return call, [frame_of({"type": "session.resumed", "after": call.received}, after)]
 
+    def _named(self, secret: str) -> str:
+        return f"{self._options.name}.{secret}" if self._options.name else secret
+
     def _new_call(self, query: Mapping[str, str]) -> Call:
         scheduler, options, duplex = self._scheduler, self._options, query.get("duplex") == "1"
-        ticket = query.get("ticket", "")[:64] or secrets.token_hex(8)
+        ticket = _ticket(query) or self._named(secrets.token_hex(8))
         self._line, refused = ask(self._line, ticket, scheduler.free, scheduler.clock())
         if refused is not None:
             self._metrics.refused.inc()
             log_event("session_queued", position=refused.position)
             raise _RefusedError(_full(refused), WSCloseCode.TRY_AGAIN_LATER)
         resumable = self.calls.seconds > 0 and (duplex or query.get("resumable") == "1")
-        token = new_token() if resumable else None
+        token = self._named(new_token()) if resumable else None
         call = Call(self._metrics, options.outbox, token, options.kept if resumable else 0)
         live = scheduler.join(call.deliver, secrets.randbits(31), stamped=duplex)
         dialogue = (DuplexDialogue if duplex else Dialogue)(live, options.model, scheduler.engine.config)
@@ -255,6 +281,10 @@ async def serve(server: Server, scheduler: Scheduler, host: str, port: int, drai
 
 def _protocols(request: web.Request) -> list[str]:
     return [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+
+
+def _ticket(query: Mapping[str, str]) -> str:
+    return query.get("ticket", "")[:64]
 
 
 def _full(refusal: Refusal) -> Object:
