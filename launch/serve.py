@@ -3,19 +3,23 @@
   python -m launch.serve --checkpoint=runs/replica --port=8000
 
 All programs are compiled before the first session. `/healthz` and `/metrics` tell how it goes. SIGTERM and Ctrl-C let
-no new session in, wait up to --drain_seconds for those there are, and end.
+no new session in, wait up to --drain_seconds for those there are, and end. What happens to sessions is logged on
+stderr, a line for each event, as text or as JSON (--log_format).
 """
 
 import asyncio
 import os
 import pathlib
+import sys
 from collections.abc import Sequence
 
 from absl import app, flags, logging
 
 from tml_jax.serve.engine import Engine
+from tml_jax.serve.log import logging_to
 from tml_jax.serve.program import load_model
-from tml_jax.serve.scheduler import Scheduler
+from tml_jax.serve.scheduler import Report, Scheduler
+from tml_jax.serve.tick_log import TickLog
 from tml_jax.train.checkpoint import CheckpointError
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a trained model.", required=True)
@@ -27,7 +31,12 @@ _API_KEY = flags.DEFINE_string(
     "api_key", None, "What clients must send; better in the environment, as TML_API_KEY. Without it everybody may come."
 )
 _ORIGIN = flags.DEFINE_multi_string("origin", [], "Another site whose pages may connect, such as https://example.org.")
+_NAME = flags.DEFINE_string("name", "", "Of this engine among several behind a proxy (see launch/deploy).")
+_LOG_FORMAT = flags.DEFINE_enum("log_format", "text", ["text", "json"], "How each event is logged on stderr.")
 _DRAIN = flags.DEFINE_float("drain_seconds", 30.0, "How long to wait for sessions at the end.", lower_bound=0.0)
+_RESUME = flags.DEFINE_float(
+    "resume_seconds", 30.0, "How long a session waits for a client that was cut off; 0 for not at all.", lower_bound=0.0
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -44,18 +53,26 @@ def main(argv: Sequence[str]) -> None:
     try:
         if not folder.is_dir():
             raise FileNotFoundError(f"--checkpoint={folder}: no such folder; train a model with launch.train")
+        key, origins = _API_KEY.value or os.environ.get("TML_API_KEY") or None, tuple(_ORIGIN.value)
+        model, resume = folder.resolve().name, _RESUME.value
+        options = ServerOptions(model, key, origins, resume_seconds=resume, name=_NAME.value)
         engine = Engine(load_model(_CHECKPOINT.value), _SESSIONS.value)
         print("compiling", flush=True)
         engine.warm_up()
-        metrics = ServerMetrics()
-        scheduler = Scheduler(engine, delay=_DELAY.value / 1000, observe=metrics.observe)
-        key = _API_KEY.value or os.environ.get("TML_API_KEY") or None
-        server = Server(scheduler, metrics, ServerOptions(folder.resolve().name, key, tuple(_ORIGIN.value)))
-        scheduler.start()
-        try:
-            asyncio.run(serve(server, scheduler, _HOST.value, _PORT.value, _DRAIN.value))
-        finally:
-            scheduler.stop()
+        metrics, ticks = ServerMetrics(), TickLog(engine)
+
+        def observe(report: Report) -> None:
+            metrics.observe(report)
+            ticks.observe(report)
+
+        scheduler = Scheduler(engine, delay=_DELAY.value / 1000, observe=observe)
+        server = Server(scheduler, metrics, options)
+        with logging_to(sys.stderr, _LOG_FORMAT.value):
+            scheduler.start()
+            try:
+                asyncio.run(serve(server, scheduler, _HOST.value, _PORT.value, _DRAIN.value))
+            finally:
+                scheduler.stop()
     except (OSError, ValueError, CheckpointError) as error:
         raise SystemExit(f"launch.serve: {error}") from error
 

@@ -1,5 +1,6 @@
 """The command: a server from a checkpoint, and its end."""
 
+import json
 import os
 import re
 import signal
@@ -26,7 +27,7 @@ def start(*arguments, cache) -> subprocess.Popen:
 
 
 def test_a_server_of_a_checkpoint_talks_until_it_is_told_to_end(run_folder, compilation_cache):
-    flags = [f"--checkpoint={run_folder}", "--port=0", "--sessions=3", "--drain_seconds=0.2"]
+    flags = [f"--checkpoint={run_folder}", "--port=0", "--sessions=3", "--drain_seconds=0.2", "--log_format=json"]
     with start(*flags, cache=compilation_cache) as server:
         try:
             lines = []
@@ -44,6 +45,9 @@ def test_a_server_of_a_checkpoint_talks_until_it_is_told_to_end(run_folder, comp
                         client.recv(timeout=60)
             assert closed.value.rcvd.code == 1001
             assert server.wait(60) == 0, server.stderr.read()[-3000:]
+            logged = [json.loads(line) for line in server.stderr if line.startswith("{")]
+            events = [line["event"] for line in logged if line["event"] not in ("log", "tick_late")]
+            assert events == ["listening", "session_opened", "drain_began", "session_cut_off", "drain_ended"]
             assert "ending: 1 sessions have 0.2 s" in server.stdout.read()
         finally:
             server.kill()

@@ -20,12 +20,13 @@ LIMIT = 400_000  # bytes of a message
 class Served:
     """A server in a thread of its own."""
 
-    def __init__(self, engine) -> None:
+    def __init__(self, engine, **options) -> None:
         self.metrics = ServerMetrics()
         # A delay that a busy machine does not use up, so that no sound of a test is lost.
         self.scheduler = Scheduler(engine, delay=0.5, observe=self.metrics.observe)
-        options = ServerOptions("small", KEY, ("https://friend.example",), max_message=LIMIT)
-        self.server = Server(self.scheduler, self.metrics, options)
+        friends = ("https://friend.example",)
+        self.options = ServerOptions("small", KEY, friends, max_message=LIMIT, **options)
+        self.server = Server(self.scheduler, self.metrics, self.options)
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever)
 

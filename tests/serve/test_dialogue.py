@@ -4,107 +4,22 @@ import base64
 import io
 import json
 
-import numpy as np
 import pytest
+from dialogue_client import Client, FakeLive, kinds, loud, quiet
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openai.types.realtime import RealtimeServerEvent
 from PIL import Image
-from pydantic import TypeAdapter
 from small import small_config
 
 from tml_jax.data.record import BACKGROUND, USER, Text
 from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.protocol import REALTIME, ProtocolError, parse_event
 from tml_jax.serve.replies import PATIENCE
-from tml_jax.serve.sound_formats import to_pcm16
-from tml_jax.serve.words import MicroTurn
-
-SERVER_EVENT = TypeAdapter(RealtimeServerEvent)
-
-
-class FakeLive:
-    """Keeps what it is given."""
-
-    def __init__(self):
-        self.heard, self.texts, self.frames, self.cleared, self.begun = 0, [], [], 0, 0
-
-    def hear(self, samples, now, offset=None):
-        self.heard += len(samples)
-        return 0
-
-    def see(self, frame, now):
-        self.frames.append(frame)
-
-    def read(self, text, now):
-        self.texts.append(text)
-
-    def clear(self):
-        self.cleared += 1
-
-    def begin(self, now):
-        self.begun += 1
-
-
-class Client:
-    """A client of one dialogue: every event it gets is checked to be one that the protocol has, and whole."""
-
-    def __init__(self):
-        self.live = FakeLive()
-        self.dialogue = Dialogue(self.live, "small", small_config())
-        self.events = self.checked(self.dialogue.opening())
-        self.index = 0
-
-    def checked(self, events: list) -> list:
-        for event in events:
-            parsed = SERVER_EVENT.validate_python({"event_id": "event_1", **event}, strict=False)
-            assert parsed.type == event["type"] and not parsed.model_extra, (event["type"], parsed.model_extra)
-        return events
-
-    def send(self, kind: str, **fields) -> list:
-        event = parse_event(json.dumps({"type": kind, "event_id": "mine", **fields}), REALTIME)
-        return self.checked(self.dialogue.client(event, 0.0))
-
-    def refused(self, kind: str, **fields) -> str:
-        with pytest.raises(ProtocolError) as error:
-            self.send(kind, **fields)
-        assert error.value.event_id == "mine"
-        return error.value.code
-
-    def turn(self, speaks: bool, text: str = "") -> list:
-        samples = np.full(4800, 0.25 if speaks else 0.0, np.float32)
-        made = MicroTurn(
-            index=self.index,
-            start=0.2 * self.index,
-            gate="SPEAK" if speaks else "LISTEN",
-            text=text,
-            display="",
-            mel=np.zeros((20, 80), np.float32),
-            samples=samples,
-            compute_seconds=0.01,
-            elements_in=5,
-            elements_out=5 if speaks else 1,
-        )
-        self.index += 1
-        return self.checked(self.dialogue.micro_turn(made))
 
 
 @pytest.fixture
 def client():
     return Client()
-
-
-def kinds(events: list) -> list[str]:
-    return [event["type"].removeprefix("response.") for event in events]
-
-
-def loud(seconds: float) -> str:
-    sound = 0.2 * np.random.default_rng(0).standard_normal(int(24_000 * seconds))
-    return base64.b64encode(to_pcm16(sound)).decode()
-
-
-def quiet(seconds: float) -> str:
-    return base64.b64encode(bytes(2 * int(24_000 * seconds))).decode()
 
 
 def check_responses(events: list) -> None:
@@ -344,19 +259,3 @@ def test_what_a_user_writes_and_shows_reaches_the_model(client):
     system = {"type": "message", "role": "system", "content": [{"type": "input_text", "text": "be kind"}]}
     client.send("conversation.item.create", item=system)
     assert len(client.live.texts) == 2
-
-
-def test_items_are_kept_truncated_and_deleted(client):
-    words = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "red"}], "id": "mine_1"}
-    client.send("conversation.item.create", item=words)
-    assert client.refused("conversation.item.create", item=words) == "invalid_value"
-    client.turn(True, " blue")
-    item = client.turn(False)[-1]["response"]["output"][0]["id"]
-    assert client.refused("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=401)
-    assert client.refused("conversation.item.truncate", item_id="mine_1", content_index=0, audio_end_ms=0)
-    cut = client.send("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=400)
-    assert cut[0]["audio_end_ms"] == 400
-    (found,) = client.send("conversation.item.retrieve", item_id="mine_1")
-    assert found["item"]["content"][0]["text"] == "red"
-    client.send("conversation.item.delete", item_id="mine_1")
-    assert client.refused("conversation.item.retrieve", item_id="mine_1") == "item_not_found"

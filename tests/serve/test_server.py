@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import types
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tml_jax.serve import scheduler as scheduler_module
 from tml_jax.serve import server as server_module
+from tml_jax.serve.call import Call
 from tml_jax.serve.connection import Connection
 from tml_jax.serve.metrics import ServerMetrics
 from tml_jax.serve.scheduler import Ended
@@ -141,7 +143,7 @@ HOSTILE = [
     ('{"type": "input_audio_buffer.append", "audio": 1e999}', "invalid_type"),
     ('{"type": "input_audio_buffer.commit"}', "input_audio_buffer_commit_empty"),
     ('{"type": "response.cancel"}', "response_cancel_not_active"),
-    ('{"type": "conversation.item.delete", "item_id": "none"}', "item_not_found"),
+    ('{"type": "conversation.item.delete", "item_id": "none"}', "item_delete_invalid_item_id"),
     (
         '{"type": "conversation.item.create", "item": {"type": "message", "role": "god", "content": []}}',
         "invalid_value",
@@ -255,19 +257,19 @@ def test_health_and_metrics(served):
     assert status == 200 and "tml_recompilations 0.0" in text and "tml_tick_seconds_bucket" in text
 
 
-class StuckSocket:
+class Stuck:
     """A client that takes no frame."""
 
     closed = None
 
-    async def send_str(self, frame: str) -> None:
+    async def send(self, frame: str) -> None:
         await asyncio.Event().wait()
 
-    async def receive(self, timeout: float):
-        await asyncio.wait_for(asyncio.Event().wait(), timeout)
+    async def receive(self, seconds: float):
+        await asyncio.wait_for(asyncio.Event().wait(), seconds)
 
-    async def close(self, code: int, message: bytes) -> None:
-        self.closed = code, message
+    async def close(self, code: int, reason: str, last: str | None) -> None:
+        self.closed, self.last = (code, reason), last
 
 
 class Chatty:
@@ -280,31 +282,33 @@ class Chatty:
         return [{"type": "duplex.micro_turn", "index": turn.index}]
 
 
-def run_stuck(metrics: ServerMetrics, idle: float, deliveries: list) -> StuckSocket:
+def run_stuck(metrics: ServerMetrics, idle: float, deliveries: list) -> Stuck:
     """Runs a connection whose client neither reads nor writes."""
 
-    async def run() -> StuckSocket:
-        connection = Connection(StuckSocket(), metrics, 8, idle)
-        connection.dialogue = Chatty()
+    async def run() -> Stuck:
+        call, stuck = Call(metrics, 8), Stuck()
+        call.begin(types.SimpleNamespace(), Chatty())
+        connection = Connection(stuck, call, idle)
+        call.attach(connection)
         running = asyncio.create_task(connection.run(lambda: 0.0))
         for delivery in deliveries:
-            connection.deliver(delivery)  # returns at once
+            call.deliver(delivery)  # returns at once
         await running
-        return connection._socket
+        return stuck
 
     return asyncio.run(run())
 
 
 def test_a_client_that_does_not_read_is_cut_off_and_holds_up_nothing(expected):
     metrics = ServerMetrics()
-    assert run_stuck(metrics, 60.0, expected).closed == (1008, b"slow reader")
+    assert run_stuck(metrics, 60.0, expected).closed == (1008, "slow reader")
     assert metrics.slow_readers._value.get() == 1
 
 
 def test_a_client_that_sends_nothing_gives_its_place_away():
-    assert run_stuck(ServerMetrics(), 0.05, []).closed == (1008, b"session_idle")
+    assert run_stuck(ServerMetrics(), 0.05, []).closed == (1008, "session_idle")
 
 
-def test_a_session_that_the_engine_ends_is_told_so(monkeypatch):
-    monkeypatch.setattr("tml_jax.serve.connection._CLOSING_SECONDS", 0.05)  # this client takes no last word
-    assert run_stuck(ServerMetrics(), 60.0, [Ended("not_finite")]).closed == (1011, b"not_finite")
+def test_a_session_that_the_engine_ends_is_told_so():
+    stuck = run_stuck(ServerMetrics(), 60.0, [Ended("not_finite")])
+    assert stuck.closed == (1011, "not_finite") and json.loads(stuck.last)["error"]["code"] == "not_finite"

@@ -1,73 +1,94 @@
-"""One WebSocket: frames in, events out, and a client that does not read never holds up anything else."""
+"""The two ways of one connection: frames in, events out, and a client that does not read never holds up anything else.
+
+What carries the frames is a `Transport`: a WebSocket, or the data channel of a WebRTC call.
+"""
 
 import asyncio
-import json
 import logging
-import secrets
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Sequence
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode
 
-from tml_jax.serve.dialogue import Dialogue
-from tml_jax.serve.metrics import ServerMetrics
-from tml_jax.serve.protocol import ProtocolError, parse_event
-from tml_jax.serve.realtime_objects import Object
-from tml_jax.serve.scheduler import Ended
-from tml_jax.serve.words import MicroTurn
+from tml_jax.serve.call import Call, frame_of
+from tml_jax.serve.log import log_event
 
-_CLOSING_SECONDS = 2.0
-_OVER = (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR)
+CLOSING_SECONDS = 2.0
 
 
-def frame_of(event: Object) -> str:
-    """An event as a text frame, with an id of its own."""
-    return json.dumps({"event_id": f"event_{secrets.token_hex(10)}", **event})
+class Gone(Exception):
+    """The other side is there no longer. `dropped`: without a word, so it may come back.
+
+    `reason` is one of `left`, `dropped` and `bad_frame`; `code` that of the WebSocket protocol, if there was one.
+    """
+
+    def __init__(self, reason: str, code: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.code, self.dropped = reason, code, reason == "dropped"
+
+
+class Transport(typing.Protocol):
+    """Carries text frames between the server and one client."""
+
+    async def receive(self, seconds: float) -> str | None:
+        """The next frame of the client; None for one that is no text.
+
+        Raises:
+          Gone: there is none any more.
+          TimeoutError: none has come for so long.
+        """
+
+    async def send(self, frame: str) -> None:
+        """Sends a frame; waits while the client does not read.
+
+        Raises:
+          ConnectionError: the connection is broken.
+        """
+
+    async def close(self, code: int, reason: str, last: str | None) -> None:
+        """Ends the connection, with a last frame if there is one; one whose client does not answer is cut off."""
 
 
 class Connection:
-    """The two ways of one WebSocket. Output waits in a queue of at most `outbox` events."""
+    """One client on one transport. Its call may outlive it."""
 
-    def __init__(self, socket: web.WebSocketResponse, metrics: ServerMetrics, outbox: int, idle: float) -> None:
-        """Around an open socket.
+    def __init__(self, transport: Transport, call: Call, idle: float, greeting: Sequence[str] = ()) -> None:
+        """Of a transport that is open.
 
         Args:
-          socket: prepared.
-          metrics: of the server.
-          outbox: events that may wait for the client to read.
-          idle: seconds without any event from the client that end the connection.
+          transport: carries it.
+          call: what it speaks for.
+          idle: seconds without any frame from the client that end the connection.
+          greeting: frames to send before what the call says.
         """
-        self._socket, self._metrics, self._idle = socket, metrics, idle
-        self._queue: asyncio.Queue[str] = asyncio.Queue(outbox)
+        self._transport, self._call, self._idle, self._greeting = transport, call, idle, greeting
         self._closing: tuple[int, str] | None = None
+        self._gone: Gone | None = None
         self._over = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self.dialogue: Dialogue | None = None
+        self.dropped = False
 
-    def deliver(self, turn: MicroTurn | Ended) -> None:
-        """Takes a micro-turn from the thread of the ticks."""
-        try:
-            self._loop.call_soon_threadsafe(self._put_out, turn)
-        except RuntimeError:  # the loop is closed, and with it the connection
-            pass
+    @property
+    def ending(self) -> tuple[int | None, str]:
+        """Code and reason of its end: why the server has ended it, or how the client went (see `Gone`)."""
+        gone = self._gone or Gone("dropped")
+        return self._closing or (gone.code, gone.reason)
 
-    def _put_out(self, turn: MicroTurn | Ended) -> None:
-        if isinstance(turn, Ended):
-            self.close(WSCloseCode.INTERNAL_ERROR, turn.reason)
-            return
-        if self._closing:
-            return
-        try:
-            for event in self.dialogue.micro_turn(turn):
-                self._queue.put_nowait(frame_of(event))
-        except asyncio.QueueFull:
-            self._metrics.slow_readers.inc()
-            self.close(WSCloseCode.POLICY_VIOLATION, "slow reader")
+    def close(self, code: int, reason: str, dropped: bool = False) -> bool:
+        """Ends the connection, whatever it is doing.
 
-    def close(self, code: int, reason: str) -> None:
-        """Ends the connection, whatever it is doing."""
-        if self._closing is None:
-            self._closing = code, reason
+        Args:
+          code: of the WebSocket protocol.
+          reason: short.
+          dropped: whether the client may come back.
+
+        Returns:
+          Whether it had not been ended before.
+        """
+        first = self._closing is None
+        if first:
+            self._closing, self.dropped = (code, reason), dropped
             self._over.set()
+        return first
 
     async def run(self, clock: Callable[[], float]) -> None:
         """Speaks the protocol until one side ends it.
@@ -75,7 +96,6 @@ class Connection:
         Args:
           clock: of the scheduler.
         """
-        await self._send(self.dialogue.opening())
         tasks = [asyncio.create_task(part) for part in (self._read(clock), self._write(), self._over.wait())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -84,53 +104,38 @@ class Connection:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
         for error in results:
-            if isinstance(error, Exception) and not isinstance(error, ConnectionError):
-                logging.error("a connection failed", exc_info=error)
+            if isinstance(error, Exception):
+                log_event("connection_failed", logging.ERROR, error, session=self._call.session_id)
                 self.close(WSCloseCode.INTERNAL_ERROR, "internal_error")
         code, reason = self._closing or (WSCloseCode.OK, "")
+        last = None
         if code == WSCloseCode.INTERNAL_ERROR:
             error = {"type": "server_error", "code": reason, "message": f"the session is over: {reason}"}
             last = frame_of({"type": "error", "error": {**error, "param": None, "event_id": None}})
-            try:
-                await asyncio.wait_for(self._socket.send_str(last), _CLOSING_SECONDS)
-            except (TimeoutError, ConnectionError):
-                pass
-        await end_socket(self._socket, code, reason)
+        await self._transport.close(code, reason, last)
 
     async def _read(self, clock: Callable[[], float]) -> None:
         while True:
             try:
-                message = await self._socket.receive(self._idle)
+                frame = await self._transport.receive(self._idle)
             except TimeoutError:
                 self.close(WSCloseCode.POLICY_VIOLATION, "session_idle")
                 return
-            if message.type in _OVER:  # also after what was too large or no frame: the socket has closed itself
+            except Gone as gone:
+                self._gone = gone
+                self.dropped |= gone.dropped and self._closing is None
                 return
-            if message.type is not WSMsgType.TEXT:
-                await self._refuse(ProtocolError("invalid_frame", "a binary frame: expected text frames of JSON"))
-                continue
-            try:
-                event = parse_event(message.data, self.dialogue.known)
-                await self._send(self.dialogue.client(event, clock()))
-            except ProtocolError as error:
-                await self._refuse(error)
-
-    async def _refuse(self, error: ProtocolError) -> None:
-        self._metrics.errors.labels(error.code).inc()
-        await self._send([error.event()])
-
-    async def _send(self, events: list[Object]) -> None:
-        for event in events:
-            await self._queue.put(frame_of(event))
+            await self._call.room()
+            if self._call.connection is not self:
+                return
+            self._call.client(frame, clock())
 
     async def _write(self) -> None:
-        while True:
-            await self._socket.send_str(await self._queue.get())
-
-
-async def end_socket(socket: web.WebSocketResponse, code: int, reason: str) -> None:
-    """Closes a socket; one whose client does not answer is cut off."""
-    try:
-        await asyncio.wait_for(socket.close(code=code, message=reason.encode()), _CLOSING_SECONDS)
-    except (TimeoutError, ConnectionError):
-        pass
+        try:
+            for frame in self._greeting:
+                await self._transport.send(frame)
+            while (frame := await self._call.next(self)) is not None:
+                await self._transport.send(frame)
+        except ConnectionError:
+            await asyncio.sleep(CLOSING_SECONDS)  # whether the client has said goodbye is for the reader to find out
+            self.dropped |= self._closing is None

@@ -30,6 +30,7 @@ from tml_jax.serve.words import MicroTurn
 
 LEAST_COMMIT = INPUT_RATE // 10  # samples
 MAX_ITEMS = 1000  # older ones are forgotten
+TRUNCATED = {"type": "output_audio", "transcript": ""}  # what was heard of its words is not known
 
 
 class Dialogue:
@@ -89,13 +90,20 @@ class Dialogue:
         return next(reversed(self._items), None)
 
     def _kept(self, event: Object) -> Object:
-        """Keeps the model's own items."""
+        """Keeps the model's own items, as its client left them: it may truncate or delete one that still goes on."""
+        if event["type"] == "conversation.item.done" and event["item"]["id"] not in self._items:
+            return event
+        if event["type"] == "conversation.item.done" and self._items[event["item"]["id"]]["content"]:
+            event = {**event, "item": {**event["item"], "content": [TRUNCATED]}}
         if event["type"] in ("conversation.item.added", "conversation.item.done"):
             self._keep(event["item"])
         return event
 
     def _keep(self, item: Object) -> None:
         self._items[item["id"]] = item
+        self._forget()
+
+    def _forget(self) -> None:
         while len(self._items) > MAX_ITEMS:
             del self._items[next(iter(self._items))]
 
@@ -109,17 +117,22 @@ class Dialogue:
         quiet = quiet if isinstance(quiet, int) and 20 <= quiet <= 60_000 else 500
         return Endpointing(hangover=quiet // 20, frames=self._heard // (INPUT_RATE // 50))
 
-    def _add(self, item: Object) -> list[Object]:
+    def _add(self, item: Object, previous: str | None) -> list[Object]:
         if item["type"] == "message":
             item = {**item, "content": shown_parts(item["content"])}
-        added = {"previous_item_id": self._last, "item": item}
-        self._keep(item)
+        added = {"previous_item_id": previous, "item": item}
+        ids = list(self._items)
+        first = 0 if previous is None else ids.index(previous) + 1
+        later = {other: self._items.pop(other) for other in ids[first:]}
+        self._items |= {item["id"]: item, **later}
+        self._forget()
         return [{"type": "conversation.item.added", **added}, {"type": "conversation.item.done", **added}]
 
     def _item(self, fields: Object) -> Object:
         item = self._items.get(fields["item_id"])
         if item is None:
-            raise ProtocolError("item_not_found", f"no item {fields['item_id'][:100]!r} in the conversation", "item_id")
+            code = f"item_{fields['type'].rpartition('.')[2]}_invalid_item_id"
+            raise ProtocolError(code, f"no item {fields['item_id'][:100]!r} in the conversation", "item_id")
         return item
 
     def _session_update(self, fields: Object, now: float) -> list[Object]:
@@ -160,7 +173,7 @@ class Dialogue:
         item_id, self._user_item, self._committed = self._user_item, _new_id("item"), self._heard
         committed = {"type": "input_audio_buffer.committed", "previous_item_id": self._last, "item_id": item_id}
         content = [{"type": "input_audio"}]
-        return [committed, *self._add(message_item(item_id, "user", "completed", content))]
+        return [committed, *self._add(message_item(item_id, "user", "completed", content), self._last)]
 
     def _input_audio_buffer_commit(self, fields: Object, now: float) -> list[Object]:
         waiting = self._heard - self._committed
@@ -177,15 +190,29 @@ class Dialogue:
 
     def _conversation_item_create(self, fields: Object, now: float) -> list[Object]:
         item_id = fields["item"].get("id") or _new_id("item")
-        if not isinstance(item_id, str) or item_id in self._items or len(item_id) > 100:
-            message = f"item.id = {repr(item_id)[:100]}: expected a string that no item has yet, up to 100 characters"
+        if not isinstance(item_id, str) or len(item_id) > 100:
+            message = f"item.id = {repr(item_id)[:100]}: expected a string of up to 100 characters"
             raise ProtocolError("invalid_value", message, "item.id")
+        if item_id in self._items:
+            raise ProtocolError("item_create_duplicate_item_id", f"there is an item {item_id!r} already", "item.id")
+        previous = self._previous(fields.get("previous_item_id"))
         item = checked_item(fields["item"], item_id)
         if item["type"] == "function_call_output":
             self._live.read(Text(BACKGROUND, item["output"], 0.0), now)
         elif item["role"] == "user":
             self._show(item["content"], now)
-        return self._add(item)
+        return self._add(item, previous)
+
+    def _previous(self, given: Any) -> str | None:
+        """The item that a new one comes after, None where it is the first. The model hears it last in any case."""
+        if given is None:
+            return self._last
+        if given == "root":
+            return None
+        if not isinstance(given, str) or given not in self._items:
+            message = f"previous_item_id = {repr(given)[:100]}: expected an item of the conversation, or 'root'"
+            raise ProtocolError("item_create_invalid_previous_item_id", message, "previous_item_id")
+        return given
 
     def _show(self, content: list[Object], now: float) -> None:
         """Gives the parts of a user's message to the model; all are checked before the first is given."""
@@ -204,12 +231,12 @@ class Dialogue:
         item = self._item(fields)
         spoken = self._replies.spoken.get(item["id"])
         if spoken is None or fields["content_index"] != 0:
-            raise ProtocolError("invalid_value", "only sound of the model that is done can be truncated", "item_id")
+            raise ProtocolError("invalid_value", "only sound of the model can be truncated", "item_id")
         length = 1000 * spoken // OUTPUT_RATE
         if not 0 <= fields["audio_end_ms"] <= length:
             message = f"audio_end_ms = {fields['audio_end_ms']}: expected 0 to {length}, the length of the item"
             raise ProtocolError("invalid_value", message, "audio_end_ms")
-        self._keep({**item, "content": [{"type": "output_audio", "transcript": ""}]})
+        self._keep({**item, "content": [TRUNCATED]})
         names = ("item_id", "content_index", "audio_end_ms")
         return [{"type": "conversation.item.truncated", **{name: fields[name] for name in names}}]
 
@@ -221,7 +248,7 @@ class Dialogue:
         return [{"type": "conversation.item.retrieved", "item": self._item(fields)}]
 
     def _response_create(self, fields: Object, now: float) -> list[Object]:
-        if self._replies.active:
+        if self._replies.active is not None:
             message = "there is a response already: wait for its response.done, or cancel it"
             raise ProtocolError("conversation_already_has_active_response", message)
         asked: Any = fields.get("response") or {}
@@ -233,8 +260,10 @@ class Dialogue:
         return self._replies.begin(session, asked=True, metadata=asked.get("metadata"))
 
     def _response_cancel(self, fields: Object, now: float) -> list[Object]:
-        if not self._replies.active:
-            raise ProtocolError("response_cancel_not_active", "there is no response to cancel")
+        if self._replies.active is None or fields.get("response_id") not in (None, self._replies.active):
+            # LiveKit takes errors for harmless that begin so.
+            message = "Cancellation failed: no such response is active"
+            raise ProtocolError("response_cancel_not_active", message)
         return [self._kept(event) for event in self._replies.cancel()]
 
 

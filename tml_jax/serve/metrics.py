@@ -22,6 +22,9 @@ class ServerMetrics:
         self._recompilations = Gauge("tml_recompilations", "Programs compiled since the server was warm", **make)
         self.admitted = Counter("tml_sessions_admitted", "Sessions let in", **make)
         self.refused = Counter("tml_sessions_refused", "Sessions refused because every place was taken", **make)
+        self.held = Gauge("tml_sessions_held", "Sessions that wait for a client that was cut off", **make)
+        self.resumed = Counter("tml_sessions_resumed", "Times that a client came back to its session", **make)
+        self.expired = Counter("tml_sessions_expired", "Sessions whose client did not come back in time", **make)
         self.slow_readers = Counter("tml_slow_readers", "Connections closed because their client did not read", **make)
         self.errors = Counter("tml_protocol_errors", "Events that were refused", ["code"], **make)
 

@@ -16,6 +16,18 @@ from tml_jax.serve.sound_formats import FORMATS, PCM
 Object = dict[str, Any]
 MAX_PIXELS = 4096 * 4096
 MAX_TEXT = 20_000  # characters of an item
+_RESPONDS = {"create_response": True, "interrupt_response": True}
+_TURN_DETECTION = {
+    "server_vad": {
+        "type": "server_vad",
+        "threshold": 0.5,
+        "prefix_padding_ms": 300,
+        "silence_duration_ms": 500,
+        **_RESPONDS,
+        "idle_timeout_ms": None,
+    },
+    "semantic_vad": {"type": "semantic_vad", "eagerness": "auto", **_RESPONDS},
+}
 
 
 def _format(name: str) -> Object:
@@ -24,15 +36,6 @@ def _format(name: str) -> Object:
 
 def new_session(session_id: str, model: str) -> Object:
     """A session as `session.created` shows it."""
-    turn_detection = {
-        "type": "server_vad",
-        "threshold": 0.5,
-        "prefix_padding_ms": 300,
-        "silence_duration_ms": 500,
-        "create_response": True,
-        "interrupt_response": True,
-        "idle_timeout_ms": None,
-    }
     hears = {"format": _format(PCM.name), "transcription": None, "noise_reduction": None}
     return {
         "type": "realtime",
@@ -49,7 +52,7 @@ def new_session(session_id: str, model: str) -> Object:
         "prompt": None,
         "include": None,
         "audio": {
-            "input": {**hears, "turn_detection": turn_detection},
+            "input": {**hears, "turn_detection": _TURN_DETECTION["server_vad"]},
             "output": {"format": _format(PCM.name), "voice": "model", "speed": 1.0},
         },
     }
@@ -95,10 +98,21 @@ def updated_session(session: Object, changes: Object) -> Object:
                 new["audio"][side][name] = _format(kind)
             elif name == "turn_detection":
                 vad = _member(given[name], path, (dict, type(None)))
-                new["audio"][side][name] = vad if vad is None else {**(new["audio"][side][name] or {}), **vad}
+                if vad is not None:
+                    vad = _turn_detection(new["audio"][side][name] or {}, vad, path)
+                new["audio"][side][name] = vad
             else:
                 new["audio"][side][name] = given[name]
     return new
+
+
+def _turn_detection(before: Object, changes: Object, path: str) -> Object:
+    """What is changed of the same kind of it; another kind starts with its own fields, which clients read."""
+    kind = changes.get("type", before.get("type", "server_vad"))
+    if not isinstance(kind, str) or kind not in _TURN_DETECTION:
+        message = f"{path}.type = {repr(kind)[:100]}: expected one of {', '.join(_TURN_DETECTION)}"
+        raise ProtocolError("invalid_value", message, path)
+    return {**(before if before.get("type") == kind else _TURN_DETECTION[kind]), **changes}
 
 
 def message_item(item_id: str, role: str, status: str, content: list[Object]) -> Object:
@@ -141,15 +155,16 @@ def checked_item(item: Object, item_id: str) -> Object:
             raise ProtocolError("invalid_value", f"{path}.type = {repr(kind)[:100]}: expected {', '.join(needs)}", path)
         if kind in needs:
             _member(part.get(needs[kind]), f"{path}.{needs[kind]}", (str,))
-    _check_size("".join(text for part in shown_parts(content) for text in part.values()))
+    _check_size("".join(text for part in shown_parts(content) for text in part.values() if text))
     return message_item(item_id, item["role"], "completed", content)
 
 
 def shown_parts(content: list[Object]) -> list[Object]:
     """The parts of a message as they are kept and shown: without the bytes of sound and pictures, or a session that
-    lasts would fill the memory."""
+    lasts would fill the memory. Sound always has a transcript, if only None: @openai/agents fails without it."""
     names = ("type", "text", "transcript")
-    return [{name: part[name] for name in names if isinstance(part.get(name), str)} for part in content]
+    shown = [{name: part[name] for name in names if isinstance(part.get(name), str)} for part in content]
+    return [{"transcript": None, **part} if part["type"] == "input_audio" else part for part in shown]
 
 
 def _check_size(text: str) -> None:

@@ -30,7 +30,6 @@ class _Response:
     opened: bool = False
     previous: str | None = None
     transcript: str = ""
-    samples: int = 0
     elements_out: int = 0
     sound_out: int = 0
 
@@ -52,9 +51,9 @@ class Replies:
         self.spoken: dict[str, int] = {}  # item → samples of sound in it
 
     @property
-    def active(self) -> bool:
-        """Whether there is a response that is not done."""
-        return self._now is not None
+    def active(self) -> str | None:
+        """The response that is not done, if there is one."""
+        return None if self._now is None else self._now.id
 
     def begin(self, session: Object, asked: bool, metadata: Any = None) -> list[Object]:
         """Opens a response: because the model speaks, or because the client asked."""
@@ -130,7 +129,7 @@ class Replies:
         now.transcript += words
         if not self._speaks:
             return [{"type": "response.output_text.delta", **place, "delta": words}] if words else []
-        now.samples += OUTPUT_SAMPLES
+        self.spoken[now.item_id] = self.spoken.get(now.item_id, 0) + OUTPUT_SAMPLES
         sound = now.encoder.encode(turn.samples)
         if sound:
             events.append({"type": "response.output_audio.delta", **place, "delta": sound})
@@ -147,7 +146,6 @@ class Replies:
                 content, part = {"type": "output_audio", "transcript": text}, {"type": "audio", "transcript": text}
                 events.append({"type": "response.output_audio.done", **place})
                 events.append({"type": "response.output_audio_transcript.done", **place, "transcript": text})
-                self.spoken[now.item_id] = now.samples
             else:
                 content, part = {"type": "output_text", "text": text}, {"type": "text", "text": text}
                 events.append({"type": "response.output_text.done", **place, "text": text})

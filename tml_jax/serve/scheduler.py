@@ -19,6 +19,7 @@ from tml_jax.config import MICRO_TURN_SECONDS, Config
 from tml_jax.data.record import Text
 from tml_jax.serve import jitter
 from tml_jax.serve.engine import Engine, FullError
+from tml_jax.serve.log import log_event
 from tml_jax.serve.windows import Arrived, InputError, check_frame
 from tml_jax.serve.words import MicroTurn
 
@@ -40,12 +41,14 @@ Deliver = Callable[[MicroTurn | Ended], None]
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """One tick: `seconds` it took, `sessions` in it, whether it was `late`, windows `skipped` before it."""
+    """One tick: `seconds` it took, `sessions` in it, whether it was `late`, windows `skipped` before it, and whether
+    nobody new is let in after it because it was one of many late ones (`overloaded`)."""
 
     seconds: float
     sessions: int
     late: bool
     skipped: int
+    overloaded: bool
 
 
 class LiveSession:
@@ -58,6 +61,7 @@ class LiveSession:
         self._lock = threading.Lock()
         self._buffer = jitter.JitterBuffer(delay=delay, horizon=horizon)
         self._heard, self._lost, self._waiting_text = False, False, 0
+        self.away = False  # whether its client was cut off, so that what is missing was lost
         self._texts: list[Text] = []
         self._frames: list[np.ndarray] = []
 
@@ -137,7 +141,7 @@ class LiveSession:
             if window is None:
                 return None
             gone = len(window.audio) == window.missing
-            lost = self._lost or (self._stamped and self._heard and window.missing > 0)
+            lost = self._lost or ((self._stamped or self.away) and self._heard and window.missing > 0)
             silent = not self._heard or (gone and lost)  # without a microphone, or with nothing of its sound
             frames = [(MICRO_TURN_SECONDS / 2, frame) for frame in self._frames]
             arrived = Arrived(None if silent else window.audio, frames, self._texts, lost)
@@ -190,7 +194,11 @@ class Scheduler:
     def free(self) -> int:
         """Places for new sessions; none in an overload."""
         with self._lock:
-            return 0 if self._late_in_a_row >= OVERLOADED or self.failed else self.engine.slots - len(self._open)
+            return 0 if self._overloaded or self.failed else self.engine.slots - len(self._open)
+
+    @property
+    def _overloaded(self) -> bool:
+        return self._late_in_a_row >= OVERLOADED
 
     @property
     def sessions(self) -> int:
@@ -243,7 +251,7 @@ class Scheduler:
             try:
                 scheduled = self.run_tick(scheduled)
             except Exception as error:  # sessions must hear of it, whatever it is
-                logging.exception("the engine failed")
+                log_event("engine_failed", logging.ERROR, error, sessions=len(self._open))
                 self.failed = error
                 for session in self._open:
                     session.deliver(Ended("engine_failed"))
@@ -282,5 +290,5 @@ class Scheduler:
         self._late_in_a_row = self._late_in_a_row + 1 if late else 0
         self.late_ticks += late
         self.skipped_windows += skipped
-        self._observe(Report(tick.seconds, len(tick.turns), late, skipped))
+        self._observe(Report(tick.seconds, len(tick.turns), late, skipped, self._overloaded))
         return scheduled + MICRO_TURN_SECONDS

@@ -2,32 +2,49 @@
 
   GET /              the page that people talk on (`page/`)
   GET /healthz       200 while sessions can run, 503 while it drains or after the engine failed
+  GET /readyz        200 while a new session would be let in, 503 if not
   GET /metrics       for Prometheus
   GET /v1/realtime   WebSocket: the OpenAI Realtime protocol; with ?duplex=1 this project's own micro-turns
 
+A client with ?duplex=1 or ?resumable=1 finds a `resume.token` in its session. If it is cut off, ?resume=TOKEN&after=ID,
+with the `event_id` of the last event that it has, brings it back to the same session. It gets `session.resumed`, under
+that same id and with `after`, the `event_id` of the last of its own events that arrived, and then all that it missed.
+One that cannot be brought back gets an `error` event whose code begins with `resume_`, and close code 1008. The
+connection that it had before is closed with 4001.
+
 A client beyond the last place gets an `error` event with code `server_full`, its `queue_position` and a `ticket` to
-come back with (?ticket=…), then close code 1013.
+come back with (?ticket=…), then close code 1013. With the header `Tml-Full: refuse`, which a proxy sets, it gets status
+503 in place of a WebSocket, so that the proxy can ask another engine. Tokens and tickets begin with the engine's name.
 """
 
 import asyncio
 import dataclasses
 import hmac
+import re
 import secrets
 import signal
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from aiohttp import WSCloseCode, web
 
-from tml_jax.serve.admission import Line, ask
-from tml_jax.serve.connection import Connection, end_socket, frame_of
+from tml_jax.serve.admission import Line, Refusal, ask
+from tml_jax.serve.call import Call, frame_of
+from tml_jax.serve.calls import Calls, new_token
+from tml_jax.serve.connection import Connection
 from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.duplex import DuplexDialogue
+from tml_jax.serve.log import log_event
 from tml_jax.serve.metrics import ServerMetrics
+from tml_jax.serve.protocol import ProtocolError
+from tml_jax.serve.realtime_objects import Object
 from tml_jax.serve.scheduler import Scheduler
 from tml_jax.serve.static import page_routes
+from tml_jax.serve.websocket import WebSocketTransport
 
 _KEY_PROTOCOL = "openai-insecure-api-key."  # how a browser, which cannot set headers, sends its key
 _SHOWN_PROTOCOL = "realtime"
+_NAME = re.compile("[A-Za-z0-9_-]{0,40}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +56,12 @@ class ServerOptions:
       api_key: what clients must send; None lets everybody in.
       origins: pages of other sites that may connect, such as `https://example.org`; pages of this server always may.
       max_message: most bytes of one message; 15 MiB of sound take 20 MiB in base64.
-      outbox: events that may wait for a client to read before it is cut off.
+      outbox: events that may wait for a client to read, and micro-turns that one may wait before it is cut off.
       idle_seconds: a client that sends nothing for so long gives its place away.
+      resume_seconds: how long a session waits for a client that was cut off.
+      kept: characters of events kept for such a client; a micro-turn takes 13,000.
+      name: of this engine among several, with which its tokens and tickets begin, before a dot; '' for none.
+      heartbeat: seconds between pings; a client that leaves one without an answer for half of that is cut off.
     """
 
     model: str = "tml"
@@ -49,6 +70,22 @@ class ServerOptions:
     max_message: int = 21 * 2**20
     outbox: int = 100
     idle_seconds: float = 300.0
+    resume_seconds: float = 30.0
+    kept: int = 8 * 2**20
+    name: str = ""
+    heartbeat: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"name = {self.name!r}: expected up to 40 letters, digits, - and _")
+
+
+class _RefusedError(Exception):
+    """A client that gets no session: the `error` event that says why, and a close code."""
+
+    def __init__(self, event: Object, close_code: WSCloseCode) -> None:
+        super().__init__(event["error"]["code"])
+        self.event, self.close_code = event, close_code
 
 
 class Server:
@@ -64,7 +101,7 @@ class Server:
         """
         self._scheduler, self._metrics, self._options = scheduler, metrics, options
         self._line = Line()
-        self._connections: set[Connection] = set()
+        self.calls = Calls(scheduler, metrics, options.resume_seconds)
         self._draining = False
 
     def app(self) -> web.Application:
@@ -73,6 +110,7 @@ class Server:
         app.add_routes(
             [
                 web.get("/healthz", self._health),
+                web.get("/readyz", self._ready),
                 web.get("/metrics", self._show_metrics),
                 web.get("/v1/realtime", self._realtime),
                 *page_routes(),
@@ -81,20 +119,22 @@ class Server:
         return app
 
     async def drain(self, seconds: float) -> None:
-        """Lets no new session in, waits until those there are have ended, and then ends the rest.
+        """Lets nobody in, waits until the sessions there are have ended, and then ends the rest. Holds none.
 
         Args:
           seconds: to wait at most.
         """
         self._draining = True
+        log_event("drain_began", sessions=len(self.calls), seconds=seconds)
+        self.calls.end_held()
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        while self._connections and loop.time() < end:
+        while len(self.calls) and loop.time() < end:
             await asyncio.sleep(0.05)
-        for connection in self._connections:
-            connection.close(WSCloseCode.GOING_AWAY, "the server ends")
-        while self._connections and loop.time() < end + 5:
+        self.calls.close(WSCloseCode.GOING_AWAY, "the server ends")
+        while len(self.calls) and loop.time() < end + 5:
             await asyncio.sleep(0.05)
+        log_event("drain_ended", sessions=len(self.calls))
 
     async def _health(self, request: web.Request) -> web.Response:
         well = not (self._draining or self._scheduler.failed)
@@ -102,14 +142,33 @@ class Server:
         told = {"status": status, "sessions": self._scheduler.sessions, "slots": self._scheduler.engine.slots}
         return web.json_response(told, status=200 if well else 503)
 
+    async def _ready(self, request: web.Request) -> web.Response:
+        failed, ready = self._scheduler.failed, not self._draining and self._room("")
+        status = "failed" if failed else "draining" if self._draining else "ready" if ready else "full"
+        return web.json_response({"status": status}, status=200 if status == "ready" else 503)
+
+    def _room(self, ticket: str) -> bool:
+        """Whether a client with this ticket would be let in."""
+        return ask(self._line, ticket, self._scheduler.free, self._scheduler.clock())[1] is None
+
     async def _show_metrics(self, request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.text(self._scheduler), content_type="text/plain", charset="utf-8")
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         """An answer to a request that may not open a session."""
+        wrong = self._wrong(request)
+        if wrong is None:
+            return None
+        status, code, message = wrong
+        log_event("session_refused", status=status, reason=code)
+        error = {"type": "invalid_request_error", "code": code, "message": message, "param": None}
+        return web.json_response({"error": error}, status=status)
+
+    def _wrong(self, request: web.Request) -> tuple[int, str, str] | None:
+        """Status, code and message of what forbids a session."""
         origin = request.headers.get("Origin")
         if origin is not None and origin not in self._options.origins and urlsplit(origin).netloc != request.host:
-            return _http_error(403, "origin_not_allowed", f"Origin {origin} may not connect: allow it with --origin")
+            return 403, "origin_not_allowed", f"Origin {origin} may not connect: allow it with --origin"
         key = self._options.api_key
         if key is not None:
             offered = request.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -117,9 +176,12 @@ class Server:
                 if protocol.startswith(_KEY_PROTOCOL):
                     offered = protocol.removeprefix(_KEY_PROTOCOL)
             if not hmac.compare_digest(offered.encode(), key.encode()):
-                return _http_error(401, "invalid_api_key", "the API key is missing or wrong: Authorization: Bearer KEY")
+                return 401, "invalid_api_key", "the API key is missing or wrong: Authorization: Bearer KEY"
         if self._draining or self._scheduler.failed:
-            return _http_error(503, "server_unavailable", "no new sessions: the server ends")
+            return 503, "server_unavailable", "no new sessions: the server ends"
+        passes = request.headers.get("Tml-Full") == "refuse" and "resume" not in request.query
+        if passes and not self._room(_ticket(request.query)):
+            return 503, "server_full", "every place is taken: another engine may have one"
         return None
 
     async def _realtime(self, request: web.Request) -> web.StreamResponse:
@@ -127,33 +189,63 @@ class Server:
         if refusal is not None:
             return refusal
         shown = (_SHOWN_PROTOCOL,) if _SHOWN_PROTOCOL in _protocols(request) else ()
-        socket = web.WebSocketResponse(max_msg_size=self._options.max_message, protocols=shown, heartbeat=20.0)
+        options = self._options
+        socket = web.WebSocketResponse(max_msg_size=options.max_message, protocols=shown, heartbeat=options.heartbeat)
         await socket.prepare(request)
-        # No await from here to join: two clients must not be let in to one place.
-        scheduler, duplex = self._scheduler, request.query.get("duplex") == "1"
-        ticket = request.query.get("ticket", "")[:64] or secrets.token_hex(8)
+        transport = WebSocketTransport(socket)
+        # No await from here to attach: two clients must not be let in to one place.
+        try:
+            call, greeting = self._call(request.query)
+        except _RefusedError as refused:
+            await transport.send(frame_of(refused.event))
+            await transport.close(refused.close_code, refused.event["error"]["code"])
+            return socket
+        connection = Connection(transport, call, options.idle_seconds, greeting)
+        self.calls.attach(call, connection)
+        try:
+            await connection.run(self._scheduler.clock)
+        finally:
+            self.calls.release(call, connection)
+        return socket
+
+    def _call(self, query: Mapping[str, str]) -> tuple[Call, list[str]]:
+        """The call that a client asks for, a new one or its old one, and what to say to it first."""
+        if "resume" not in query:
+            return self._new_call(query), []
+        after = query.get("after", "")
+        try:
+            call = self.calls.find(query["resume"], after)
+        except ProtocolError as error:
+            self._metrics.errors.labels(error.code).inc()
+            log_event("session_refused", reason=error.code)
+            raise _RefusedError(error.event(), WSCloseCode.POLICY_VIOLATION) from error
+        self._metrics.resumed.inc()
+        log_event("session_resumed", session=call.session_id)
+        return call, [frame_of({"type": "session.resumed", "after": call.received}, after)]
+
+    def _named(self, secret: str) -> str:
+        return f"{self._options.name}.{secret}" if self._options.name else secret
+
+    def _new_call(self, query: Mapping[str, str]) -> Call:
+        scheduler, options, duplex = self._scheduler, self._options, query.get("duplex") == "1"
+        ticket = _ticket(query) or self._named(secrets.token_hex(8))
         self._line, refused = ask(self._line, ticket, scheduler.free, scheduler.clock())
         if refused is not None:
             self._metrics.refused.inc()
-            back = f"come back with ?ticket={refused.ticket}" if refused.ticket else "come back later"
-            message = f"every place is taken: you are number {refused.position} in line; {back}"
-            error = {"type": "server_error", "code": "server_full", "message": message, "param": None, "event_id": None}
-            more = {"queue_position": refused.position, "ticket": refused.ticket, "retry_after_ms": 5000}
-            await socket.send_str(frame_of({"type": "error", "error": {**error, **more}}))
-            await end_socket(socket, WSCloseCode.TRY_AGAIN_LATER, "server_full")
-            return socket
-        connection = Connection(socket, self._metrics, self._options.outbox, self._options.idle_seconds)
-        live = scheduler.join(connection.deliver, secrets.randbits(31), stamped=duplex)
-        kind = DuplexDialogue if duplex else Dialogue
-        connection.dialogue = kind(live, self._options.model, scheduler.engine.config)
+            log_event("session_queued", position=refused.position)
+            raise _RefusedError(_full(refused), WSCloseCode.TRY_AGAIN_LATER)
+        resumable = self.calls.seconds > 0 and (duplex or query.get("resumable") == "1")
+        token = self._named(new_token()) if resumable else None
+        call = Call(self._metrics, options.outbox, token, options.kept if resumable else 0)
+        live = scheduler.join(call.deliver, secrets.randbits(31), stamped=duplex)
+        dialogue = (DuplexDialogue if duplex else Dialogue)(live, options.model, scheduler.engine.config)
+        if resumable:
+            dialogue.session["resume"] = {"token": token, "seconds": self.calls.seconds}
+        call.begin(live, dialogue)
         self._metrics.admitted.inc()
-        self._connections.add(connection)
-        try:
-            await connection.run(scheduler.clock)
-        finally:
-            scheduler.leave(live)
-            self._connections.discard(connection)
-        return socket
+        self.calls.add(call)
+        log_event("session_opened", session=call.session_id, duplex=duplex, sessions=scheduler.sessions)
+        return call
 
 
 async def serve(server: Server, scheduler: Scheduler, host: str, port: int, drain_seconds: float) -> None:
@@ -179,6 +271,7 @@ async def serve(server: Server, scheduler: Scheduler, host: str, port: int, drai
         host, port = runner.addresses[0][:2]
         print(f"listening at ws://{host}:{port}/v1/realtime for {scheduler.engine.slots} sessions", flush=True)
         print(f"talk at http://{host}:{port}/", flush=True)
+        log_event("listening", host=host, port=port, slots=scheduler.engine.slots)
         await ended.wait()
         print(f"ending: {scheduler.sessions} sessions have {drain_seconds:g} s", flush=True)
         await server.drain(drain_seconds)
@@ -190,6 +283,13 @@ def _protocols(request: web.Request) -> list[str]:
     return [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
 
 
-def _http_error(status: int, code: str, message: str) -> web.Response:
-    error = {"type": "invalid_request_error", "code": code, "message": message, "param": None}
-    return web.json_response({"error": error}, status=status)
+def _ticket(query: Mapping[str, str]) -> str:
+    return query.get("ticket", "")[:64]
+
+
+def _full(refusal: Refusal) -> Object:
+    back = f"come back with ?ticket={refusal.ticket}" if refusal.ticket else "come back later"
+    message = f"every place is taken: you are number {refusal.position} in line; {back}"
+    error = {"type": "server_error", "code": "server_full", "message": message, "param": None, "event_id": None}
+    more = {"queue_position": refusal.position, "ticket": refusal.ticket, "retry_after_ms": 5000}
+    return {"type": "error", "error": {**error, **more}}

@@ -1,0 +1,34 @@
+"""A stand-in for the model in calls of real clients: it answers, counts, and falls silent when it is spoken over."""
+
+import numpy as np
+from scripted import SAMPLES, Line
+
+from tml_jax.serve.windows import Arrived
+
+COUNTING = [f" {word}" for word in "one two three four five six seven eight nine ten eleven twelve".split() * 4]
+SORRY = [" I", " am", " silent"]
+LOUD = 0.02  # root mean square of a window
+VOICE = 0.2 * np.sin(2 * np.pi * 440 * np.arange(SAMPLES) / 24_000).astype(np.float32)
+
+
+class Companion:
+    """A script of `ScriptedEngine` for one caller, a word in each micro-turn.
+
+    Typed text is answered with "you wrote" and the text, the first speech by counting, what is said after that with
+    `SORRY`; each begins in the first window in which the caller is silent again.
+    """
+
+    def __init__(self) -> None:
+        self._words: list[str] = []
+        self._answers = [COUNTING, SORRY]
+        self._spoken_to = False
+
+    def __call__(self, index: int, arrived: Arrived) -> Line:
+        if arrived.texts:
+            self._words = [" you", " wrote"] + [f" {text.text}" for text in arrived.texts]
+        if arrived.audio is not None and np.sqrt(np.mean(np.square(arrived.audio))) > LOUD:
+            self._words, self._spoken_to = [], True
+        elif self._spoken_to:
+            self._spoken_to = False
+            self._words = list(self._answers.pop(0)) if self._answers else []
+        return Line(VOICE, self._words.pop(0)) if self._words else Line()

@@ -1,0 +1,165 @@
+"""One conversation: the model's side of it, its protocol, and what it has said. It outlives the connection it is on."""
+
+import asyncio
+import json
+import secrets
+import typing
+
+from aiohttp import WSCloseCode
+
+from tml_jax.serve import outbox as outboxes
+from tml_jax.serve.dialogue import Dialogue
+from tml_jax.serve.metrics import ServerMetrics
+from tml_jax.serve.outbox import Outbox
+from tml_jax.serve.protocol import ProtocolError, parse_event
+from tml_jax.serve.realtime_objects import Object
+from tml_jax.serve.scheduler import Ended, LiveSession
+from tml_jax.serve.words import MicroTurn
+
+TAKEN_OVER = 4001  # close code of a connection whose session goes on on another
+_LONGEST_ID = 512  # characters
+
+
+def new_event_id() -> str:
+    """A name that no other event has."""
+    return f"event_{secrets.token_hex(10)}"
+
+
+def frame_of(event: Object, event_id: str | None = None) -> str:
+    """An event as a text frame, with an id of its own."""
+    return json.dumps({"event_id": event_id or new_event_id(), **event})
+
+
+class Link(typing.Protocol):
+    """What a call sees of its connection."""
+
+    def close(self, code: int, reason: str, dropped: bool = False) -> bool:
+        """Ends it; `dropped` where the client may come back. Returns whether it had not been ended before."""
+
+
+class Call:
+    """A conversation and its connection, if it has one. Lives in the loop; only `deliver` may come from elsewhere."""
+
+    def __init__(self, metrics: ServerMetrics, patience: int, token: str | None = None, room: int = 0) -> None:
+        """Of a client that comes in; `begin` is next.
+
+        Args:
+          metrics: of the server.
+          patience: events that may wait for the client to read before its own are no longer read, and micro-turns
+            that one may wait before the client is cut off.
+          token: what the client comes back with; None where it cannot.
+          room: most characters of events kept for that.
+        """
+        self._metrics, self._patience, self.token = metrics, patience, token
+        self._loop = asyncio.get_running_loop()
+        self._outbox = Outbox(room)
+        self._turns, self._since = 0, 0  # micro-turns, and how many there were when the connection began
+        self._more, self._room = asyncio.Event(), asyncio.Event()
+        self.connection: Link | None = None
+        self.received: str | None = None
+        self.failed: str | None = None
+
+    def begin(self, live: LiveSession, dialogue: Dialogue) -> None:
+        """Joins what `deliver` was given for."""
+        self.live, self.dialogue = live, dialogue
+        self._put(dialogue.opening())
+
+    @property
+    def session_id(self) -> str:
+        """As the client knows it."""
+        return self.dialogue.session["id"]
+
+    @property
+    def turns(self) -> int:
+        """Micro-turns so far."""
+        return self._turns
+
+    def deliver(self, turn: MicroTurn | Ended) -> None:
+        """Takes a micro-turn from the thread of the ticks."""
+        try:
+            self._loop.call_soon_threadsafe(self._take, turn)
+        except RuntimeError:  # the loop is closed, and with it the call
+            pass
+
+    def _take(self, turn: MicroTurn | Ended) -> None:
+        if isinstance(turn, Ended):
+            self.failed = turn.reason
+            if self.connection is not None:
+                self.connection.close(WSCloseCode.INTERNAL_ERROR, turn.reason)
+            return
+        self._turns += 1
+        self._put(self.dialogue.micro_turn(turn))
+        waiting = self._outbox.waiting
+        if self.connection is not None and waiting:
+            if self._turns - max(waiting[0].turn, self._since) > self._patience:
+                first = self.connection.close(WSCloseCode.POLICY_VIOLATION, "slow reader", dropped=True)
+                self._metrics.slow_readers.inc(first)
+
+    def _put(self, events: list[Object]) -> None:
+        named = [(new_event_id(), event) for event in events]
+        made = tuple(outboxes.Event(name, frame_of(event, name), self._turns) for name, event in named)
+        self._outbox = outboxes.put(self._outbox, made, away=self.connection is None and self.token is not None)
+        self._more.set()
+
+    # What its connection calls.
+
+    def client(self, frame: str | None, now: float) -> None:
+        """Acts on a frame of the client at once, answers included: whoever comes back finds all of it or nothing.
+
+        Args:
+          frame: of text; None for another one.
+          now: seconds, of the scheduler's clock.
+        """
+        try:
+            if frame is None:
+                raise ProtocolError("invalid_frame", "a binary frame: expected text frames of JSON")
+            event = parse_event(frame, self.dialogue.known)
+            self._receive(event.event_id)
+            self._put(self.dialogue.client(event, now))
+        except ProtocolError as error:
+            self._receive(error.event_id)
+            self._metrics.errors.labels(error.code).inc()
+            self._put([error.event()])
+
+    def _receive(self, event_id: str | None) -> None:
+        if event_id is not None and len(event_id) <= _LONGEST_ID:
+            self.received = event_id
+
+    async def next(self, connection: Link) -> str | None:
+        """The next frame to send; None once another connection has taken over."""
+        while self.connection is connection:
+            self._outbox, frame = outboxes.send(self._outbox)
+            if frame is not None:
+                if len(self._outbox.waiting) < self._patience:
+                    self._room.set()
+                return frame
+            self._more.clear()
+            await self._more.wait()
+        return None
+
+    async def room(self) -> None:
+        """Waits until the client has read most of what it was told."""
+        while len(self._outbox.waiting) >= self._patience:
+            self._room.clear()
+            await self._room.wait()
+
+    # What the server calls.
+
+    def attach(self, connection: Link) -> None:
+        """From now on it is on this connection; the one before is closed."""
+        if self.connection is not None:
+            self.connection.close(TAKEN_OVER, "taken_over")
+        self.connection, self._since, self.live.away = connection, self._turns, False
+        self._more.set()
+
+    def rewind(self, event_id: str) -> None:
+        """Says again what came after an event.
+
+        Raises:
+          outbox.LostError: it is not known any more.
+        """
+        self._outbox = outboxes.rewind(self._outbox, event_id)
+
+    def detach(self) -> None:
+        """From now on nobody is there."""
+        self.connection, self.live.away = None, True
