@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tml_jax.eval.suites.answers import OWN_WORDS, answer, hear
 from tml_jax.eval.suites.items import Item, Scoring
 from tml_jax.eval.suites.judge import Judge
-from tml_jax.eval.suites.registry import SUITES, Suite
+from tml_jax.eval.suites.registry import SUITES
 from tml_jax.eval.suites.report import write_report
 from tml_jax.eval.suites.transcripts import SuiteError
 from tml_jax.serve.session import Talker
