@@ -11,6 +11,8 @@ import string
 from collections.abc import Container, Mapping
 from typing import Any
 
+from tml_jax.eval.suites.transcripts import json_objects
+
 TRIES = 3  # answers that are not as the prompt asks are asked for again
 
 
@@ -109,12 +111,4 @@ def prompt_text(name: str) -> str:
 
 def verdict_in(said: str, field: str) -> dict[str, Any] | None:
     """The last JSON object with `field` in what a judge said, whatever stands around it; None if there is none."""
-    decoder, found, position = json.JSONDecoder(), None, said.find("{")
-    while position != -1:
-        try:
-            value, position = decoder.raw_decode(said, position)
-            found = value if isinstance(value, dict) and field in value else found
-        except json.JSONDecodeError:
-            position += 1
-        position = said.find("{", position)
-    return found
+    return next((value for value in reversed(json_objects(said)) if field in value), None)

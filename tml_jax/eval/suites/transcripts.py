@@ -83,6 +83,32 @@ def read_json(path: pathlib.Path) -> Any:
         raise SuiteError(f"{path} is no JSON ({error})") from error
 
 
+def json_objects(text: str) -> list[dict[str, Any]]:
+    """The JSON objects in a text, whatever stands around them; those inside others are not listed."""
+    decoder, found, position = json.JSONDecoder(), [], text.find("{")
+    while position != -1:
+        try:
+            value, position = decoder.raw_decode(text, position)
+            found.append(value)
+        except json.JSONDecodeError:
+            position += 1
+        position = text.find("{", position)
+    return found
+
+
+def utterances(chunks: Sequence[Chunk], gap: float = 1.0) -> list[tuple[float, str]]:
+    """Words as utterances, (start in seconds, text): a silence of more than `gap` seconds begins a new one."""
+    found: list[tuple[float, str]] = []
+    ended = 0.0
+    for chunk in chunks:
+        if found and chunk.start - ended <= gap:
+            found[-1] = found[-1][0], f"{found[-1][1]} {chunk.text}"
+        else:
+            found.append((chunk.start, chunk.text))
+        ended = chunk.start if chunk.end is None else chunk.end
+    return found
+
+
 def subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
     """The folders in a folder: numbered ones by number, then the rest by name.
 
