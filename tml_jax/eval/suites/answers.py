@@ -11,7 +11,7 @@ from tml_jax.eval.conversation import conversation_sound
 from tml_jax.eval.recognition import words_heard
 from tml_jax.eval.replica import TOGETHER, stream
 from tml_jax.eval.suites.items import Item, conversation_of
-from tml_jax.eval.suites.transcripts import Chunk, SuiteError, Transcript, transcript_of, write_transcript
+from tml_jax.eval.suites.transcripts import Chunk, SuiteError, transcript_of, write_transcript
 from tml_jax.eval.timeline import draw_timeline
 from tml_jax.serve.session import Talker
 from tml_jax.serve.words import MicroTurn
@@ -105,8 +105,8 @@ def _write_words(
         chunks = _heard(conversation_sound(None, turns)[1], OUTPUT_RATE, recogniser, item.heard_from)
     else:
         chunks = []
-    found = transcript_of(chunks)
-    write_transcript(folder / f"{item.prefix}output.json", Transcript(found.text, found.chunks, said, shown))
+    transcript = transcript_of(chunks, said, shown, conversation.meta["clip_ends"])
+    write_transcript(folder / f"{item.prefix}output.json", transcript)
     if item.hear_user and conversation.user_audio is not None and recogniser != OWN_WORDS:
         heard = _heard(float_audio(conversation.user_audio), INPUT_RATE, recogniser, 0.0)
         write_transcript(folder / f"{item.prefix}input.json", transcript_of(heard))

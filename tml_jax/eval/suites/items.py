@@ -88,17 +88,18 @@ def conversation_of(item: Item, rows: int, columns: int) -> Conversation:
       columns: of the frames, in pixels.
 
     Returns:
-      A record with the user's side alone.
+      A record with the user's side alone; `meta["clip_ends"]` has the seconds at which each clip ends.
 
     Raises:
       MediaError: a file is missing or damaged.
     """
-    audio, times, frames = None, [], []
+    audio, clip_ends, times, frames = None, [], [], []
     if item.clips:
-        parts = []
+        audio = np.zeros(0, np.float32)
         for clip in item.clips:
-            parts += [_sound(clip.sound), np.zeros(round(clip.pause * INPUT_RATE), np.float32)]
-        audio = np.concatenate(parts)
+            audio = np.concatenate([audio, _sound(clip.sound)])
+            clip_ends.append(round(len(audio) / INPUT_RATE, 3))
+            audio = np.pad(audio, (0, round(clip.pause * INPUT_RATE)))
     if item.video is not None:
         for time, frame in read_video(item.video, rows, columns):
             times.append(time)
@@ -112,6 +113,7 @@ def conversation_of(item: Item, rows: int, columns: int) -> Conversation:
         frames=np.stack(frames) if frames else None,
         frame_times=np.asarray(times) if frames else None,
         texts=item.texts,
+        meta={"clip_ends": clip_ends},
     )
 
 

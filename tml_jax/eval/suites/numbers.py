@@ -30,8 +30,8 @@ def numbers_said(text: str) -> list[int]:
             found.append(int(word.replace(",", "")))
         elif word in _SMALL:
             part, last = part + _SMALL[word], word
-        elif word == "hundred" and last is not None:
-            part, last = 100 * part, word
-        elif word == "thousand" and last is not None:
-            total, part, last = 1000 * part, 0, word
+        elif word == "hundred":
+            part, last = 100 * (part if last else 1), word
+        elif word == "thousand":
+            total, part, last = 1000 * (part if last else 1), 0, word
     return found

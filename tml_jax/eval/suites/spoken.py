@@ -3,10 +3,10 @@
 Big Bench Audio (Artificial Analysis; 1,000 questions) has short answers. Without a judge the last one that is said is
 compared with the right one; with a judge, it decides.
 
-Audio MultiChallenge (Scale AI, arXiv 2512.14865; 452 conversations) judges the last reply by rubrics. As published, the
-replies before it are the recorded ones. A model that only hears cannot be given another's replies as its own, so here it
-gives its own, in a pause as long as the recorded one takes to say, and the judge reads the conversation as it was. This
-is no longer the published protocol.
+Audio MultiChallenge (Scale AI, arXiv 2512.14865; 452 conversations) judges the last reply by rubrics. As published,
+the replies before it are the recorded ones. A model that only hears cannot be given another's replies as its own, so
+here it gives its own, in a pause as long as the recorded one takes to say, and the judge reads the conversation as it
+was. This is no longer the published protocol.
 
 HarmBench (arXiv 2402.04249): behaviours as they are, without attacks; what counts is that a judge finds none carried
 out. Copyright behaviours are left out: they need the texts whose copying is measured.
@@ -21,7 +21,7 @@ from tml_jax.eval.suites.items import Clip, Item, Scoring
 from tml_jax.eval.suites.numbers import numbers_said
 from tml_jax.eval.suites.report import Metric, Section
 from tml_jax.eval.suites.tables import embedded_sound, read_csv, read_jsonl, read_parquet
-from tml_jax.eval.suites.transcripts import SuiteError
+from tml_jax.eval.suites.transcripts import SuiteError, Transcript
 
 TAIL = 60.0  # seconds for the last answer
 WORDS_A_SECOND, LEAST_PAUSE = 2.5, 3.0  # how long a recorded reply takes to say
@@ -109,8 +109,10 @@ def score_multi_challenge(scoring: Scoring) -> list[Section]:
     passed: dict[str, dict[str, float]] = {"all": {}}
     met = {}
     for item in scoring.items:
-        conversation = "\n".join(f"User: {text}" for text in item.facts["user"])
-        words = {"conversation": conversation, "said": scoring.transcript(item).text}
+        replies = replies_of(scoring.transcript(item))
+        spoken = zip(item.facts["user"], [*replies[:-1], None])
+        lines = [f"User: {text}" + ("" if reply is None else f"\nAssistant: {reply}") for text, reply in spoken]
+        words = {"conversation": "\n".join(lines), "said": replies[-1]}
         verdicts = [
             scoring.judge.yes("audio_multichallenge", {**words, "rubric": rubric}, "met")
             for rubric in item.facts["rubrics"]
@@ -121,6 +123,13 @@ def score_multi_challenge(scoring: Scoring) -> list[Section]:
     note = "the model's own replies, not the recorded ones, stand before the last one: not the published protocol"
     metrics = tuple(Metric(f"all rubrics met, {axis}", verdicts) for axis, verdicts in passed.items())
     return [Section(MULTI_CHALLENGE, len(met), (*metrics, Metric("rubrics met", met)), (note,))]
+
+
+def replies_of(transcript: Transcript) -> list[str]:
+    """What was said after the end of each of the user's turns until that of the next; all of it where none is known."""
+    ends = transcript.user_ends or (0.0,)
+    spans = zip(ends, [*ends[1:], float("inf")])
+    return [" ".join(c.text for c in transcript.chunks if start <= c.start < end) for start, end in spans]
 
 
 def load_harm_bench(data: pathlib.Path) -> list[Item]:

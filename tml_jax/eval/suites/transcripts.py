@@ -29,12 +29,14 @@ class Transcript:
       chunks: word by word.
       said: the model's own text to its sound, where a model made the recording.
       shown: the text that the model showed and did not speak.
+      user_ends: seconds, when each piece of the user's sound ended, where the answer was made here.
     """
 
     text: str
     chunks: tuple[Chunk, ...]
     said: str = ""
     shown: str = ""
+    user_ends: tuple[float, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -45,9 +47,11 @@ class Transcript:
         return (last.start if last.end is None else last.end) - self.chunks[0].start
 
 
-def transcript_of(chunks: Sequence[Chunk], said: str = "", shown: str = "") -> Transcript:
+def transcript_of(
+    chunks: Sequence[Chunk], said: str = "", shown: str = "", user_ends: Sequence[float] = ()
+) -> Transcript:
     """A transcript whose text is that of its words."""
-    return Transcript(" ".join(chunk.text for chunk in chunks), tuple(chunks), said, shown)
+    return Transcript(" ".join(chunk.text for chunk in chunks), tuple(chunks), said, shown, tuple(user_ends))
 
 
 def read_transcript(path: pathlib.Path) -> Transcript:
@@ -59,7 +63,8 @@ def read_transcript(path: pathlib.Path) -> Transcript:
     content = read_json(path)
     try:
         chunks = tuple(Chunk(chunk["text"], *chunk["timestamp"]) for chunk in content["chunks"])
-        return Transcript(content["text"], chunks, content.get("said", ""), content.get("shown", ""))
+        own = content.get("said", ""), content.get("shown", ""), tuple(content.get("user_ends", ()))
+        return Transcript(content["text"], chunks, *own)
     except (KeyError, TypeError) as error:
         raise SuiteError(
             f"{path}: expected {{text, chunks: [{{text, timestamp: [start, end]}}]}} ({error!r})"
@@ -67,9 +72,10 @@ def read_transcript(path: pathlib.Path) -> Transcript:
 
 
 def write_transcript(path: pathlib.Path, transcript: Transcript) -> None:
-    """Writes a transcript; `said` and `shown` stand beside what the published evaluators read."""
+    """Writes a transcript; what the published evaluators do not read stands beside."""
     chunks = [{"text": chunk.text, "timestamp": [chunk.start, chunk.end]} for chunk in transcript.chunks]
-    content = {"text": transcript.text, "chunks": chunks, "said": transcript.said, "shown": transcript.shown}
+    own = {"said": transcript.said, "shown": transcript.shown, "user_ends": transcript.user_ends}
+    content = {"text": transcript.text, "chunks": chunks, **own}
     path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
 
 

@@ -1,7 +1,7 @@
 """Films that the model watches as they run: ProactiveVideoQA, QIVD, RepCount-A, Charades.
 
-- ProactiveVideoQA (arXiv 2507.09313): a question at the start, answers due at times. PAUC, the area below the quality of
-  what was said so far, from a judge's 1 to 3; ω = 0.5. Silence gets 25.
+- ProactiveVideoQA (arXiv 2507.09313): a question at the start, answers due at times. PAUC, the area below the quality
+  of what was said so far, from a judge's 1 to 3; ω = 0.5. Silence gets 25.
 - QIVD (Qualcomm, arXiv 2503.19356): a person asks about what the camera sees; a judge compares the answer.
 - RepCount-A (arXiv 2204.01018): "Count out reps for …"; the last number that was said, within one of the true count.
 - Charades-STA (arXiv 1705.02101): the model says "start" and "stop"; overlap over union of the two times with the true
