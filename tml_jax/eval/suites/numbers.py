@@ -15,8 +15,10 @@ def numbers_said(text: str) -> list[int]:
     found: list[int] = []
     total = part = 0  # thousands, and what is below
     last = None  # the word before, if it belongs to the number going on
-    for word in [*re.findall(r"\d+(?:,\d{3})*|[a-z]+", text.lower().replace("-", " ")), ""]:
+    for word in [*re.findall(r"\d+(?:,\d{3})*|[a-z]+|[.,;:!?]", text.lower().replace("-", " ")), ""]:
         if word == "and" and last in ("hundred", "thousand"):
+            continue
+        if word == "," and last == "thousand":
             continue
         goes_on = last is not None and (
             word in ("hundred", "thousand")

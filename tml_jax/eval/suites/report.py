@@ -106,7 +106,7 @@ def draw(path: pathlib.Path, sections: Sequence[Section], title: str) -> None:
             axes.plot([scale * low, scale * high], [line, line], color="#9aa1ab", lw=2)
             axes.plot([scale * found.value], [line], "o", color="#3b6ea5")
         axes.set_yticks(range(len(entries)), [f"{task}: {metric.name}" for task, metric in entries], fontsize=8)
-        axes.invert_yaxis()
+        axes.set_ylim(len(entries) - 0.5, -0.5)
         axes.set_xlabel({"%": "%", "s": "seconds", "": "value"}[unit], fontsize=8)
         if unit == "%":
             axes.set_xlim(-2, 102)
