@@ -22,12 +22,13 @@ GOOD = [
     called("search_flights", destination=" new york", date="august 20"),
     called("book_flight", flight_id=7, seats=2),
 ]
+PARIS = called("search_flights", destination="Paris", date="August 20")
 CASES = {  # calls, words, begin, end of the user; pass, F1, arguments
     "good_a": (GOOD, "Booked.", 6.5, 5.0, 1, 1.0, 1.0),
     "missing_a": (GOOD[:1], "Found.", 4.0, 5.0, 0, 2 / 3, 0.5),
     "extra_a": ([*GOOD, PARIS], "Hm.", 5.5, 5.0, 0, 0.8, 1.0),
     "wrong_a": (
-        [called("search_flights", destination="Paris", date="August 20"), GOOD[1]],
+        [PARIS, GOOD[1]],
         "Ok.",
         6.0,
         5.0,
