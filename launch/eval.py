@@ -1,28 +1,52 @@
 """Evaluates a trained model, the sound of the vocoder alone, or the model against the reference implementation.
 
-python -m launch.eval --suite=replica --checkpoint=runs/replica [--weights=int8]
-python -m launch.eval --suite=sound
-python -m launch.eval --suite=parity --checkpoint=runs/inkling      (needs the extra `parity`)
+  python -m launch.eval --suite=replica --checkpoint=runs/replica [--weights=int8]
+  python -m launch.eval --suite=sound
+  python -m launch.eval --suite=parity --checkpoint=runs/inkling      (needs the extra `parity`)
+
+Public benchmarks (extra `suites`), whose data you get yourself; tml_jax/eval/suites/registry.py lists them:
+
+  python -m launch.eval --suite=fdb-v1 --data=FOLDER --checkpoint=runs/replica --output=runs/fdb [--evaluator=strict]
+  python -m launch.eval --suite=fdb-v1 --data=FOLDER --score_only --output=runs/other     (answers that lie in FOLDER)
+  python -m launch.eval --suite=qivd … --judge_model=NAME --judge_url=http://127.0.0.1:8000/v1
 """
 
 import dataclasses
+import pathlib
 from collections.abc import Sequence
 
 from absl import app, flags
 
 from launch import huge_pages
 from tml_jax.config import ConfigError
+from tml_jax.eval.recognition import RECOGNISERS
+from tml_jax.eval.suites.registry import SUITES
 from tml_jax.interop.journal import ConvertError
 from tml_jax.train.checkpoint import CheckpointError, find_checkpoint, read_config
 
-_SUITE = flags.DEFINE_enum("suite", "replica", ["replica", "sound", "parity"], "What to measure.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of the run; for the suites `replica` and `parity`.")
+_SUITE = flags.DEFINE_enum("suite", "replica", ["replica", "sound", "parity", *SUITES], "What to measure.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of the run; `sound` and --score_only need none.")
 _REFERENCE = flags.DEFINE_string(
     "reference", None, "For `parity`: a folder that transformers loads; default: the checkpoint, exported for it."
 )
 _WEIGHTS = flags.DEFINE_enum(
     "weights", None, ["whole", "int8"], "For `replica`: how the experts are kept, in place of config.serve.weights."
 )
+_DATA = flags.DEFINE_string("data", None, "For a benchmark: the folder that it was downloaded to.")
+_OUTPUT = flags.DEFINE_string("output", None, "For a benchmark: the folder to write answers, figures and tables to.")
+_EVALUATOR = flags.DEFINE_enum(
+    "evaluator", "compat", ["compat", "strict"], "The published evaluator's numbers, or those with its faults mended."
+)
+_SCORE_ONLY = flags.DEFINE_bool("score_only", False, "Score the output.wav and output.json that lie in --data.")
+_RECOGNISER = flags.DEFINE_enum(
+    "recogniser",
+    "pocketsphinx",
+    [*RECOGNISERS, "text"],
+    "Whose words count; `text`: the model's own beside its sound.",
+)
+_JUDGE_MODEL = flags.DEFINE_string("judge_model", "", "Language model that judges; its key is in OPENAI_API_KEY.")
+_JUDGE_URL = flags.DEFINE_string("judge_url", None, "Its endpoint, if not OpenAI's own.")
+_LIMIT = flags.DEFINE_integer("limit", 0, "Answer only the first so many items of each task; 0: all.", lower_bound=0)
 
 
 def _checkpoint() -> str:
@@ -57,16 +81,36 @@ def _parity() -> None:
     print(f"all {len(errors)} comparisons agree to {parity.TOLERANCE:g}")
 
 
+def _benchmark() -> None:
+    from tml_jax.eval.suites import run
+    from tml_jax.serve.session import Talker
+
+    if _DATA.value is None or _OUTPUT.value is None:
+        raise ValueError(f"give --data and --output. {SUITES[_SUITE.value].download}")
+    options = run.Options(
+        strict=_EVALUATOR.value == "strict",
+        recogniser=_RECOGNISER.value,
+        judge_model=_JUDGE_MODEL.value,
+        judge_url=_JUDGE_URL.value,
+        limit=_LIMIT.value,
+    )
+    talker = None if _SCORE_ONLY.value else lambda: Talker(_checkpoint())
+    if talker is not None:
+        find_checkpoint(_checkpoint())  # before the benchmark is read
+    data, output = pathlib.Path(_DATA.value), pathlib.Path(_OUTPUT.value)
+    print(run.evaluate(_SUITE.value, data, output, talker, options))
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs the command; what is wrong with its input ends it with one line."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     try:
-        {"sound": _sound, "replica": _replica, "parity": _parity}[_SUITE.value]()
+        {"sound": _sound, "replica": _replica, "parity": _parity}.get(_SUITE.value, _benchmark)()
     except (CheckpointError, ConfigError, ConvertError, OSError, ValueError) as error:
         raise SystemExit(f"launch.eval: {error}") from error
     except ImportError as error:
-        extra = "parity" if _SUITE.value == "parity" else "replica"
+        extra = "parity" if _SUITE.value == "parity" else "suites" if _SUITE.value in SUITES else "replica"
         raise SystemExit(f"launch.eval: {error}; python -m pip install -e '.[{extra}]'") from error
 
 

@@ -10,7 +10,8 @@ import jax
 import pytest
 
 TESTS = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(TESTS), str(TESTS / "data"), str(TESTS / "interop")]  # `small`, `synthetic`, `releases`
+# `small`, `synthetic`, `releases`, `fdb_folders`
+sys.path[:0] = [str(TESTS / folder) for folder in ("", "data", "interop", "eval/suites")]
 
 from small import SMALL, random_variables, small_config  # noqa: E402
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soxr
 
-from tml_jax.eval import sound
+from tml_jax.eval import recognition, sound
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "mel_golden.npz"
 TEXT = "He was not an ill-disposed young man."
@@ -91,7 +91,7 @@ def test_import_needs_no_recogniser_and_its_absence_is_explained(monkeypatch, sp
         return real_import(name, *arguments, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", no_extra)
-    sound._decoder.cache_clear()
+    recognition._pocketsphinx.cache_clear()
     with pytest.raises(ImportError, match=r"tml_jax\[replica\]"):
         sound.recognise(speech, 24_000)
     with pytest.raises(ImportError, match=r"tml_jax\[replica\]"):

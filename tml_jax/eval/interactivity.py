@@ -43,6 +43,7 @@ import numpy as np
 from tml_jax.config import MICRO_TURN_SECONDS
 from tml_jax.data.layout import gates
 from tml_jax.data.record import MODEL, Conversation, Cue
+from tml_jax.eval.estimates import Estimate, estimate, medians, ratio, resample_weights
 
 if TYPE_CHECKING:
     from tml_jax.serve.words import MicroTurn
@@ -88,16 +89,6 @@ class Measurement:
     silences: tuple[float, ...]
     keeps: tuple[bool, ...]
     false_starts: tuple[bool, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95% bootstrap interval. `count` is the number of cases behind it; NaN where there are none."""
-
-    value: float
-    low: float
-    high: float
-    count: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,34 +227,33 @@ def aggregate(measurements: Sequence[Measurement], seed: int = 0, resamples: int
     if not measurements:
         raise ValueError("no measurements to aggregate: measure at least one conversation")
     total = len(measurements)
-    draws = np.random.default_rng(seed).multinomial(total, np.full(total, 1 / total), size=resamples)
-    weights = np.concatenate([np.ones((1, total), np.int64), draws])  # row 0 is the set itself
+    weights = resample_weights(total, seed, resamples)
 
     def share(cases: str) -> Estimate:
         rows = [getattr(measurement, cases) for measurement in measurements]
         hits = np.asarray([sum(row) for row in rows])
         counts = np.asarray([len(row) for row in rows])
-        return _estimate(_ratio(weights @ hits, weights @ counts), int(counts.sum()))
+        return estimate(ratio(weights @ hits, weights @ counts), int(counts.sum()))
 
     def median(cases: str) -> Estimate:
         rows = [getattr(measurement, cases) for measurement in measurements]
         owner = np.repeat(np.arange(total), [len(row) for row in rows])
-        return _estimate(_medians(np.asarray([value for row in rows for value in row]), weights[:, owner]), len(owner))
+        return estimate(medians(np.asarray([value for row in rows for value in row]), weights[:, owner]), len(owner))
 
     confusion = np.asarray([measurement.gate_counts for measurement in measurements])  # (conversations, 2, 2)
     counts = np.einsum("rc,cij->rij", weights, confusion)
     right = np.einsum("rii->ri", counts)
-    recall = _ratio(right, counts.sum(axis=2))
+    recall = ratio(right, counts.sum(axis=2))
     defined = ~np.isnan(recall)
-    balanced = _ratio(np.where(defined, recall, 0).sum(axis=1), defined.sum(axis=1))
+    balanced = ratio(np.where(defined, recall, 0).sum(axis=1), defined.sum(axis=1))
 
     errors = weights @ np.asarray([measurement.word_errors for measurement in measurements])
     due = weights @ np.asarray([measurement.words_due for measurement in measurements])
     return Score(
         conversations=total,
-        gate=_estimate(_ratio(right.sum(axis=1), counts.sum(axis=(1, 2))), int(confusion.sum())),
-        balanced_gate=_estimate(balanced, int(confusion.sum())),
-        words=_estimate(np.maximum(1 - _ratio(errors, due), 0), int(due[0])),
+        gate=estimate(ratio(right.sum(axis=1), counts.sum(axis=(1, 2))), int(confusion.sum())),
+        balanced_gate=estimate(balanced, int(confusion.sum())),
+        words=estimate(np.maximum(1 - ratio(errors, due), 0), int(due[0])),
         keyword=share("keywords"),
         on_time=share("on_time"),
         latency=median("latencies"),
@@ -354,32 +344,6 @@ def _stop(spoke: np.ndarray, cue: Cue) -> float | None:
 def _kept(spoke: np.ndarray, cue: Cue) -> bool:
     inside = _inside(spoke, cue)
     return bool(inside.any()) and not any(_is_long(silence) for silence in _silences(inside))
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Their quotient, NaN where the denominator is 0."""
-    return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)
-
-
-def _medians(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Medians of `values` (n,), each taken weights[r, n] times: (r,), NaN where a row has no weight."""
-    if not values.size:
-        return np.full(len(weights), np.nan)
-    order = np.argsort(values)
-    reached = np.cumsum(weights[:, order], axis=1)
-    total = reached[:, -1:]
-    low = values[order][np.argmax(reached > (total - 1) // 2, axis=1)]
-    high = values[order][np.argmax(reached > total // 2, axis=1)]
-    return np.where(total[:, 0] > 0, (low + high) / 2, np.nan)
-
-
-def _estimate(values: np.ndarray, count: int) -> Estimate:
-    """From the figure of the set itself, values[0], and of its resamples."""
-    drawn = values[1:][~np.isnan(values[1:])]
-    if count == 0 or not drawn.size:
-        return Estimate(float(values[0]), np.nan, np.nan, count)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Estimate(float(values[0]), float(low), float(high), count)
 
 
 def _cell(estimate: Estimate, seconds: bool) -> str:

@@ -1,29 +1,24 @@
 """How good the sound is, in numbers: clips go through own mel and the vocoder, and are compared with what they were.
 
-The recogniser is offline: pocketsphinx with the English model of its wheel (Huggins-Daines et al., "Pocketsphinx: A
-Free, Real-Time Continuous Speech Recognition System for Hand-Held Devices", ICASSP 2006). It makes errors on clean
-speech too, so that its figure for resynthesised sound means something only beside the one for the original.
+The recogniser (pocketsphinx, `recognition.py`) makes errors on clean speech too, so that its figure for resynthesised
+sound means something only beside the one for the original.
 """
 
 import dataclasses
-import functools
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-import soxr
 
 from tml_jax.config import OUTPUT_RATE
+from tml_jax.eval.recognition import words_heard
 from tml_jax.eval.sentences import SENTENCES
 from tml_jax.signal.mel import OWN, OWN_MEL_MIN, own_mel
-from tml_jax.signal.pcm import pcm16
 from tml_jax.signal.vocoder import init_vocoder, vocode
 
 CHUNK = 20  # frames of one micro-turn
 AUDIBLE = OWN_MEL_MIN + 1  # log10 mel of the original from which a cell counts in the mel distance
-_RECOGNISER_RATE = 16_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,18 +69,6 @@ class SoundReport:
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-@functools.lru_cache(maxsize=1)
-def _decoder() -> Any:
-    try:
-        import pocketsphinx
-    except ImportError as error:
-        raise ImportError(
-            "recognition needs pocketsphinx, which is not installed: pip install 'tml_jax[replica]', "
-            "or pass recogniser=None to leave recognition out"
-        ) from error
-    return pocketsphinx.Decoder(samprate=_RECOGNISER_RATE, loglevel="FATAL")
-
-
 def recognise(samples: np.ndarray, rate: int) -> str:
     """Words in `samples`, by pocketsphinx. A clip is normalised by itself: clips before it change nothing.
 
@@ -100,21 +83,7 @@ def recognise(samples: np.ndarray, rate: int) -> str:
       ImportError: the extra `replica` is not installed.
       ValueError: more than one channel.
     """
-    samples = np.asarray(samples, np.float32)
-    if samples.ndim != 1:
-        raise ValueError(f"samples have shape {samples.shape}: expected one channel, (n,)")
-    decoder = _decoder()
-    if rate != _RECOGNISER_RATE:
-        samples = soxr.resample(samples, rate, _RECOGNISER_RATE)
-    if not samples.size:
-        return ""
-    decoder.start_utt()
-    try:
-        decoder.process_raw(pcm16(samples).tobytes(), full_utt=True)
-    finally:
-        decoder.end_utt()
-    hypothesis = decoder.hyp()
-    return plain_words(hypothesis.hypstr) if hypothesis else ""
+    return plain_words(" ".join(word.text for word in words_heard(samples, rate)))
 
 
 def plain_words(text: str) -> str:

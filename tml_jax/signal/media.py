@@ -71,6 +71,16 @@ def kinds(path: Path) -> frozenset[str]:
         raise MediaError(f"{path}: not a sound or video file that can be read ({error})") from error
 
 
+def sample_rate(path: Path) -> int:
+    """Samples a second of a file's first audio stream, as it is stored.
+
+    Raises:
+      MediaError: the file is missing, cannot be read, or holds no sound.
+    """
+    with _open(path, "audio") as container:
+        return container.streams.audio[0].rate
+
+
 def read_audio(path: Path, rate: int, channels: int | None = None) -> np.ndarray:
     """Decodes the first audio stream of a file of any container, codec and rate.
 

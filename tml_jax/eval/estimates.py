@@ -1,0 +1,68 @@
+"""Figures of a set of cases with bootstrap intervals.
+
+Weights say how often each resample draws each case; row 0 is the set itself, so one product gives a figure and all of
+its resamples.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95% bootstrap interval. `count` is the number of cases behind it; NaN where there are none."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+def resample_weights(total: int, seed: int = 0, resamples: int = 1000) -> np.ndarray:
+    """How often each of `total` cases is drawn, (1 + resamples, total) int64; row 0 is all ones."""
+    draws = np.random.default_rng(seed).multinomial(total, np.full(total, 1 / total), size=resamples)
+    return np.concatenate([np.ones((1, total), np.int64), draws])
+
+
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Their quotient, NaN where the denominator is 0."""
+    return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)
+
+
+def medians(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Medians of `values` (n,), each taken weights[r, n] times: (r,), NaN where a row has no weight."""
+    if not values.size:
+        return np.full(len(weights), np.nan)
+    order = np.argsort(values)
+    reached = np.cumsum(weights[:, order], axis=1)
+    total = reached[:, -1:]
+    low = values[order][np.argmax(reached > (total - 1) // 2, axis=1)]
+    high = values[order][np.argmax(reached > total // 2, axis=1)]
+    return np.where(total[:, 0] > 0, (low + high) / 2, np.nan)
+
+
+def estimate(values: np.ndarray, count: int) -> Estimate:
+    """From the figure of the set itself, values[0], and of its resamples."""
+    drawn = values[1:][~np.isnan(values[1:])]
+    if count == 0 or not drawn.size:
+        return Estimate(float(values[0]), np.nan, np.nan, count)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Estimate(float(values[0]), float(low), float(high), count)
+
+
+def mean(values: Sequence[float], seed: int = 0, resamples: int = 1000) -> Estimate:
+    """Mean of independent cases; NaN with a count of 0 where there are none."""
+    if not len(values):
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    weights = resample_weights(len(values), seed, resamples)
+    return estimate(weights @ np.asarray(values, np.float64) / len(values), len(values))
+
+
+def pooled(hits: Sequence[float], counts: Sequence[float], seed: int = 0, resamples: int = 1000) -> Estimate:
+    """Sum of `hits` over sum of `counts`, where whole items, with several cases each, are drawn."""
+    if not len(hits) or not sum(counts):
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    weights = resample_weights(len(hits), seed, resamples)
+    return estimate(ratio(weights @ np.asarray(hits), weights @ np.asarray(counts)), int(sum(counts)))

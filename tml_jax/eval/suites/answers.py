@@ -1,0 +1,124 @@
+"""What a model answers to the items of a suite, as files: its sound on the user's clock, and the words in it."""
+
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE, PATCH
+from tml_jax.data.record import Conversation
+from tml_jax.eval.conversation import conversation_sound
+from tml_jax.eval.recognition import words_heard
+from tml_jax.eval.replica import TOGETHER, stream
+from tml_jax.eval.suites.items import Item, conversation_of
+from tml_jax.eval.suites.transcripts import Chunk, SuiteError, transcript_of, write_transcript
+from tml_jax.eval.timeline import draw_timeline
+from tml_jax.serve.session import Talker
+from tml_jax.serve.words import MicroTurn
+from tml_jax.signal.media import read_audio, write_wav
+from tml_jax.signal.pcm import float_audio
+
+AT_ONCE = 2 * TOGETHER  # items decoded and streamed before their answers are written: bounds the memory
+OWN_WORDS = "text"  # a recogniser that is none: the model's own text beside its sound
+LONGEST_WORD = 0.6  # seconds, of a word whose end nothing tells
+
+
+def answer(
+    talker: Talker, items: Sequence[Item], answers: pathlib.Path, recogniser: str, log: Callable[[str], None] = print
+) -> None:
+    """Streams items through a model and writes `TASK/ID/output.wav`, `output.json`, and a picture of each task's first.
+
+    Args:
+      talker: the model, as it serves.
+      items: of a suite.
+      answers: folder to write to.
+      recogniser: one of `recognition.RECOGNISERS`, or `text` for the model's own words.
+      log: where progress goes.
+
+    Raises:
+      MediaError: an item's file is missing or damaged.
+      SuiteError: two items have the same task, id and prefix.
+    """
+    places = [(item.task, item.id, item.prefix) for item in items]
+    if len(set(places)) < len(places):
+        twice = next(place for place in places if places.count(place) > 1)
+        raise SuiteError(f"two items are called {'/'.join(filter(None, twice))}")
+    rows, columns = (cells * size for cells, size in zip(talker.config.data.video_grid, PATCH[1:3]))
+    drawn: set[str] = set()
+    for start in range(0, len(items), AT_ONCE):
+        group = items[start : start + AT_ONCE]
+        conversations = [conversation_of(item, rows, columns) for item in group]
+        for item, conversation, turns in zip(group, conversations, stream(talker, conversations)):
+            folder = answers / item.task / item.id
+            folder.mkdir(parents=True, exist_ok=True)
+            write_wav(folder / f"{item.prefix}output.wav", conversation_sound(None, turns)[1:], OUTPUT_RATE)
+            _write_words(folder, item, conversation, turns, recogniser)
+            if item.task not in drawn:
+                drawn.add(item.task)
+                _draw(folder / "timeline.png", item, conversation, turns)
+        log(f"{min(start + AT_ONCE, len(items))} of {len(items)} items answered")
+
+
+def hear(items: Sequence[Item], answers: pathlib.Path, recogniser: str) -> None:
+    """Recognises answers that have a sound and no words yet: those of another model, from its own files.
+
+    Args:
+      items: of a suite.
+      answers: folder with `TASK/ID/output.wav`.
+      recogniser: one of `recognition.RECOGNISERS`.
+    """
+    for item in items:
+        folder = answers / item.task / item.id
+        sound, words = folder / f"{item.prefix}output.wav", folder / f"{item.prefix}output.json"
+        if sound.exists() and not words.exists() and recogniser != OWN_WORDS:
+            samples = read_audio(sound, INPUT_RATE, channels=1)[0]
+            write_transcript(words, transcript_of(_heard(samples, INPUT_RATE, recogniser, item.heard_from)))
+
+
+def own_words(turns: Sequence[MicroTurn]) -> list[Chunk]:
+    """The model's text word by word, at the times its sound is heard, which are known to a micro-turn.
+
+    Words of one micro-turn share its 200 ms evenly; each ends where the next begins, at most 0.6 s later.
+    """
+    starts: list[tuple[str, float]] = []
+    for turn in turns:
+        pieces = turn.text.split()
+        heard = turn.start + MICRO_TURN_SECONDS
+        if pieces and starts and not turn.text[0].isspace():  # goes on with the word before
+            starts[-1] = starts[-1][0] + pieces.pop(0), starts[-1][1]
+        starts += [(piece, heard + MICRO_TURN_SECONDS * i / len(pieces)) for i, piece in enumerate(pieces)]
+    following = [*(start for _, start in starts[1:]), np.inf]
+    return [
+        Chunk(text, round(start, 3), round(min(after, start + LONGEST_WORD), 3))
+        for (text, start), after in zip(starts, following)
+    ]
+
+
+def _write_words(
+    folder: pathlib.Path, item: Item, conversation: Conversation, turns: Sequence[MicroTurn], recogniser: str
+) -> None:
+    own = own_words(turns)
+    said, shown = " ".join(chunk.text for chunk in own), "".join(turn.display for turn in turns).strip()
+    if recogniser == OWN_WORDS:
+        chunks = [chunk for chunk in own if chunk.start >= item.heard_from]
+    elif any(turn.gate == "SPEAK" for turn in turns):
+        chunks = _heard(conversation_sound(None, turns)[1], OUTPUT_RATE, recogniser, item.heard_from)
+    else:
+        chunks = []
+    transcript = transcript_of(chunks, said, shown, conversation.meta["clip_ends"])
+    write_transcript(folder / f"{item.prefix}output.json", transcript)
+    if item.hear_user and conversation.user_audio is not None and recogniser != OWN_WORDS:
+        heard = _heard(float_audio(conversation.user_audio), INPUT_RATE, recogniser, 0.0)
+        write_transcript(folder / f"{item.prefix}input.json", transcript_of(heard))
+
+
+def _heard(samples: np.ndarray, rate: int, recogniser: str, start: float) -> list[Chunk]:
+    """What is recognised from `start` seconds on, at times of the whole recording."""
+    words: Iterator = iter(words_heard(samples[int(start * rate) :], rate, recogniser))
+    return [Chunk(word.text, round(word.start + start, 3), round(word.end + start, 3)) for word in words]
+
+
+def _draw(path: pathlib.Path, item: Item, conversation: Conversation, turns: Sequence[MicroTurn]) -> None:
+    audio = None if conversation.user_audio is None else float_audio(conversation.user_audio)
+    frames = [] if conversation.frames is None else list(zip(conversation.frame_times.tolist(), conversation.frames))
+    draw_timeline(path, turns, audio, frames, item.texts, title=f"{item.task} {item.id}")

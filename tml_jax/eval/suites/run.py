@@ -1,0 +1,93 @@
+"""One run of a suite: items from the benchmark's files, the model's answers to them, their scores, the report."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+from tml_jax.eval.suites.answers import OWN_WORDS, answer, hear
+from tml_jax.eval.suites.items import Item, Scoring
+from tml_jax.eval.suites.judge import Judge
+from tml_jax.eval.suites.registry import SUITES
+from tml_jax.eval.suites.report import write_report
+from tml_jax.eval.suites.transcripts import SuiteError
+from tml_jax.serve.session import Talker
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a suite is run.
+
+    Attributes:
+      strict: the published evaluators' faults are mended; else numbers are theirs.
+      recogniser: whose words count: one of `recognition.RECOGNISERS`, or `text` for the model's own.
+      judge_model: language model that judges; "" for none.
+      judge_url: its endpoint; None for the client's own.
+      limit: only the first so many items of each task; 0 for all.
+    """
+
+    strict: bool = False
+    recogniser: str = "pocketsphinx"
+    judge_model: str = ""
+    judge_url: str | None = None
+    limit: int = 0
+
+
+def evaluate(
+    name: str,
+    data: pathlib.Path,
+    output: pathlib.Path,
+    talker: Callable[[], Talker] | None,
+    options: Options,
+    log: Callable[[str], None] = print,
+) -> str:
+    """Runs a suite and writes OUTPUT: `answers/`, `results.json`, `table.md`, `figures.png`, `judgements.jsonl`.
+
+    Args:
+      name: of the suite.
+      data: folder of the benchmark, as it is published.
+      output: folder to write to.
+      talker: loads the model; None scores the answers that lie in `data` beside the recordings.
+      options: see there.
+      log: where progress goes.
+
+    Returns:
+      The table, in Markdown.
+
+    Raises:
+      SuiteError: the benchmark is not there or not as published: says what to get.
+      JudgeError: the judge fails.
+      ImportError: something of the extra `suites` is missing.
+    """
+    suite = SUITES[name]
+    try:
+        items = _first(suite.load(data), options.limit)
+    except SuiteError as error:
+        raise SuiteError(f"{error}. {suite.download}") from error
+    judge = Judge(options.judge_model, options.judge_url, output / "judgements.jsonl") if options.judge_model else None
+    recogniser = options.recogniser if suite.hears else OWN_WORDS
+    answers = data if talker is None else output / "answers"
+    log(f"{name}: {len(items)} items")
+    if talker is None:
+        hear(items, answers, recogniser)
+    else:
+        answer(talker(), items, answers, recogniser, log)
+    sections = suite.score(Scoring(data, answers, options.strict, judge, tuple(items)))
+    facts = {
+        "suite": name,
+        "original": suite.figure,
+        "evaluator": "strict" if options.strict else "compat",
+        "recogniser": recogniser,
+        "judge": options.judge_model or None,
+        "limit": options.limit or None,
+    }
+    return write_report(output, facts, sections)
+
+
+def _first(items: list[Item], limit: int) -> list[Item]:
+    """The first `limit` ids of each task, in all their prefixes."""
+    kept: dict[str, dict[str, None]] = {}
+    for item in items:
+        ids = kept.setdefault(item.task, {})
+        if not limit or len(ids) < limit:
+            ids[item.id] = None
+    return [item for item in items if item.id in kept[item.task]]
