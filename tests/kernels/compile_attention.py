@@ -4,7 +4,9 @@
   python tests/kernels/compile_attention.py striped v5e:2x2 '{"time": 4096, "window": 4096}'
   python tests/kernels/compile_attention.py append v5p:2x2x1 '{"time": 64, "slots": 33280, "window": 32768}'
 
-`striped` cuts every row into a stripe for each device. To be run with JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 TPU_WORKER_HOSTNAMES=localhost.
+`striped` cuts every row into a stripe for each device.
+
+To be run with JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 TPU_WORKER_HOSTNAMES=localhost.
 """
 
 import functools
@@ -20,8 +22,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
-from tml_jax.kernels.append_attention import append_attention
 from tml_jax.config import MeshConfig
+from tml_jax.kernels.append_attention import append_attention
 from tml_jax.kernels.packed_attention import packed_attention
 from tml_jax.model.attention import attend_packed_split
 from tml_jax.parallel.mesh import make_mesh

@@ -19,7 +19,7 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 def random_rows(
     time: int, extent: int, segments: int, heads: int = 4, kv_heads: int = 2, width: int = 8, queries: int | None = None
 ) -> tuple:
-    """Operands for two rows that are cut in different places, the second with padding at its end; the last elements ask."""
+    """Operands for two rows that are cut in different places, the second with padding at its end; the last ones ask."""
     rng = np.random.default_rng(time + extent)
     normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
     cuts = np.sort(rng.choice(np.arange(1, time), (2, segments - 1)), axis=1)

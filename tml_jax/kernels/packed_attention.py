@@ -232,7 +232,8 @@ def _call(
     flops = 2 * times * (tiles * products * width + tiles_near * bias_products * 2 * rank)
     fetched = sum(x.size * x.dtype.itemsize for _, x in operands)
     fetched += sum(batch * kv_heads * np.prod(kinds[kind][0]) * jnp.dtype(dtype).itemsize for kind, dtype in results)
-    again = (tiles - (tiling.blocks if by_key else tiling.key_blocks)) * batch * kv_heads * block * query.dtype.itemsize  # blocks of the inner order
+    once = tiling.blocks if by_key else tiling.key_blocks
+    again = (tiles - once) * batch * kv_heads * block * query.dtype.itemsize  # blocks of the inner order
     fetched += again * (groups * (2 * width + rank) if by_key else 2 * width)
     return pl.pallas_call(
         functools.partial(kernel, tiling=tiling, by_key=by_key),

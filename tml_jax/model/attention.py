@@ -271,7 +271,8 @@ class Attention(nn.Module):
         valid = None if isinstance(where, Packed) else where.valid
 
         def convolve(name: str, y: jax.Array, state: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-            flat, state = ShortConv(cfg.conv_kernel, self.placement, name=name)(y.reshape(batch, time, -1), segment, state, valid)
+            flat = y.reshape(batch, time, -1)
+            flat, state = ShortConv(cfg.conv_kernel, self.placement, name=name)(flat, segment, state, valid)
             return flat.reshape(y.shape), state
 
         key, key_conv = convolve("key_conv", key, None if cache is None else cache.key_conv)

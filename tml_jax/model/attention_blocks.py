@@ -54,9 +54,9 @@ def attend_packed(
     blocks, seen = time // BLOCK, (back + 1) * BLOCK  # `seen` keys for each block of queries
 
     def keys_of_block(x: jax.Array, fill: int) -> jax.Array:
-        padding = [(0, 0)] * x.ndim
+        x, padding = x[:, max(first - back * BLOCK, 0) :], [(0, 0)] * x.ndim
         padding[1] = (max(back * BLOCK - first, 0), 0)
-        x = jnp.pad(x[:, max(first - back * BLOCK, 0) :], padding, constant_values=fill).reshape(batch, blocks + back, BLOCK, *x.shape[2:])
+        x = jnp.pad(x, padding, constant_values=fill).reshape(batch, blocks + back, BLOCK, *x.shape[2:])
         x = jnp.concatenate([x[:, i : i + blocks] for i in range(back + 1)], axis=2)
         return x.reshape(batch * blocks, seen, *x.shape[3:])
 
