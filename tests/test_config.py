@@ -77,6 +77,10 @@ WRONG = [
     ("mesh.data", 0, "above 0, or -1"),
     ("mesh.fsdp", -2, "above 0, or -1"),
     ("mesh.expert", 0, "above 0, or -1"),
+    ("mesh.sequence", 0, "above 0, or -1"),
+    ("mesh.sequence", 3, "must divide data.packing.elements = 512"),
+    ("mesh.sequence", 32, "must divide data.packing.video = 16"),
+    ("serve.mesh.sequence", 2, "must be 1"),
     ("mesh.tensor", 0, "above 0, or -1"),
     ("mesh.tensor", 3, "must divide model.num_kv_heads = 2"),
     ("mesh.expert", 3, "must divide model.num_experts = 4"),
@@ -110,6 +114,18 @@ def test_the_rows_of_a_batch_must_divide_over_the_mesh(mesh, fits):
         from_mapping(mapping)
         return
     with pytest.raises(ConfigError, match="config.data.batch_size = 2: must be a multiple of mesh.data × mesh.fsdp"):
+        from_mapping(mapping)
+
+
+def test_a_stripe_is_no_shorter_than_a_convolution_looks_back_and_parameters_divide_over_both_axes():
+    mapping = changed("mesh.sequence", 8)
+    from_mapping(mapping)
+    mapping["mesh"]["fsdp"], mapping["data"]["batch_size"] = 16, 16
+    with pytest.raises(ConfigError, match="mesh.sequence = 8: times mesh.fsdp, 128, must divide model.d_model = 64"):
+        from_mapping(mapping)
+    mapping["mesh"]["fsdp"] = 1
+    mapping["data"]["packing"]["elements"] = 16
+    with pytest.raises(ConfigError, match="mesh.sequence = 8: leaves stripes of 2 elements, fewer than the 3"):
         from_mapping(mapping)
 
 

@@ -23,8 +23,9 @@ OWN_FRAMES = 5  # 10 ms mel frames in one 50 ms element of the model's own audio
 INPUT_RATE = 16_000  # Hz, what the model hears
 OUTPUT_RATE = 24_000  # Hz, what the model says
 PATCH = (2, 40, 40, 3)  # frames, rows, columns, colours of one video patch
-MESH_AXES = ("data", "fsdp", "expert", "tensor")
+MESH_AXES = ("data", "fsdp", "expert", "sequence", "tensor")
 BATCH_AXES = ("data", "fsdp", "expert")  # axes of the mesh over all of which the rows of a batch are split
+STRIPE_AXES = (*BATCH_AXES, "sequence")  # … and the stripes of which rows are made, see `parallel.stripes`
 
 
 class ConfigError(ValueError):
@@ -334,6 +335,8 @@ class MeshConfig:
       data: replicas that share nothing but gradients (the axis to lay over slices).
       fsdp: devices over which parameters and batch are split, parameters gathered for use.
       expert: devices over which experts are split, and the batch too.
+      sequence: devices over which every row is split, parameters too: for rows too long for one, see
+        `parallel.stripes`. Training only.
       tensor: devices over which heads and hidden widths are split.
       transport: how tokens reach experts on other devices, see `parallel.transport`: `ring`, `ragged` or `capacity`.
       capacity: room for tokens on the way, in parts of what an even load needs; what exceeds it is dropped and
@@ -343,6 +346,7 @@ class MeshConfig:
     data: int = 1
     fsdp: int = 1
     expert: int = 1
+    sequence: int = 1
     tensor: int = 1
     transport: str = "ragged"
     capacity: float = 0.0
@@ -380,6 +384,8 @@ class ServeConfig:
         _require_positive(self, "serve", "context", "max_text_in")
         _require(self.dtype in ("float32", "bfloat16"), "serve", "dtype", self.dtype, "one of float32, bfloat16")
         _require(self.weights in ("whole", "int8"), "serve", "weights", self.weights, "one of whole, int8")
+        stripes = self.mesh.sequence
+        _require(stripes == 1, "serve.mesh", "sequence", stripes, "must be 1: it splits the rows of training")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -408,6 +414,8 @@ class Config:
             parts = getattr(self.mesh, axis)
             for field, size in sizes.items():
                 _require(parts == -1 or size % parts == 0, "mesh", axis, parts, f"must divide {field} = {size}")
+        if self.mesh.sequence != -1:
+            self.check_stripes(self.mesh.sequence, self.mesh.fsdp)
         shards = [getattr(self.mesh, axis) for axis in BATCH_AXES]
         if -1 not in shards:
             self.check_rows(math.prod(shards))
@@ -425,6 +433,27 @@ class Config:
         rule = f"must be a multiple of {' × '.join(f'mesh.{axis}' for axis in BATCH_AXES)} × train.accumulate = "
         parts = shards * accumulate
         _require(rows % parts == 0, "data", "batch_size", rows, f"{rule}{shards} × {accumulate} = {parts}")
+
+    def check_stripes(self, stripes: int, fsdp: int) -> None:
+        """Makes sure that rows can be split evenly into stripes, and parameters over them and `fsdp`.
+
+        Args:
+          stripes: of a row, the size of the mesh axis `sequence`.
+          fsdp: the size of that axis; -1 where it is not known yet.
+
+        Raises:
+          ConfigError: they cannot.
+        """
+        check = lambda ok, rule: _require(ok, "mesh", "sequence", stripes, rule)  # noqa: E731
+        packing, width, taps = self.data.packing, self.model.d_model, self.model.conv_kernel
+        for field in ("elements", "audio_in", "video", "audio_out", "outputs"):
+            size = getattr(packing, field)
+            check(size % stripes == 0, f"must divide data.packing.{field} = {size}")
+        length = packing.elements // stripes
+        check(stripes == 1 or length >= taps - 1, f"leaves stripes of {length} elements, fewer than the {taps - 1} "
+              "that a convolution looks back")  # fmt: skip
+        parts = stripes * max(fsdp, 1)
+        check(width % parts == 0, f"times mesh.fsdp, {parts}, must divide model.d_model = {width}")
 
 
 def from_mapping(mapping: Mapping[str, Any]) -> Config:

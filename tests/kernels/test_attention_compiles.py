@@ -38,6 +38,14 @@ def test_the_training_kernels_compile_for_a_tpu_without_a_matrix_of_all_pairs():
     assert found["temporary_bytes"] < 4 * 2048**2
 
 
+@pytest.mark.parametrize("window", [4096, 256, 2000])
+def test_the_training_kernels_compile_for_rows_cut_into_stripes(window):
+    """Everything gathered, the tail of a neighbour, and more than that: the same kernels, and no pairs in memory."""
+    found = compile_for("v5e:2x2", "striped", time=4096, window=window, extent=256, heads=4, kv_heads=2)
+    assert found["kernels"] == 3
+    assert found["temporary_bytes"] < 4 * 1024 * 4096 * 2
+
+
 def test_the_streaming_kernel_compiles_for_a_tpu_without_a_matrix_of_all_pairs():
     found = compile_for("v5e:2x2", "append", time=16, slots=4096, window=4000, extent=256, heads=8, kv_heads=2)
     assert found["kind"] == "TPU v5 lite" and found["kernels"] == 1

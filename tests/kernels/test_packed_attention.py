@@ -16,16 +16,19 @@ NAMES = ("query", "key", "value", "relative", "table")
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-def random_rows(time: int, extent: int, segments: int, heads: int = 4, kv_heads: int = 2, width: int = 8) -> tuple:
-    """Operands for two rows that are cut in different places, the second with padding at its end."""
+def random_rows(
+    time: int, extent: int, segments: int, heads: int = 4, kv_heads: int = 2, width: int = 8, queries: int | None = None
+) -> tuple:
+    """Operands for two rows that are cut in different places, the second with padding at its end; the last ones ask."""
     rng = np.random.default_rng(time + extent)
     normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
     cuts = np.sort(rng.choice(np.arange(1, time), (2, segments - 1)), axis=1)
     segment = np.asarray([3, 1, 4, 2])[np.sum(np.arange(time)[None, :, None] >= cuts[:, None, :], axis=-1)]
     segment[1, -time // 8 :] = 0
-    query, relative = normal(2, time, heads, width), normal(2, time, heads, 3)
+    queries = queries or time
+    query, relative = normal(2, queries, heads, width), normal(2, queries, heads, 3)
     keys = [normal(2, time, kv_heads, width) for _ in range(2)]
-    return (query, *keys, relative, normal(3, extent)), segment.astype(np.int32), normal(2, time, heads, width)
+    return (query, *keys, relative, normal(3, extent)), segment.astype(np.int32), normal(2, queries, heads, width)
 
 
 def results(attend, operands, segment, weight, window) -> dict[str, np.ndarray]:
@@ -57,6 +60,26 @@ def test_the_kernel_gives_what_the_reference_gives_forward_and_backward(time, wi
     found, expected = results(kernel, *given, window), results(attend_packed_reference, *given, window)
     for name, wanted in expected.items():
         assert found[name].dtype == wanted.dtype
+        np.testing.assert_allclose(found[name], wanted, atol=1e-5 * max(1.0, np.abs(wanted).max()), err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("time", "queries", "window", "extent", "block", "segments"),
+    [
+        (64, 16, 64, 20, 8, 3),  # everything before a stripe
+        (75, 19, 100, 30, 16, 2),  # … of no whole number of blocks
+        (64, 32, 20, 20, 16, 3),  # a window, fewer keys seen than there are
+        (51, 32, 20, 20, 16, 2),  # … just as many as are seen
+        (40, 24, 60, 9, 8, 2),  # … not as many as are seen
+        (33, 16, 5, 5, 8, 2),  # window < block
+        (40, 16, 1, 1, 8, 2),  # nothing before is seen
+    ],
+)
+def test_the_last_elements_of_a_row_see_those_before_them(time, queries, window, extent, block, segments):
+    given = random_rows(time, extent, segments, queries=queries)
+    kernel = functools.partial(packed_attention, interpret=True, block=block)
+    found, expected = results(kernel, *given, window), results(attend_packed_reference, *given, window)
+    for name, wanted in expected.items():
         np.testing.assert_allclose(found[name], wanted, atol=1e-5 * max(1.0, np.abs(wanted).max()), err_msg=name)
 
 

@@ -15,15 +15,16 @@ from tml_jax.model.attention import Append, Attention, Packed, init_attention_ca
 HEADS, KV_HEADS, WIDTH, RANK = 4, 2, 8, 3
 
 
-def random_row(seed: int, time: int, extent: int, segments: int) -> tuple:
-    """Operands of `attend_packed` for two rows, the second with padding at its end."""
+def random_row(seed: int, time: int, extent: int, segments: int, queries: int | None = None) -> tuple:
+    """Operands of `attend_packed` for two rows, the second with padding at its end; the last elements ask."""
     rng = np.random.default_rng(seed)
     normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
     cuts = np.sort(rng.choice(np.arange(1, time), (2, segments - 1)), axis=1)
     segment = 1 + np.sum(np.arange(time)[None, :, None] >= cuts[:, None, :], axis=-1)
     segment[1, -time // 8 :] = 0
     keys = [normal(2, time, KV_HEADS, WIDTH) for _ in range(2)]
-    arrays = normal(2, time, HEADS, WIDTH), *keys, normal(2, time, HEADS, RANK), normal(RANK, extent)
+    queries = queries or time
+    arrays = normal(2, queries, HEADS, WIDTH), *keys, normal(2, queries, HEADS, RANK), normal(RANK, extent)
     return arrays, segment.astype(np.int32)
 
 
@@ -31,44 +32,51 @@ def definition(query, key, value, relative, table, segment, window):
     """Attention as its formula says, one query, one head and one key at a time, in float64."""
     out = np.zeros(query.shape)
     rows, time, heads, width = query.shape
-    for row, at, head in np.ndindex(rows, time, heads):
-        kv_head = head * key.shape[2] // heads
+    before = key.shape[1] - time
+    for row, asked, head in np.ndindex(rows, time, heads):
+        kv_head, at = head * key.shape[2] // heads, before + asked
         seen = [k for k in range(max(0, at - window + 1), at + 1) if segment[row, k] == segment[row, at]]
         scores = []
         for k in seen:
-            score = np.float64(query[row, at, head] @ key[row, k, kv_head]) / width
+            score = np.float64(query[row, asked, head] @ key[row, k, kv_head]) / width
             if at - k < table.shape[1]:
-                score += np.float64(relative[row, at, head] @ table[:, at - k])
+                score += np.float64(relative[row, asked, head] @ table[:, at - k])
             scores.append(score)
         weights = np.exp(np.asarray(scores) - max(scores))
-        out[row, at, head] = weights / weights.sum() @ value[row, seen, kv_head]
+        out[row, asked, head] = weights / weights.sum() @ value[row, seen, kv_head]
     return out
 
 
-def test_the_reference_is_the_definition():
-    arrays, segment = random_row(0, 13, 4, 2)
+@pytest.mark.parametrize("queries", [13, 5])
+def test_the_reference_is_the_definition(queries):
+    arrays, segment = random_row(0, 13, 4, 2, queries)
     found = attention.attend_packed_reference(*arrays, segment, 6)
     np.testing.assert_allclose(found, definition(*arrays, segment, 6), atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("time", "window", "extent", "segments"),
+    ("time", "window", "extent", "segments", "queries"),
     [
-        (128, 1, 1, 2),  # a query sees itself
-        (128, 37, 37, 3),  # window < block
-        (128, 64, 64, 1),  # = block
-        (128, 65, 65, 4),  # one key of a third block
-        (192, 127, 50, 2),  # window > block, bias shorter than the window
-        (192, 129, 200, 3),  # … and longer
-        (128, 128, 60, 2),  # everything, as in global layers
-        (128, 500, 500, 2),  # more than there is
-        (61, 16, 16, 3),  # odd lengths
-        (65, 65, 30, 1),
-        (129, 64, 64, 2),
+        (128, 1, 1, 2, 128),  # a query sees itself
+        (128, 37, 37, 3, 128),  # window < block
+        (128, 64, 64, 1, 128),  # = block
+        (128, 65, 65, 4, 128),  # one key of a third block
+        (192, 127, 50, 2, 192),  # window > block, bias shorter than the window
+        (192, 129, 200, 3, 192),  # … and longer
+        (128, 128, 60, 2, 128),  # everything, as in global layers
+        (128, 500, 500, 2, 128),  # more than there is
+        (61, 16, 16, 3, 61),  # odd lengths
+        (65, 65, 30, 1, 65),
+        (129, 64, 64, 2, 129),
+        (256, 256, 60, 3, 64),  # the last quarter, as in global layers
+        (100, 100, 30, 2, 33),  # … of odd lengths
+        (256, 60, 60, 3, 128),  # more before them than they see
+        (187, 60, 60, 3, 128),  # … just what they see
+        (160, 90, 90, 2, 128),  # … less
     ],
 )
-def test_blocks_give_what_the_reference_gives_forward_and_backward(time, window, extent, segments):
-    arrays, segment = random_row(time + window, time, extent, segments)
+def test_blocks_give_what_the_reference_gives_forward_and_backward(time, window, extent, segments, queries):
+    arrays, segment = random_row(time + window, time, extent, segments, queries)
     weight = np.random.default_rng(1).standard_normal(arrays[0].shape).astype(np.float32)
 
     @functools.partial(jax.jit, static_argnums=0)

@@ -35,11 +35,11 @@ def shapes_of(config):
 @pytest.mark.parametrize(
     ("axes", "count", "sizes"),
     [
-        ({}, 1, (1, 1, 1, 1)),
-        ({"fsdp": 2, "tensor": 4}, 8, (1, 2, 1, 4)),
-        ({"data": -1}, 8, (8, 1, 1, 1)),
-        ({"fsdp": -1, "expert": 4}, 64, (1, 16, 4, 1)),
-        ({"data": 2, "fsdp": 2, "expert": 2, "tensor": -1}, 8, (2, 2, 2, 1)),
+        ({}, 1, (1, 1, 1, 1, 1)),
+        ({"fsdp": 2, "tensor": 4}, 8, (1, 2, 1, 1, 4)),
+        ({"data": -1}, 8, (8, 1, 1, 1, 1)),
+        ({"fsdp": -1, "expert": 4}, 64, (1, 16, 4, 1, 1)),
+        ({"data": 2, "fsdp": 2, "expert": 2, "sequence": 4, "tensor": -1}, 32, (2, 2, 2, 4, 1)),
     ],
 )
 def test_devices_are_laid_out_on_the_axes(axes, count, sizes):
@@ -68,28 +68,29 @@ def spec_of(shardings, path: str) -> PartitionSpec:
 
 
 def test_parameters_are_split_by_the_table_and_scanned_ones_behind_their_first_axis():
-    mesh = AbstractMesh((1, 2, 2, 2), MESH_AXES)
+    mesh = AbstractMesh((1, 2, 2, 2, 2), MESH_AXES)
     shardings = parameter_shardings(mesh, shapes_of(SMALL)["params"])
-    assert spec_of(shardings, "backbone/layer_7/attention/query") == PartitionSpec("fsdp", "tensor", None)
-    assert spec_of(shardings, "backbone/layer_7/attention/out") == PartitionSpec("tensor", None, "fsdp")
-    assert spec_of(shardings, "backbone/layer_0/mlp/down") == PartitionSpec("tensor", "fsdp")
-    assert spec_of(shardings, "backbone/layer_7/moe/expert_up") == PartitionSpec("expert", "fsdp", "tensor")
+    embed = ("fsdp", "sequence")
+    assert spec_of(shardings, "backbone/layer_7/attention/query") == PartitionSpec(embed, "tensor", None)
+    assert spec_of(shardings, "backbone/layer_7/attention/out") == PartitionSpec("tensor", None, embed)
+    assert spec_of(shardings, "backbone/layer_0/mlp/down") == PartitionSpec("tensor", embed)
+    assert spec_of(shardings, "backbone/layer_7/moe/expert_up") == PartitionSpec("expert", embed, "tensor")
     scanned = spec_of(shardings, "backbone/periods/layer_0/moe/expert_down")
-    assert scanned == PartitionSpec(None, "expert", "tensor", "fsdp")
-    assert spec_of(shardings, "inputs/text_table") == PartitionSpec("tensor", "fsdp")
-    assert spec_of(shardings, "unembedding") == PartitionSpec("fsdp", "tensor")
+    assert scanned == PartitionSpec(None, "expert", "tensor", embed)
+    assert spec_of(shardings, "inputs/text_table") == PartitionSpec("tensor", embed)
+    assert spec_of(shardings, "unembedding") == PartitionSpec(embed, "tensor")
     assert spec_of(shardings, "backbone/final_norm/scale") == PartitionSpec()
 
 
 def test_an_axis_that_does_not_divide_stays_whole():
-    mesh = AbstractMesh((1, 3, 1, 4), MESH_AXES)  # 32 wide, 2 key heads
+    mesh = AbstractMesh((1, 3, 1, 1, 4), MESH_AXES)  # 32 wide, 2 key heads
     shardings = parameter_shardings(mesh, shapes_of(SMALL)["params"])
     assert spec_of(shardings, "backbone/layer_7/attention/key") == PartitionSpec(None, None, None)
     assert spec_of(shardings, "backbone/layer_7/attention/query") == PartitionSpec(None, "tensor", None)
 
 
 def test_moments_are_split_like_their_parameters():
-    mesh = AbstractMesh((1, 2, 2, 2), MESH_AXES)
+    mesh = AbstractMesh((1, 2, 2, 1, 2), MESH_AXES)
     params = shapes_of(SMALL)["params"]
     train = from_mapping(tml_interaction_small.get_config()).train
     state = jax.eval_shape(make_optimizer(train).init, params)[1][0]
@@ -101,7 +102,7 @@ def test_moments_are_split_like_their_parameters():
 def test_the_large_parameters_of_the_flagship_are_split():
     """On 512 chips the experts are split 512 ways, and what every chip holds whole is small."""
     config = from_mapping(tml_interaction_small.get_config())
-    mesh = AbstractMesh((1, 512 // config.mesh.expert, config.mesh.expert, 1), MESH_AXES)
+    mesh = AbstractMesh((1, 512 // config.mesh.expert, config.mesh.expert, 1, 1), MESH_AXES)
     params = shapes_of(config.model)["params"]
     shardings = parameter_shardings(mesh, params)
     held, whole = {}, 0
@@ -113,6 +114,7 @@ def test_the_large_parameters_of_the_flagship_are_split():
     assert min(held.values()) == 1 / 512
 
 
-def test_rows_of_a_batch_are_split_over_all_but_the_tensor_axis():
-    mesh = AbstractMesh((2, 2, 2, 4), MESH_AXES)
-    assert batch_sharding(mesh).shard_shape((16, 7)) == (2, 7)
+def test_rows_of_a_batch_are_split_over_all_but_the_tensor_axis_and_each_row_over_its_own():
+    mesh = AbstractMesh((2, 2, 2, 3, 4), MESH_AXES)
+    assert batch_sharding(mesh).shard_shape((16, 6)) == (2, 6)
+    assert batch_sharding(mesh, along=True).shard_shape((16, 6)) == (2, 2)

@@ -10,7 +10,7 @@ from tml_jax.scale.figures import FIGURES, Figure, tables
 from tml_jax.scale.serve import text_steps
 from tml_jax.scale.serve_flops import step_flops
 
-MESH = {"data": 1, "fsdp": 1, "expert": 4, "tensor": 8}
+MESH = {"data": 1, "fsdp": 1, "expert": 4, "sequence": 1, "tensor": 8}
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
@@ -19,7 +19,7 @@ def test_every_figure_is_of_a_configuration_whose_mesh_fills_its_chips(figure):
     mesh = config.mesh if figure.step == "train" else config.serve.mesh
     rows, columns, *layers = map(int, figure.topology.partition(":")[2].split("x"))
     devices = rows * columns * (layers[0] if layers else 1) * chip_of(figure.topology).devices
-    assert mesh.data * mesh.fsdp * mesh.expert * mesh.tensor == devices
+    assert mesh.data * mesh.fsdp * mesh.expert * mesh.sequence * mesh.tensor == devices
 
 
 def test_tables_show_reports_and_what_failed():

@@ -8,6 +8,7 @@ from small import SMALL, small_config
 
 from configs import tml_interaction_small
 from tml_jax.config import MeshConfig, from_mapping
+from tml_jax.kernels.packed_attention_kernels import Tiling
 from tml_jax.model.count import active_parameters, count_parameters
 from tml_jax.model.flow import TARGET, FlowHead
 from tml_jax.model.inputs import PatchNetwork
@@ -51,6 +52,16 @@ def test_pairs_that_are_seen_and_pairs_of_the_tiles(time, window, block, seen, t
     brute = sum(min(query + 1, window or time) for query in range(time))
     assert seen_pairs(time, window) == seen == brute
     assert tile_pairs(time, window, block) == tiles
+
+
+@pytest.mark.parametrize(
+    ("window", "stripes", "tiles"),
+    [(None, 4, 4 * (7 + 8)), (None, 2, 2 * (5 + 6 + 7 + 8)), (4, 2, 2 * 4 * 2), (12, 4, 4 * 2 * 3), (1, 4, 8)],
+)
+def test_every_stripe_has_the_tiles_of_the_last(window, stripes, tiles):
+    """A row of 64 elements in blocks of 8."""
+    kernel = Tiling(64 // stripes, 8, window or 64, 1, True, -(-min((window or 64) - 1, 64 - 64 // stripes) // 8))
+    assert tile_pairs(64, window, 8, stripes) == 64 * tiles == 64 * stripes * len(kernel.tiles()[0])
 
 
 def test_remat_and_room_are_in_the_program_but_not_in_what_is_useful():

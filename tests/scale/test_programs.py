@@ -84,7 +84,13 @@ def test_a_micro_turn_compiles_for_tpus(tmp_path):
 
 def test_a_train_step_compiles_for_tpus(tmp_path):
     report = compiled("train", tmp_path / "report.json", "--config.model.num_layers=2")
-    assert report["mesh"] == {"data": 1, "fsdp": 2, "expert": 2, "tensor": 1}
+    assert report["mesh"] == {"data": 1, "fsdp": 2, "expert": 2, "sequence": 1, "tensor": 1}
+
+
+def test_a_train_step_on_long_rows_compiles_for_tpus(tmp_path):
+    changes = "--config.model.num_layers=2", "--config.mesh.fsdp=1", "--config.mesh.sequence=2"
+    report = compiled("train", tmp_path / "report.json", *changes)
+    assert report["mesh"]["sequence"] == 2 and report["collective_bytes"]["collective-permute"] > 0
 
 
 def test_slices_lie_along_the_data_axis(tmp_path):

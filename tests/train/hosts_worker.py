@@ -2,7 +2,7 @@
 
 Arguments: a JSON object with `processes`, `process`, `coordinator`, `own` and `other` (run directories). Who has
 trained leaves a file DIRECTORY.done; each then copies the other's run without its last checkpoint and goes on with the
-copy, DIRECTORY.taken. So one process and two swap runs, and each compiles once.
+copy, DIRECTORY.taken. So one process and several swap runs, and each compiles once.
 """
 
 import json
@@ -18,7 +18,7 @@ from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.parallel.mesh import make_mesh
 from tml_jax.train import checkpoint, loop
 
-WAIT = 200.0  # seconds
+WAIT = 600.0  # seconds
 
 
 def wait_for(path: pathlib.Path) -> None:

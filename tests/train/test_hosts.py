@@ -69,27 +69,33 @@ def start(compiled, devices: int, *arguments: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def swapped(compiled, config, tmp_path_factory):
-    """Runs `one` of one process and `two` of two, which then go on with each other's; and what each process said."""
-    folder = tmp_path_factory.mktemp("hosts")
-    one, two = (str(new_run(folder / name, config)) for name in ("one", "two"))
+def swap(compiled, config: Config, folder: pathlib.Path, many: str, count: int, timeout: float) -> list[str]:
+    """Runs `one` of one process and `many` of `count`, which then go on with each other's.
+
+    Returns:
+      What each process said.
+    """
+    one, other = (str(new_run(folder / name, config)) for name in ("one", many))
     coordinator = f"localhost:{free_port()}"
     begin = lambda devices, **facts: start(  # noqa: E731
         compiled, devices, str(WORKER), json.dumps({"coordinator": coordinator, **facts})
     )
-    processes = [
-        begin(2, processes=1, process=0, own=one, other=two),
-        begin(1, processes=2, process=0, own=two, other=one),
-        begin(1, processes=2, process=1, own=two, other=one),
-    ]
+    processes = [begin(count, processes=1, process=0, own=one, other=other)]
+    processes += [begin(1, processes=count, process=number, own=other, other=one) for number in range(count)]
     try:
-        said = [process.communicate(timeout=280) for process in processes]
+        said = [process.communicate(timeout=timeout) for process in processes]
     finally:
         for process in processes:
             process.kill()
     assert all(process.returncode == 0 for process in processes), "\n".join(errors for _, errors in said)
-    return folder, [output for output, _ in said]
+    return [output for output, _ in said]
+
+
+@pytest.fixture(scope="module")
+def swapped(compiled, config, tmp_path_factory):
+    """Runs of one process and of two, see `swap`."""
+    folder = tmp_path_factory.mktemp("hosts")
+    return folder, swap(compiled, config, folder, "two", 2, timeout=280)
 
 
 class Device:
@@ -108,6 +114,8 @@ class Device:
         ({"data": 2, "expert": 2}, [0, 1, 0, 1], [(0, 1, 4, 5), (2, 3, 6, 7)]),  # a host has a column of a torus
         ({"data": 1, "tensor": 4}, [0, 0, 1, 1], [tuple(range(8))] * 2),  # both need all
         ({"data": 2, "tensor": 2}, [0, 1, 2, 3], [(0, 1, 2, 3)] * 2 + [(4, 5, 6, 7)] * 2),
+        ({"data": 2, "sequence": 2}, [0, 1, 2, 3], [(0, 1, 2, 3)] * 2 + [(4, 5, 6, 7)] * 2),  # whole rows, of which
+        # each puts its part on its device
     ],
 )
 def test_a_host_builds_the_rows_that_its_devices_hold(axes, hosts, rows):
@@ -132,12 +140,28 @@ def test_each_process_loads_its_rows_and_together_they_are_the_batch(swapped, co
         assert parts[0]["records"][step] + parts[1]["records"][step] == data.batch_at(step).record.tolist()
 
 
+def check_losses(run: pathlib.Path, expected_run: pathlib.Path) -> None:
+    (steps, losses), (expected_steps, expected) = figures(run), figures(expected_run)
+    assert steps == expected_steps and len(steps) == 5
+    np.testing.assert_allclose(losses, expected, rtol=2e-5)
+
+
 @pytest.mark.parametrize("run", ["two", "one.taken", "two.taken"])
 def test_losses_are_those_of_one_process_whoever_began_and_whoever_went_on(swapped, run):
     folder, _ = swapped
-    (steps, losses), (expected_steps, expected) = figures(folder / run), figures(folder / "one")
-    assert steps == expected_steps and len(steps) == 5
-    np.testing.assert_allclose(losses, expected, rtol=2e-5)
+    check_losses(folder / run, folder / "one")
+
+
+@pytest.mark.slow
+def test_four_processes_share_rows_and_swap_their_run_with_one(compiled, config, tmp_path):
+    """Each row is cut between two of them."""
+    config = dataclasses.replace(config, mesh=MeshConfig(expert=2, sequence=2))
+    said = swap(compiled, config, tmp_path, "four", 4, timeout=900)
+    rows = [json.loads((tmp_path / f"four.loaded_{process}.json").read_text())["rows"] for process in range(4)]
+    assert rows == [[0], [0], [1], [1]]
+    for run in ("four", "one.taken", "four.taken"):
+        check_losses(tmp_path / run, tmp_path / "one")
+    assert all("went on from step 2" in output for output in said)
 
 
 def test_all_processes_write_the_checkpoint_and_the_first_alone_the_rest(swapped):

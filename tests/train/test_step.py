@@ -281,12 +281,24 @@ def check_equal_on(cache: pathlib.Path, *meshes: dict[str, int]) -> None:
             for name in wanted:
                 assert found[name] == pytest.approx(wanted[name], rel=1e-5), (run["axes"], name)
         assert run["balance"] == one["balance"]
-        split = np.prod([run["axes"].get(axis, 1) for axis in ("fsdp", "expert", "tensor")])
+        assert run["gradient_error"] < 2e-5, run["axes"]
+        split = np.prod([run["axes"].get(axis, 1) for axis in ("fsdp", "expert", "sequence", "tensor")])
         assert run["share_of_experts_on_a_device"] == 1 / split
+        assert run["cut"] >= 4 * (run["axes"].get("sequence", 1) - 1)
 
 
-def test_the_steps_of_a_run_are_the_same_on_one_device_and_on_eight(compilation_cache):
-    check_equal_on(compilation_cache, {"fsdp": 2, "expert": 2, "tensor": 2})
+@pytest.mark.parametrize("axis", ["tensor", "sequence"])
+def test_the_steps_of_a_run_are_the_same_on_one_device_and_on_eight(compilation_cache, axis):
+    check_equal_on(compilation_cache, {"fsdp": 2, "expert": 2, axis: 2})
+
+
+@pytest.mark.slow
+def test_the_steps_of_a_run_are_the_same_however_its_rows_are_cut(compilation_cache):
+    """A window of 32 elements reaches into a neighbour (stripes of 72 and 36) or past it (18)."""
+    meshes = [{"sequence": 8}, {"sequence": 2, "data": 2, "tensor": 2}]
+    meshes += [{"sequence": 4, "expert": 2, "transport": transport} for transport in ("ragged", "ring")]
+    meshes += [{"sequence": 4, "expert": 2, "transport": "capacity", "capacity": 4.0}]
+    check_equal_on(compilation_cache, *meshes)
 
 
 @pytest.mark.slow

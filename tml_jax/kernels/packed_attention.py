@@ -43,13 +43,13 @@ def packed_attention(
     `check_vma=False`) over rows or kv heads.
 
     Args:
-      query: (B, T, H, D).
-      key: (B, T, K, D) with H a multiple of K, of the query's dtype.
-      value: (B, T, K, D), of the query's dtype.
+      query: (B, T, H, D), the last T of S elements.
+      key: (B, S, K, D) with H a multiple of K, of the query's dtype.
+      value: (B, S, K, D), of the query's dtype.
       relative: (B, T, H, d_rel), relative states of the queries.
       table: (d_rel, extent), bias profiles by backward distance; rounded to the dtype of `relative`.
-      segment: (B, T) int32.
-      window: elements a query sees, itself included; T or more for everything.
+      segment: (B, S) int32.
+      window: elements a query sees, itself included; S or more for everything.
       interpret: run the kernels in Python, for tests; else they compile for TPUs only.
       block: queries and keys of a tile, at most; a multiple of 128 unless interpreted. T need not be a multiple.
 
@@ -61,9 +61,13 @@ def packed_attention(
     """
     batch, time, heads, width = query.shape
     kv_heads, rank = key.shape[2], relative.shape[3]
-    if heads % kv_heads or key.shape != (batch, time, kv_heads, width) or value.shape != key.shape:
-        raise ValueError(f"query {query.shape}, key {key.shape}, value {value.shape}: need (B, T, H, D), (B, T, K, D)")
-    if relative.shape[:3] != (batch, time, heads) or table.shape[0] != rank or segment.shape != (batch, time):
+    keys = key.shape[1]
+    alike = key.shape == (batch, keys, kv_heads, width) == value.shape and keys >= time
+    if heads % kv_heads or not alike:
+        raise ValueError(
+            f"query {query.shape}, key {key.shape}, value {value.shape}: need (B, T, H, D), (B, S, K, D), S at least T"
+        )
+    if relative.shape[:3] != (batch, time, heads) or table.shape[0] != rank or segment.shape != (batch, keys):
         raise ValueError(
             f"relative {relative.shape}, table {table.shape}, segment {segment.shape} do not fit query {query.shape}"
         )
@@ -74,17 +78,23 @@ def packed_attention(
     least = 8 if interpret else LANES
     block = min(block, -(-time // least) * least)
     padded = -(-time // block) * block
-    tiling = Tiling(padded, block, window, table.shape[1], interpret)
+    seen = min(keys - time, window - 1)  # keys before the first query that some query sees
+    key, value, segment = (x[:, keys - time - seen :] for x in (key, value, segment))
+    before = -(-seen // block)
+    tiling = Tiling(padded, block, window, table.shape[1], interpret, before)
 
-    def by_kv_head(x: jax.Array) -> jax.Array:
-        """(B, T, heads, N) → (B, K, heads / K, T padded, N). Nothing real sees the padding, which comes last."""
-        x = jnp.pad(x, ((0, 0), (0, padded - time), (0, 0), (0, 0)))
-        return x.reshape(batch, padded, kv_heads, -1, x.shape[-1]).transpose(0, 2, 3, 1, 4)
+    def by_kv_head(x: jax.Array, front: int = 0) -> jax.Array:
+        """(B, N, heads, …) → (B, K, heads / K, N padded, …). Nothing real sees the padding: what comes first is of no
+        segment."""
+        x = jnp.pad(x, ((0, 0), (front, padded - time), (0, 0), (0, 0)))
+        return x.reshape(batch, x.shape[1], kv_heads, -1, x.shape[-1]).transpose(0, 2, 3, 1, 4)
 
     # d_rel before T: a minor dimension of 16 would be padded to 128 in memory.
     query, relative = by_kv_head(query), by_kv_head(relative).swapaxes(3, 4)
-    key, value = by_kv_head(key)[:, :, 0], by_kv_head(value)[:, :, 0]
+    front = before * block - seen
+    key, value = by_kv_head(key, front)[:, :, 0], by_kv_head(value, front)[:, :, 0]
     segment = jnp.pad(segment, ((0, 0), (0, padded - time)))
+    segment = jnp.pad(segment, ((0, 0), (front, 0)), constant_values=-1)
     out = _attend(query, key, value, relative, table.astype(relative.dtype), segment, tiling)
     return out.transpose(0, 3, 1, 2, 4).reshape(batch, padded, heads, width)[:, :time]
 
@@ -99,7 +109,7 @@ def _attend(
     segment: jax.Array,
     tiling: Tiling,
 ) -> jax.Array:
-    """query (B, K, G, T, D), key and value (B, K, T, D), relative (B, K, G, d_rel, T) → (B, K, G, T, D)."""
+    """query (B, K, G, T, D), key and value (B, K, S, D), relative (B, K, G, d_rel, T) → (B, K, G, T, D)."""
     return _forward(query, key, value, relative, table, segment, tiling)[0]
 
 
@@ -180,7 +190,7 @@ def _call(
     Args:
       kernel: takes four scalar arrays, both segments, operands, results and scratch as references.
       tiling: of the pairs.
-      segment: (B, T) int32.
+      segment: (B, S) int32.
       operands: kind, which says how it is laid out and cut, and array.
       results: kind and dtype.
       scratch: shapes of float32 buffers that live from tile to tile.
@@ -197,7 +207,7 @@ def _call(
     # By kind: whole shape after (B, K), what of it a tile sees, and where that stands given the tile's two blocks.
     kinds = {
         "query": ((groups, time, width), (groups, block, width), lambda q, k: (0, q, 0)),
-        "key": ((time, width), (block, width), lambda q, k: (k, 0)),
+        "key": ((tiling.keys, width), (block, width), lambda q, k: (k, 0)),
         "relative": ((groups, rank, time), (groups, rank, block), lambda q, k: (0, 0, q)),
         "rows": ((groups, time), (groups, block), lambda q, k: (0, q)),
         "slab sums": ((near, rank, 2 * block), (near, rank, 2 * block), lambda q, k: (0, 0, 0)),
@@ -211,9 +221,10 @@ def _call(
         return pl.BlockSpec((None, None, *part), at)
 
     of_query, of_key = tiling.tiles(by_key)
-    parts = segment.reshape(batch, tiling.blocks, block)
+    parts = segment.reshape(batch, tiling.key_blocks, block)
     bounds = [jnp.min(parts, axis=2).reshape(-1), jnp.max(parts, axis=2).reshape(-1)]
-    segment_of_query = pl.BlockSpec((None, 1, block), lambda b, h, tile, of_query, *_: (b, 0, of_query[tile]))
+    own = lambda b, h, tile, of_query, *_: (b, 0, of_query[tile] + tiling.before)  # noqa: E731
+    segment_of_query = pl.BlockSpec((None, 1, block), own)
     segment_of_key = pl.BlockSpec((None, 1, block), lambda b, h, tile, _, of_key, *__: (b, 0, of_key[tile]))
 
     tiles, tiles_near = len(of_query), int(np.sum(of_query - of_key < near))
@@ -221,7 +232,8 @@ def _call(
     flops = 2 * times * (tiles * products * width + tiles_near * bias_products * 2 * rank)
     fetched = sum(x.size * x.dtype.itemsize for _, x in operands)
     fetched += sum(batch * kv_heads * np.prod(kinds[kind][0]) * jnp.dtype(dtype).itemsize for kind, dtype in results)
-    again = (tiles - tiling.blocks) * batch * kv_heads * block * query.dtype.itemsize  # blocks of the inner order
+    once = tiling.blocks if by_key else tiling.key_blocks
+    again = (tiles - once) * batch * kv_heads * block * query.dtype.itemsize  # blocks of the inner order
     fetched += again * (groups * (2 * width + rank) if by_key else 2 * width)
     return pl.pallas_call(
         functools.partial(kernel, tiling=tiling, by_key=by_key),

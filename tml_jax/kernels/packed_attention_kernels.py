@@ -19,7 +19,7 @@ Ref = jax.Array  # of VMEM: read and written by index
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """How T × T pairs are cut into tiles.
+    """How T × S pairs are cut into tiles; the queries are the last T of the S elements.
 
     Attributes:
       time: T, a multiple of the block.
@@ -27,6 +27,7 @@ class Tiling:
       window: elements a query sees, itself included.
       extent: distances that have a bias.
       interpret: run the kernels in Python.
+      before: blocks of keys before the first block of queries; no more than the queries see.
     """
 
     time: int
@@ -34,16 +35,27 @@ class Tiling:
     window: int
     extent: int
     interpret: bool
+    before: int = 0
 
     @property
     def blocks(self) -> int:
-        """Blocks of a row."""
+        """Blocks of queries."""
         return self.time // self.block
+
+    @property
+    def key_blocks(self) -> int:
+        """Blocks of keys."""
+        return self.before + self.blocks
+
+    @property
+    def keys(self) -> int:
+        """S, a multiple of the block."""
+        return self.key_blocks * self.block
 
     @property
     def back(self) -> int:
         """Blocks that the queries of a block see before their own."""
-        return min(self.blocks - 1, (self.window + self.block - 2) // self.block)
+        return min(self.key_blocks - 1, (self.window + self.block - 2) // self.block)
 
     @property
     def near(self) -> int:
@@ -52,7 +64,8 @@ class Tiling:
 
     def tiles(self, by_key: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """(N,) blocks of queries and (N,) blocks of keys of all tiles; those of one query (or key) come in a row."""
-        pairs = [(q, k) for q in range(self.blocks) for k in range(max(0, q - self.back), q + 1)]
+        own = [(q, q + self.before) for q in range(self.blocks)]  # a block of queries and its own of keys
+        pairs = [(q, k) for q, last in own for k in range(max(0, last - self.back), last + 1)]
         pairs.sort(key=lambda pair: pair[::-1] if by_key else pair)
         of_query, of_key = np.asarray(pairs, np.int32).T
         return of_query, of_key
@@ -63,7 +76,7 @@ class _Tile:
     """The tile that a kernel is called for.
 
     Attributes:
-      offset: block of queries minus block of keys.
+      offset: block of the queries' own keys minus block of keys.
       first: whether it is the first of its block of queries (or keys).
       last: whether it is the last.
       meets: whether segments of the queries can be among those of the keys.
@@ -76,15 +89,16 @@ class _Tile:
 
     @staticmethod
     def of(of_query: Ref, of_key: Ref, lowest: Ref, highest: Ref, tiling: Tiling, by_key: bool) -> "_Tile":
-        """Reads the list of tiles, and the lowest and highest segment (B · blocks,) of every block."""
-        tile, row = pl.program_id(2), pl.program_id(0) * tiling.blocks
-        query, key = of_query[tile], of_key[tile]
+        """Reads the list of tiles, and the lowest and highest segment (B · key blocks,) of every block."""
+        tile, row = pl.program_id(2), pl.program_id(0) * tiling.key_blocks
+        own, key = of_query[tile] + tiling.before, of_key[tile]
         if by_key:
-            first, last = query == key, query == jnp.minimum(key + tiling.back, tiling.blocks - 1)
+            first = own == jnp.maximum(key, tiling.before)
+            last = own == jnp.minimum(key + tiling.back, tiling.key_blocks - 1)
         else:
-            first, last = key == jnp.maximum(query - tiling.back, 0), query == key
-        meets = (lowest[row + query] <= highest[row + key]) & (lowest[row + key] <= highest[row + query])
-        return _Tile(query - key, first, last, meets)
+            first, last = key == jnp.maximum(own - tiling.back, 0), own == key
+        meets = (lowest[row + own] <= highest[row + key]) & (lowest[row + key] <= highest[row + own])
+        return _Tile(own - key, first, last, meets)
 
     def compute(self, tiling: Tiling, body: Callable[[bool], None]) -> None:
         """Calls `body` where segments meet, with whether the tile has a bias (and perhaps pairs that look ahead)."""
@@ -101,7 +115,7 @@ class _Tile:
         distance = self.offset * tiling.block + row - column
         if near:
             seen = seen & (distance >= 0)
-        if tiling.window < tiling.time:
+        if tiling.window < tiling.keys:
             seen = seen & (distance < tiling.window)
         return seen
 

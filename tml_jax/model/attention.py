@@ -22,6 +22,7 @@ from tml_jax.model.attention_blocks import MASKED, attend_packed
 from tml_jax.model.layers import RMSNorm, ShortConv, fan_in_init
 from tml_jax.parallel.mesh import session_axes
 from tml_jax.parallel.placement import Placement
+from tml_jax.parallel.stripes import preceding
 
 BLOCK_GLOBAL, BLOCK_SLIDING, BLOCK_APPEND = 512, 256, 1024  # of the kernels for TPUs
 
@@ -117,14 +118,14 @@ def attend_packed_reference(
     window: int,
 ) -> jax.Array:
     """`attend_packed`, the slow way: every pair of positions, bias gathered."""
-    time = query.shape[1]
-    distance = jnp.arange(time)[:, None] - jnp.arange(time)[None, :]
-    mask = (distance >= 0) & (distance < window) & (segment[:, :, None] == segment[:, None, :])
+    time, keys = query.shape[1], key.shape[1]
+    distance = keys - time + jnp.arange(time)[:, None] - jnp.arange(keys)[None, :]
+    mask = (distance >= 0) & (distance < window) & (segment[:, keys - time :, None] == segment[:, None, :])
     distance = jnp.broadcast_to(distance, mask.shape)
     return attend_reference(query, key, value, relative_bias(relative, table, distance), mask)
 
 
-def attend_packed_tpu(
+def attend_packed_split(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
@@ -134,10 +135,25 @@ def attend_packed_tpu(
     window: int,
     placement: Placement,
 ) -> jax.Array:
-    """`attend_packed` on TPUs: a kernel without matrices of scores, on every device for its own rows and heads."""
-    block = BLOCK_GLOBAL if window >= query.shape[1] else BLOCK_SLIDING
-    kernel = functools.partial(packed_attention, window=window, interpret=False, block=block)
-    return _on_devices(kernel, placement, placement.batch_axes)(query, key, value, relative, table, segment)
+    """`attend_packed` on every device for its own heads and rows, or the stripes of which these are made.
+
+    On TPUs it is a kernel without matrices of scores. A stripe gets the keys before it that its queries see.
+    """
+    length, stripes = query.shape[1], placement.stripes
+    attend = attend_packed
+    if placement.tpu:
+        block = BLOCK_GLOBAL if window >= length * stripes else BLOCK_SLIDING
+        attend = functools.partial(packed_attention, interpret=False, block=block)
+    before = min(window - 1, length * (stripes - 1))
+
+    def of_stripe(*operands: jax.Array) -> jax.Array:
+        query, key, value, relative, table, segment = operands
+        if before:
+            extend = lambda x: jnp.concatenate([preceding(x, before, stripes), x], axis=1)  # noqa: E731
+            key, value, segment = extend(key), extend(value), extend(segment + 1) - 1  # −1 before the row
+        return attend(query, key, value, relative, table, segment, window)
+
+    return _on_devices(of_stripe, placement, placement.batch_axes)(query, key, value, relative, table, segment)
 
 
 def _on_devices(kernel: Callable, placement: Placement, rows: tuple[str, ...] | None) -> Callable:
@@ -255,7 +271,8 @@ class Attention(nn.Module):
         valid = None if isinstance(where, Packed) else where.valid
 
         def convolve(name: str, y: jax.Array, state: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-            flat, state = ShortConv(cfg.conv_kernel, name=name)(y.reshape(batch, time, -1), segment, state, valid)
+            flat = y.reshape(batch, time, -1)
+            flat, state = ShortConv(cfg.conv_kernel, self.placement, name=name)(flat, segment, state, valid)
             return flat.reshape(y.shape), state
 
         key, key_conv = convolve("key_conv", key, None if cache is None else cache.key_conv)
@@ -277,9 +294,10 @@ class Attention(nn.Module):
             relative = (relative.astype(jnp.float32) * sharpen).astype(relative.dtype)
 
         if isinstance(where, Packed):
-            window = time if self.is_global else cfg.window
-            on_tpu = self.placement is not None and self.placement.tpu
-            attend = functools.partial(attend_packed_tpu, placement=self.placement) if on_tpu else attend_packed
+            stripes = 1 if self.placement is None else self.placement.stripes
+            window = time * stripes if self.is_global else cfg.window
+            split = stripes > 1 or (self.placement is not None and self.placement.tpu)
+            attend = functools.partial(attend_packed_split, placement=self.placement) if split else attend_packed
             out = attend(query, key, value, relative, table, where.segment, window)
             new_cache = None
         else:

@@ -24,27 +24,29 @@ def attend_packed(
     """Causal attention within segments of packed rows, in blocks, so that a window costs what it sees.
 
     Args:
-      query: (B, T, H, D).
-      key: (B, T, K, D).
-      value: (B, T, K, D).
+      query: (B, T, H, D), the last of the S elements.
+      key: (B, S, K, D).
+      value: (B, S, K, D).
       relative: (B, T, H, d_rel), relative states of the queries.
       table: (d_rel, extent), bias profiles by backward distance.
-      segment: (B, T) int32.
+      segment: (B, S) int32.
       window: elements a query sees, itself included.
 
     Returns:
       (B, T, H, D).
     """
     batch, time = query.shape[:2]
-    if window >= time or time % BLOCK:
+    first = key.shape[1] - time  # place of the first query among the keys
+    if window >= key.shape[1] or time % BLOCK:
         # A block sees no key behind its last query. The number of blocks is bounded: each is compiled by itself.
         size = BLOCK_WHOLE * -(-time // (BLOCK_WHOLE * MOST_BLOCKS))
         size = size if time % size == 0 else time
         parts = []
         for start in range(0, time, size):
-            here, seen = slice(start, start + size), slice(0, start + size)
-            distance = start + jnp.arange(size)[:, None] - jnp.arange(start + size)[None, :]
-            mask = (distance >= 0) & (distance < window) & (segment[:, here, None] == segment[:, None, seen])
+            here, place, end = slice(start, start + size), first + start, first + start + size
+            distance = place + jnp.arange(size)[:, None] - jnp.arange(end)[None, :]
+            mask = (distance >= 0) & (distance < window) & (segment[:, place:end, None] == segment[:, None, :end])
+            seen = slice(0, end)
             parts.append(_attend_block(query[:, here], key[:, seen], value[:, seen], relative[:, here], table, mask))
         return jnp.concatenate(parts, axis=1)
 
@@ -52,8 +54,8 @@ def attend_packed(
     blocks, seen = time // BLOCK, (back + 1) * BLOCK  # `seen` keys for each block of queries
 
     def keys_of_block(x: jax.Array, fill: int) -> jax.Array:
-        padding = [(0, 0)] * x.ndim
-        padding[1] = (back * BLOCK, 0)
+        x, padding = x[:, max(first - back * BLOCK, 0) :], [(0, 0)] * x.ndim
+        padding[1] = (max(back * BLOCK - first, 0), 0)
         x = jnp.pad(x, padding, constant_values=fill).reshape(batch, blocks + back, BLOCK, *x.shape[2:])
         x = jnp.concatenate([x[:, i : i + blocks] for i in range(back + 1)], axis=2)
         return x.reshape(batch * blocks, seen, *x.shape[3:])
@@ -61,7 +63,7 @@ def attend_packed(
     of_block = lambda x: x.reshape(batch * blocks, BLOCK, *x.shape[2:])  # noqa: E731
     distance = back * BLOCK + jnp.arange(BLOCK)[:, None] - jnp.arange(seen)[None, :]
     mask = (distance >= 0) & (distance < window)
-    mask = mask & (of_block(segment)[..., :, None] == keys_of_block(segment, -1)[..., None, :])
+    mask = mask & (of_block(segment[:, first:])[..., :, None] == keys_of_block(segment, -1)[..., None, :])
     keys, values = keys_of_block(key, 0), keys_of_block(value, 0)
     return _attend_block(of_block(query), keys, values, of_block(relative), table, mask).reshape(query.shape)
 

@@ -58,11 +58,12 @@ class DecoderLayer(nn.Module):
         packed = isinstance(where, Packed)
         segment, valid = (where.segment, None) if packed else (None, where.valid)
         state = (None, None, None) if cache is None else (cache.attention, cache.attention_conv, cache.mlp_conv)
+        short_conv = lambda name: ShortConv(cfg.conv_kernel, self.placement, name=name)  # noqa: E731
 
         with jax.named_scope("attention"):
             y = RMSNorm(cfg.norm_eps, name="attention_norm")(x)
             y, attention = Attention(cfg, self.is_global, self.placement, name="attention")(y, where, state[0], context)
-            y, attention_conv = ShortConv(cfg.conv_kernel, name="attention_conv")(y, segment, state[1], valid)
+            y, attention_conv = short_conv("attention_conv")(y, segment, state[1], valid)
             x = x + y
         with jax.named_scope("mlp" if self.is_dense else "moe"):
             y = RMSNorm(cfg.norm_eps, name="mlp_norm")(x)
@@ -71,7 +72,7 @@ class DecoderLayer(nn.Module):
                 y = MLP(cfg.dense_ffn, name="mlp")(y)
             else:
                 y, extras = MoE(cfg, self.placement, name="moe")(y, segment > 0 if packed else None)
-            y, mlp_conv = ShortConv(cfg.conv_kernel, name="mlp_conv")(y, segment, state[2], valid)
+            y, mlp_conv = short_conv("mlp_conv")(y, segment, state[2], valid)
             x = x + y
         x = split_rows(self.placement, x)
         new_cache = None if packed else LayerCache(attention, attention_conv, mlp_conv)

@@ -14,6 +14,7 @@ from tml_jax.config import DMEL_LEVELS, MEL_BINS, OWN_FRAMES, PATCH, ModelConfig
 from tml_jax.model.layers import RMSNorm, fan_in_init
 from tml_jax.parallel.lookup import look_up
 from tml_jax.parallel.placement import Placement, split_rows
+from tml_jax.parallel.stripes import take_slots
 from tml_jax.signal.mel import OWN_MEL_MAX, OWN_MEL_MIN
 from tml_jax.tokens import Stream
 
@@ -168,5 +169,5 @@ class InputEmbeddings(nn.Module):
             embedded = split_rows(self.placement, embedded)
             here = elements.stream == stream
             slot = jnp.where(here, elements.slot, 0)
-            x = jnp.where(here[..., None], jnp.take_along_axis(embedded, slot[..., None], axis=1), x)
+            x = jnp.where(here[..., None], take_slots(embedded, slot, self.placement), x)
         return split_rows(self.placement, x)

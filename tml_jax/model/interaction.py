@@ -13,6 +13,7 @@ from tml_jax.model.flow import TARGET, FlowHead
 from tml_jax.model.inputs import ElementArrays, InputEmbeddings
 from tml_jax.model.layers import fan_in_init
 from tml_jax.parallel.placement import Placement
+from tml_jax.parallel.stripes import fold, unfold
 
 
 class InteractionModel(nn.Module):
@@ -48,7 +49,9 @@ class InteractionModel(nn.Module):
         Returns:
           Hidden states (B, T, D), and extras by layer, see `MoE`.
         """
+        elements, where = jax.tree.map(lambda x: fold(x, self.placement), (elements, where))
         hidden, _, extras = self.backbone(self.inputs(elements), where)
+        hidden = unfold(hidden, self.placement)
         if self.is_initializing():
             self.velocity(jnp.zeros((1, TARGET)), jnp.zeros((1,)), hidden[:1, 0])
         return hidden, extras

@@ -4,6 +4,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tml_jax.parallel.placement import Placement
+from tml_jax.parallel.stripes import halo
+
 Dtype = jnp.dtype
 
 
@@ -64,9 +67,11 @@ class ShortConv(nn.Module):
 
     Attributes:
       taps: kernel size.
+      placement: devices; None on one device.
     """
 
     taps: int
+    placement: Placement | None = None
 
     @nn.compact
     def __call__(
@@ -87,21 +92,19 @@ class ShortConv(nn.Module):
         Returns:
           (B, T, C) in x's dtype, and the new state (None when packed).
         """
-        batch, time, channels = x.shape
+        time, channels = x.shape[1:]
         kernel = self.param("kernel", nn.initializers.normal(0.1), (self.taps, channels), jnp.float32)
         wide = x.astype(jnp.float32)
         before = self.taps - 1
-        if state is None:
-            history = jnp.zeros((batch, before, channels), jnp.float32)
-        else:
-            history = state
+        history = halo(x, before, self.placement).astype(jnp.float32) if state is None else state
         full = jnp.concatenate([history, wide], axis=1)
+        if segment is not None:
+            segments = jnp.concatenate([halo(segment, before, self.placement), segment], axis=1)
         out = wide
         for tap in range(self.taps):
             reached = full[:, tap : tap + time]
             if segment is not None and tap < before:
-                padded = jnp.pad(segment, ((0, 0), (before, 0)), constant_values=-1)
-                reached = jnp.where((padded[:, tap : tap + time] == segment)[..., None], reached, 0.0)
+                reached = jnp.where((segments[:, tap : tap + time] == segment)[..., None], reached, 0.0)
             out = out + kernel[tap] * reached
         if state is None:
             return out.astype(x.dtype), None

@@ -10,10 +10,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tml_jax.config import BATCH_AXES, MESH_AXES, ConfigError, MeshConfig
 
-# Logical axis → mesh axis. `embed` is gathered for use (fsdp), so it must be an axis that no product sums over
-# across devices more often than needed; heads and hidden widths are split over `tensor`, experts over `expert`.
-LOGICAL_TO_MESH: dict[str, str | None] = {
-    "embed": "fsdp",
+# Logical axis → mesh axes. `embed` is gathered for use (fsdp), so it must be an axis that no product sums over
+# across devices more often than needed; heads and hidden widths are split over `tensor`, experts over `expert`. What
+# devices along `sequence` would otherwise hold twice, parameters and their moments, is split over them too.
+LOGICAL_TO_MESH: dict[str, str | tuple[str, ...] | None] = {
+    "row": BATCH_AXES,
+    "along_row": "sequence",
+    "embed": ("fsdp", "sequence"),
     "heads": "tensor",
     "hidden": "tensor",
     "vocab": "tensor",
@@ -81,13 +84,18 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
             "would be too slow across the network between them"
         )
     if slices > 1:
-        inside, across = (sizes[0] // slices, *sizes[1:]), (slices, 1, 1, 1)
+        inside, across = (sizes[0] // slices, *sizes[1:]), (slices, *[1] * (len(sizes) - 1))
         grid = mesh_utils.create_hybrid_device_mesh(inside, across, devices, allow_split_physical_axes=True)
     elif devices[0].platform == "tpu":
         grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     else:
         grid = np.asarray(devices).reshape(sizes)
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def axis_size(mesh: Mesh, axes: str | tuple[str, ...] | None) -> int:
+    """Devices along a mesh axis, or along several together; 1 along none."""
+    return math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes or ()))
 
 
 def parameter_shardings(mesh: Mesh, tree: Any) -> Any:
@@ -108,7 +116,7 @@ def parameter_shardings(mesh: Mesh, tree: Any) -> Any:
         spec = []
         for axis, size in zip(axes, leaf.shape):
             target = LOGICAL_TO_MESH[axis]
-            spec.append(target if target and size % mesh.shape[target] == 0 else None)
+            spec.append(target if size % axis_size(mesh, target) == 0 else None)
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
@@ -116,7 +124,7 @@ def parameter_shardings(mesh: Mesh, tree: Any) -> Any:
 
 def session_axes(mesh: Mesh, sessions: int) -> tuple[str, ...] | None:
     """Mesh axes over which the state of so many streamed sessions is split; None where they do not divide it."""
-    return BATCH_AXES if sessions % math.prod(mesh.shape[axis] for axis in BATCH_AXES) == 0 else None
+    return BATCH_AXES if sessions % axis_size(mesh, BATCH_AXES) == 0 else None
 
 
 def abstract(tree: Any, shardings: Any) -> Any:
@@ -148,9 +156,10 @@ def stream_shardings(mesh: Mesh, tree: Any, sessions: int) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Sharding of batches: rows over all of `BATCH_AXES`."""
-    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+def batch_sharding(mesh: Mesh, along: bool = False) -> NamedSharding:
+    """Sharding of batches (B, …), or of what stands along their rows (B, N, …): rows, and then their parts as well."""
+    axes = ("row", "along_row") if along else ("row",)
+    return NamedSharding(mesh, PartitionSpec(*(LOGICAL_TO_MESH[axis] for axis in axes)))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from tml_jax.config import BATCH_AXES, MeshConfig
+from tml_jax.config import STRIPE_AXES, MeshConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,18 +16,24 @@ class Placement:
       mesh: the devices, with the axes of `parallel.mesh`.
       transport: `ring`, `ragged`, `capacity` or `whole`.
       capacity: size of the buffers, in parts of what an even load needs; 0 makes room for any load.
-      batch_axes: mesh axes over which the rows of a batch are split; none of them with `whole`.
+      batch_axes: mesh axes over which the rows of a batch, or their stripes (see `parallel.stripes`), are split; none
+        of them with `whole`.
     """
 
     mesh: Mesh
     transport: str
     capacity: float = 0.0
-    batch_axes: tuple[str, ...] = BATCH_AXES
+    batch_axes: tuple[str, ...] = STRIPE_AXES
 
     @property
     def tpu(self) -> bool:
         """Whether the program is compiled for TPUs."""
         return self.mesh.devices.flat[0].platform == "tpu"
+
+    @property
+    def stripes(self) -> int:
+        """How many stripes a row is cut into."""
+        return self.mesh.shape["sequence"]
 
     def split_rows(self, x: jax.Array) -> jax.Array:
         """Keeps an array (B, …) split by rows; left to itself the compiler gathers whole batches here and there."""

@@ -31,11 +31,12 @@ class Flops:
     program: dict[str, float]
 
 
-def train_flops(config: Config) -> Flops:
+def train_flops(config: Config, stripes: int = 1) -> Flops:
     """Counts a train step.
 
     Args:
       config: the run.
+      stripes: of a row, the size of the mesh axis `sequence`.
 
     Returns:
       The operations.
@@ -53,9 +54,9 @@ def train_flops(config: Config) -> Flops:
 
     pairs = [seen_pairs(time, None if model.is_global(layer) else model.window) for layer in range(model.num_layers)]
     tiles = [
-        tile_pairs(time, None, BLOCK_GLOBAL)
+        tile_pairs(time, None, BLOCK_GLOBAL, stripes)
         if model.is_global(layer)
-        else tile_pairs(time, model.window, BLOCK_SLIDING)
+        else tile_pairs(time, model.window, BLOCK_SLIDING, stripes)
         for layer in range(model.num_layers)
     ]
     width = [math.prod(model.heads(model.is_global(layer))[::2]) for layer in range(model.num_layers)]
@@ -99,11 +100,13 @@ def seen_pairs(time: int, window: int | None) -> int:
     return window * (window + 1) // 2 + (time - window) * window
 
 
-def tile_pairs(time: int, window: int | None, block: int) -> int:
-    """Pairs in the tiles that the attention kernel runs."""
-    blocks = -(-time // block)
-    most = blocks if window is None else min(blocks, -(-(window - 1) // block) + 1)
-    return block * block * sum(min(index + 1, most) for index in range(blocks))
+def tile_pairs(time: int, window: int | None, block: int, stripes: int = 1) -> int:
+    """Pairs in the tiles that the attention kernels run for a row, each stripe as many as the last one."""
+    window, length = window or time, time // stripes
+    before = -(-min(window - 1, time - length) // block)  # blocks of keys before those of a stripe
+    blocks = -(-length // block)
+    most = min(before + blocks, -(-(window - 1) // block) + 1)
+    return stripes * block * block * sum(min(before + index + 1, most) for index in range(blocks))
 
 
 def patch_flops(model: ModelConfig) -> float:

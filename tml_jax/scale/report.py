@@ -64,7 +64,7 @@ def search(config: Config, devices: list[Any], chip: Chip, log: Callable[[str], 
       DoesNotFit: none fits; that of the last setting.
     """
     best, tried, last = None, [], None
-    shards = len(devices) // max(config.mesh.tensor, 1)
+    shards = len(devices) // (max(config.mesh.tensor, 1) * max(config.mesh.sequence, 1))
     for rows, remat in itertools.product(ROWS_PER_DEVICE, REMAT):
         setting = {"rows_per_device": rows, "remat": remat}
         changed = dataclasses.replace(

@@ -46,7 +46,7 @@ def train_report(config: Config, devices: list[Any], chip: Chip, log: Callable[[
     figures = measure(config, lambda config: lower_train(config, mesh), log)
     memory, cost = figures.memory, figures.cost
     count = len(devices)
-    counted = train_flops(config)
+    counted = train_flops(config, mesh.shape["sequence"])
     program, useful = (sum(parts.values()) / count for parts in (counted.program, counted.useful))
     agrees = abs(cost.flops / program - 1) <= AGREEMENT
     rows, packing = config.data.batch_size, config.data.packing

@@ -1,5 +1,6 @@
 """One run on many hosts: which rows of a batch a process builds, how they meet, and whether all mean the same run."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from typing import Any
@@ -7,17 +8,25 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from tml_jax.config import ConfigError
+from tml_jax.data.packing import Batch
 from tml_jax.parallel.mesh import batch_sharding
+
+
+def batch_shardings(mesh: Mesh) -> Batch:
+    """Shardings of a batch: all stands along the rows but the numbers of their records."""
+    along = {field.name: field.name != "record" for field in dataclasses.fields(Batch)}
+    return Batch(**{name: batch_sharding(mesh, value) for name, value in along.items()})
 
 
 def local_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> tuple[int, ...]:
     """Rows of the global batch that the devices of a process hold.
 
-    They are not always a block of its own: where the axis `tensor` is longer than a host has devices, several hosts
-    need the same rows, and on a mesh laid along a torus, of which a host has a patch, its rows need not be neighbours.
+    They are not always a block of its own: where the axes `sequence` and `tensor` are longer than a host has devices,
+    several hosts need the same rows, and on a mesh laid along a torus, of which a host has a patch, its rows need not
+    be neighbours.
 
     Args:
       mesh: the devices of all processes.
@@ -33,29 +42,28 @@ def local_rows(mesh: Mesh, batch_size: int, process: int | None = None) -> tuple
     return tuple(sorted({row for index in mine for row in range(batch_size)[index]}))
 
 
-def put_rows(mesh: Mesh, rows: tuple[int, ...], batch_size: int, batch: Any) -> Any:
+def put_rows(mesh: Mesh, rows: tuple[int, ...], batch_size: int, batch: Batch) -> Batch:
     """The global batch on the devices, from the rows that each process has built.
 
     Args:
       mesh: the devices of all processes.
       rows: what `local_rows` gives for this process.
       batch_size: rows of the global batch.
-      batch: tree of numpy arrays (len(rows), …).
+      batch: those rows, in numpy, (len(rows), …) each.
 
     Returns:
-      The same tree of arrays (batch_size, …), rows split over `BATCH_AXES`.
+      The batch (batch_size, …), split as `batch_shardings` says.
     """
-    sharding = batch_sharding(mesh)
 
-    def put(x: np.ndarray) -> jax.Array:
+    def put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
         def part(index: tuple[slice, ...]) -> np.ndarray:
             wanted = range(batch_size)[index[0]]
             first = rows.index(wanted[0])  # rows rise, and a device's are next to each other
-            return x[first : first + len(wanted)]
+            return x[first : first + len(wanted), *index[1:]]
 
         return jax.make_array_from_callback((batch_size, *x.shape[1:]), sharding, part)
 
-    return jax.tree.map(put, batch)
+    return jax.tree.map(put, batch, batch_shardings(mesh))
 
 
 def check_agreement(facts: Mapping[str, Any]) -> None:

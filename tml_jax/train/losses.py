@@ -11,6 +11,7 @@ from tml_jax.model.attention import Packed
 from tml_jax.model.flow import TARGET, normalise
 from tml_jax.model.inputs import ElementArrays
 from tml_jax.model.interaction import InteractionModel
+from tml_jax.parallel.stripes import take_positions
 from tml_jax.signal.mel import OWN_MEL_MAX, OWN_MEL_MIN
 from tml_jax.tokens import Control
 
@@ -79,7 +80,7 @@ def loss_sums(
     hidden, extras = model.apply(variables, elements, Packed(batch.segment, batch.position))
 
     def at(position: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(hidden, jnp.maximum(position, 0)[..., None], axis=1)
+        return take_positions(hidden, jnp.maximum(position, 0), model.placement)
 
     with jax.named_scope("text_loss"):
         logits = model.apply(variables, at(batch.output_from), method="logits")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +16,10 @@ from tml_jax.data.packing import Batch
 from tml_jax.model.interaction import InteractionModel, init_variables
 from tml_jax.model.moe import update_balance
 from tml_jax.parallel.compile_options import compiler_options
-from tml_jax.parallel.mesh import abstract, batch_sharding, parameter_shardings, replicated
+from tml_jax.parallel.mesh import abstract, axis_size, parameter_shardings, replicated
 from tml_jax.parallel.placement import training_placement
 from tml_jax.tokens import Stream
-from tml_jax.train.hosts import local_rows, put_rows
+from tml_jax.train.hosts import batch_shardings, local_rows, put_rows
 from tml_jax.train.losses import counts, loss_sums
 from tml_jax.train.optimizer import make_optimizer, schedule
 
@@ -90,9 +89,10 @@ def make_train(config: Config, mesh: Mesh) -> Train:
       The functions, not yet compiled.
 
     Raises:
-      ConfigError: the mesh does not divide the rows of a microbatch.
+      ConfigError: the mesh does not divide the rows of a microbatch, or a row.
     """
-    config.check_rows(math.prod(mesh.shape[axis] for axis in BATCH_AXES))
+    config.check_rows(axis_size(mesh, BATCH_AXES))
+    config.check_stripes(mesh.shape["sequence"], mesh.shape["fsdp"])
     model = InteractionModel(
         config.model,
         jnp.dtype(config.train.compute_dtype),
@@ -167,7 +167,7 @@ def make_train(config: Config, mesh: Mesh) -> Train:
         sums, _ = loss_sums(model, variables, batch, key, config.train, disturbed=False)
         return {**sums, **counts(batch, config.model)}
 
-    rows = batch_sharding(mesh)
+    rows = batch_shardings(mesh)
     whole = replicated(mesh)
 
     mine = local_rows(mesh, config.data.batch_size)
