@@ -8,36 +8,62 @@ Run them on a machine that does nothing else: the table says how much other prog
   python -m launch.bench --what=serve --url=ws://127.0.0.1:8000/v1/realtime --sessions=4 --audio=question.wav
 
 talks to a server that runs (launch.serve), in real time over real sockets (needs the extra `serve`).
+
+  python -m launch.bench --what=long_session --checkpoint=runs/replica --minutes=30 --sessions=1
+
+streams long sessions through a model, faster than real time: whether the last minute costs what the first did.
 """
 
 import os
 import sys
 from collections.abc import Sequence
 
+import numpy as np
 from absl import app, flags
 
 from launch import config_flag, huge_pages
-from tml_jax.config import ConfigError
+from tml_jax.config import INPUT_RATE, ConfigError
+from tml_jax.signal import media
+from tml_jax.train.checkpoint import CheckpointError
 
 _HELP = (
     "What to measure: `train`, the train step beside transformers; `micro_turn`, a micro-turn beside transformers with "
-    "its cache; `serve`, a server that runs."
+    "its cache; `serve`, a server that runs; `long_session`, whether long sessions stay as fast."
 )
-_WHAT = flags.DEFINE_enum("what", "train", ["train", "micro_turn", "serve"], _HELP)
+_WHAT = flags.DEFINE_enum("what", "train", ["train", "micro_turn", "serve", "long_session"], _HELP)
 _REPEATS = flags.DEFINE_integer("repeats", 15, "Turns of each program (train, micro_turn).", lower_bound=1)
 _URL = flags.DEFINE_string("url", "ws://127.0.0.1:8000/v1/realtime", "Of the server (serve).")
-_SESSIONS = flags.DEFINE_integer("sessions", 4, "Clients at once (serve).", lower_bound=1)
+_SESSIONS = flags.DEFINE_integer("sessions", 4, "Sessions at once (serve, long_session).", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 30.0, "How long they talk (serve).", lower_bound=1.0)
-_AUDIO = flags.DEFINE_string("audio", None, "What they say, over and over: a recording; without it noise (serve).")
+_AUDIO = flags.DEFINE_string("audio", None, "What they say, over and over: a recording; without it noise.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a trained model (long_session).")
+_MINUTES = flags.DEFINE_integer("minutes", 30, "How long they talk (long_session).", lower_bound=1)
 
 
 def _serve() -> object:
     from tml_jax.bench.serve import serve_bench  # here, because it needs the serve extra
-    from tml_jax.config import INPUT_RATE
-    from tml_jax.signal import media
 
-    audio = media.read_audio(_AUDIO.value, INPUT_RATE, channels=1)[0] if _AUDIO.value else None
-    return serve_bench(_URL.value, _SESSIONS.value, _SECONDS.value, audio, os.environ.get("TML_API_KEY"))
+    return serve_bench(_URL.value, _SESSIONS.value, _SECONDS.value, _audio(), os.environ.get("TML_API_KEY"))
+
+
+def _long_session() -> object:
+    from tml_jax.bench.long_session import long_session_bench
+    from tml_jax.serve.engine import Engine
+    from tml_jax.serve.program import load_model
+
+    if _CHECKPOINT.value is None:
+        raise ConfigError("give --checkpoint=RUN, the folder of a trained model")
+    engine = Engine(load_model(_CHECKPOINT.value), _SESSIONS.value)
+    engine.warm_up()
+    return long_session_bench(engine, _MINUTES.value, _audio(), _log)
+
+
+def _audio() -> np.ndarray | None:
+    return media.read_audio(_AUDIO.value, INPUT_RATE, channels=1)[0] if _AUDIO.value else None
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -45,19 +71,18 @@ def main(argv: Sequence[str]) -> None:
     try:
         if len(argv) > 1:
             raise ConfigError(f"argument {argv[1]!r}: every option is a --flag")
-        if _WHAT.value == "serve":
-            print(_serve())
+        if _WHAT.value in ("serve", "long_session"):
+            print(_serve() if _WHAT.value == "serve" else _long_session())
             return
-        log = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
         if _WHAT.value == "micro_turn":
             from tml_jax.bench.micro_turn import micro_turn_bench  # here, because both need the parity extra
 
-            print(micro_turn_bench(config_flag.get(), _REPEATS.value, log=log))
+            print(micro_turn_bench(config_flag.get(), _REPEATS.value, log=_log))
             return
         from tml_jax.bench.train import train_bench
 
-        print(train_bench(config_flag.get(), _REPEATS.value, log=log))
-    except (ConfigError, ValueError, OSError) as error:
+        print(train_bench(config_flag.get(), _REPEATS.value, log=_log))
+    except (ConfigError, CheckpointError, ValueError, OSError) as error:
         raise SystemExit(f"launch.bench: {error}") from error
     except ImportError as error:
         extra = "serve" if _WHAT.value == "serve" else "parity"

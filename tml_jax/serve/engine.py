@@ -121,6 +121,16 @@ class Engine:
         self._seats[slot] = _Seat(Ear(), Mouth(self._tokenizer, self.config))
         return slot
 
+    def elements(self, slot: int) -> int:
+        """Elements of the sequence of the session in a slot so far.
+
+        Raises:
+          KeyError: the slot is empty.
+        """
+        if slot not in self._seats:
+            raise KeyError(slot)
+        return int(self._sessions.stream.length[slot])
+
     def leave(self, slot: int) -> None:
         """Ends a session.
 

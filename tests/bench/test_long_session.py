@@ -1,0 +1,38 @@
+"""The measurement of long sessions: every micro-turn is in it, and sessions that outgrow their context stay in it."""
+
+import jax
+import numpy as np
+import pytest
+from small import small_config
+from synthetic import tokenizer
+
+from tml_jax.bench import long_session
+from tml_jax.bench.long_session import long_session_bench
+from tml_jax.serve.engine import Engine
+from tml_jax.serve.program import LoadedModel
+
+
+@pytest.fixture
+def engine(small_variables):
+    engine = Engine(LoadedModel(small_config(), tokenizer(), small_variables), 2)
+    engine.warm_up()
+    return engine
+
+
+def test_every_tick_is_measured_and_memory_stays(engine, monkeypatch):
+    monkeypatch.setattr(long_session, "TURNS_A_MINUTE", 40)
+    lines = []
+    found = long_session_bench(engine, 3, log=lines.append)
+    assert found.seconds.shape == (3, 40) and (found.seconds > 0).all()
+    count, seen = found.elements
+    assert count >= 120 * 7 > seen == engine.config.serve.context  # time, frame, four of sound, gate: past the context
+    assert found.recompilations == 0 and len(lines) == 3 and not engine.taken
+    assert found.on_device[1] == found.on_device[-1] > 0 and (found.speaks <= 1).all()
+    assert f"last minute / first minute: {found.ratio:.3f}" in str(found) and "| 3 |" in str(found)
+
+
+def test_numbers_that_are_none_end_it(small_variables):
+    broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), small_variables)
+    engine = Engine(LoadedModel(small_config(), tokenizer(), broken), 1)
+    with pytest.raises(ValueError, match="not finite"):
+        long_session_bench(engine, 1)

@@ -1,0 +1,88 @@
+"""Clients that come and go, in every way there is, leave nothing behind: no place, task, thread, socket or memory."""
+
+import asyncio
+import gc
+import os
+import pathlib
+import threading
+
+import pytest
+from served import Served, receive, send, wait_until
+from small import small_config
+from synthetic import tokenizer
+
+from tml_jax.serve.engine import Engine
+from tml_jax.serve.program import LoadedModel
+
+AROUND = 20  # clients before the first count: pools and caches fill
+
+
+@pytest.fixture(scope="module")
+def served(small_variables):
+    engine = Engine(LoadedModel(small_config(), tokenizer(), small_variables), 2)
+    engine.warm_up()
+    with Served(engine, resume_seconds=0.2) as served:
+        yield served
+
+
+def come_and_go(served: Served, number: int) -> None:
+    """One client: goodbye, cut off in the middle, refused, or a frame that is nonsense first; with and without duplex."""
+    with served.socket("?model=small" + ("&duplex=1" if number % 2 else "")) as socket:
+        receive(socket, "session.created")
+        if number % 4 < 2:
+            send(
+                socket, type="input_audio_buffer.append" if number % 2 == 0 else "duplex.input", audio="AAAA", offset=0
+            )
+        if number % 3 == 0:
+            socket.send("{")
+            receive(socket, "error")
+        if number % 5 == 0:
+            socket.socket.close()
+
+
+def left_behind(served: Served) -> dict[str, int]:
+    wait_until(lambda: served.scheduler.sessions == 0 and len(served.server.calls) == 0)
+
+    async def tasks() -> int:
+        await asyncio.sleep(0.3)  # for connections that are just closing
+        return len(asyncio.all_tasks())
+
+    return {
+        "tasks": served.call(tasks()),
+        "threads": threading.active_count(),
+        "files": len(os.listdir("/proc/self/fd")),
+        "places": served.scheduler.engine.slots - served.scheduler.free,
+    }
+
+
+def resident() -> int:
+    gc.collect()
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024
+
+
+def cycles(served: Served, first: int, count: int) -> None:
+    for number in range(first, first + count):
+        wait_until(lambda: served.scheduler.free)
+        come_and_go(served, number)
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/fd").exists(), reason="counts open files as Linux shows them")
+def test_sixty_clients_leave_nothing(served):
+    cycles(served, 0, AROUND)
+    before = left_behind(served)
+    cycles(served, AROUND, 60)
+    assert left_behind(served) == before and before["places"] == 0
+    assert served.scheduler.engine.recompilations == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path("/proc/self/fd").exists(), reason="counts open files as Linux shows them")
+def test_a_thousand_clients_leave_nothing(served):
+    cycles(served, 0, 200)
+    before, memory = left_behind(served), resident()
+    cycles(served, 200, 1000)
+    assert left_behind(served) == before
+    grown = resident() - memory
+    print(f"1,000 clients: memory grew by {grown / 2**20:.1f} MiB")
+    assert grown < 8 * 2**20  # 8 KiB a client; their events and sound took more than 1 MiB each
