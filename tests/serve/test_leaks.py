@@ -26,7 +26,7 @@ def served(small_variables):
 
 
 def come_and_go(served: Served, number: int) -> None:
-    """One client: goodbye, cut off in the middle, refused, or a frame that is nonsense first; with and without duplex."""
+    """One client, that says goodbye or is cut off, after sound or nonsense or nothing; duplex or not."""
     with served.socket("?model=small" + ("&duplex=1" if number % 2 else "")) as socket:
         receive(socket, "session.created")
         if number % 4 < 2:
