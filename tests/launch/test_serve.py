@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import re
 import signal
 import socket
@@ -13,6 +14,8 @@ from runs import make_run
 from small import small_config
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
+
+DEPLOY = pathlib.Path(__file__).parents[2] / "launch/deploy"
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +67,17 @@ def test_what_is_wrong_is_said_in_one_line(run_folder, tmp_path, compilation_cac
                 assert server.wait(120) == 1
                 last = server.stderr.read().strip().splitlines()[-1]
                 assert last.startswith("launch.serve: ") and expected in last
+
+
+def test_what_is_deployed_fits_together():
+    cluster, proxy = ((DEPLOY / name).read_text() for name in ("kubernetes.yaml", "haproxy.cfg"))
+    helped = subprocess.run([sys.executable, "-m", "launch.serve", "--help"], capture_output=True, text=True).stdout
+    for flag in re.findall(r"- --(\w+)=", cluster):
+        assert re.search(rf"^ +--(\[no\])?{flag}:", helped, re.MULTILINE), flag
+    servers = re.findall(r"server (\S+) .\$\{(\w+)-", proxy)
+    engines = re.findall(r"name: (ENGINE_\d), value: .(\S+?)\.engines\.", cluster)
+    assert sorted(servers) == sorted(2 * [(pod, name) for name, pod in engines])
+    replicas, stateful = re.search(
+        r"kind: StatefulSet\n.*?name: (\S+)\n.*?replicas: (\d)", cluster, re.DOTALL
+    ).groups()[::-1]
+    assert [pod for _, pod in engines] == [f"{stateful}-{index}" for index in range(int(replicas))]

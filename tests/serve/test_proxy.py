@@ -85,7 +85,7 @@ class Guest:
 
 
 @pytest.fixture
-def house(tmp_path):
+def house():
     if shutil.which("haproxy") is None:
         pytest.skip("no haproxy: apt-get install haproxy")
     with contextlib.ExitStack() as ended:
@@ -95,12 +95,11 @@ def house(tmp_path):
             ended.callback(engine.process.kill)
         with sockets.create_server(("127.0.0.1", 0)) as free, sockets.create_server(("127.0.0.1", 0)) as other:
             port, counts = free.getsockname()[1], other.getsockname()[1]
-        text = CONFIGURATION.read_text().replace("bind :8000", f"bind 127.0.0.1:{port}").replace("8404", str(counts))
-        for engine, shown in zip(engines, ("127.0.0.1:8001", "127.0.0.1:8002"), strict=True):
-            assert text.count(f" {shown}\n") == 2
-            text = text.replace(f" {shown}\n", f" 127.0.0.1:{engine.wait().port}\n")
-        (tmp_path / "haproxy.cfg").write_text(text)
-        proxy = subprocess.Popen(["haproxy", "-db", "-f", str(tmp_path / "haproxy.cfg")], stderr=subprocess.DEVNULL)
+        addresses = {"LISTEN": f"127.0.0.1:{port}", "METRICS": f"127.0.0.1:{counts}"}
+        for index, engine in enumerate(engines):
+            addresses[f"ENGINE_{index}"] = f"127.0.0.1:{engine.wait().port}"
+        environment = dict(os.environ, **addresses)
+        proxy = subprocess.Popen(["haproxy", "-db", "-f", CONFIGURATION], stderr=subprocess.DEVNULL, env=environment)
         ended.callback(proxy.wait)
         ended.callback(proxy.kill)
         house = House(engines, port, counts)
