@@ -94,11 +94,13 @@ def _benchmark() -> None:
         judge_url=_JUDGE_URL.value,
         limit=_LIMIT.value,
     )
-    talker = None if _SCORE_ONLY.value else lambda: Talker(_checkpoint())
-    if talker is not None:
-        find_checkpoint(_checkpoint())  # before the benchmark is read
     data, output = pathlib.Path(_DATA.value), pathlib.Path(_OUTPUT.value)
-    print(run.evaluate(_SUITE.value, data, output, talker, options))
+    if _SCORE_ONLY.value:
+        print(run.evaluate(_SUITE.value, data, output, None, options))
+        return
+    _, checkpoint = find_checkpoint(_checkpoint())  # before the benchmark is read
+    talker = lambda: Talker(str(checkpoint))  # noqa: E731
+    print(run.evaluate(_SUITE.value, data, output, talker, options, model=str(checkpoint)))
 
 
 def main(argv: Sequence[str]) -> None:

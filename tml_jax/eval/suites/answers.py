@@ -18,7 +18,7 @@ from tml_jax.serve.words import MicroTurn
 from tml_jax.signal.media import read_audio, write_wav
 from tml_jax.signal.pcm import float_audio
 
-AT_ONCE = 2 * TOGETHER  # items decoded and streamed before their answers are written: bounds the memory
+AT_ONCE = TOGETHER  # items decoded and streamed before their answers are written: bounds the memory
 OWN_WORDS = "text"  # a recogniser that is none: the model's own text beside its sound
 LONGEST_WORD = 0.6  # seconds, of a word whose end nothing tells
 
@@ -30,7 +30,7 @@ def answer(
 
     Args:
       talker: the model, as it serves.
-      items: of a suite.
+      items: of a suite. Those that have an `output.json`, which is written last, are not answered again.
       answers: folder to write to.
       recogniser: one of `recognition.RECOGNISERS`, or `text` for the model's own words.
       log: where progress goes.
@@ -43,6 +43,7 @@ def answer(
     if len(set(places)) < len(places):
         twice = next(place for place in places if places.count(place) > 1)
         raise SuiteError(f"two items are called {'/'.join(filter(None, twice))}")
+    items = [item for item in items if not _words_path(item, answers).exists()]
     rows, columns = (cells * size for cells, size in zip(talker.config.data.video_grid, PATCH[1:3]))
     drawn: set[str] = set()
     for start in range(0, len(items), AT_ONCE):
@@ -53,14 +54,14 @@ def answer(
             folder.mkdir(parents=True, exist_ok=True)
             write_wav(folder / f"{item.prefix}output.wav", conversation_sound(None, turns)[1:], OUTPUT_RATE)
             _write_words(folder, item, conversation, turns, recogniser)
-            if item.task not in drawn:
-                drawn.add(item.task)
+            if item.task not in drawn and not list(folder.parent.glob("*/timeline.png")):
                 _draw(folder / "timeline.png", item, conversation, turns)
+            drawn.add(item.task)
         log(f"{min(start + AT_ONCE, len(items))} of {len(items)} items answered")
 
 
 def hear(items: Sequence[Item], answers: pathlib.Path, recogniser: str) -> None:
-    """Recognises answers that have a sound and no words yet: those of another model, from its own files.
+    """Recognises answers that have a sound and no words yet, as those of another model, and what its user said.
 
     Args:
       items: of a suite.
@@ -68,11 +69,15 @@ def hear(items: Sequence[Item], answers: pathlib.Path, recogniser: str) -> None:
       recogniser: one of `recognition.RECOGNISERS`.
     """
     for item in items:
-        folder = answers / item.task / item.id
-        sound, words = folder / f"{item.prefix}output.wav", folder / f"{item.prefix}output.json"
-        if sound.exists() and not words.exists() and recogniser != OWN_WORDS:
+        words = _words_path(item, answers)
+        sound = words.with_suffix(".wav")
+        if sound.exists() and not words.exists():
             samples = read_audio(sound, INPUT_RATE, channels=1)[0]
             write_transcript(words, transcript_of(_heard(samples, INPUT_RATE, recogniser, item.heard_from)))
+        heard = words.with_name(f"{item.prefix}input.json")
+        if item.hear_user and sound.exists() and not heard.exists():
+            samples = read_audio(item.clips[0].sound, INPUT_RATE, channels=1)[0]
+            write_transcript(heard, transcript_of(_heard(samples, INPUT_RATE, recogniser, 0.0)))
 
 
 def own_words(turns: Sequence[MicroTurn]) -> list[Chunk]:
@@ -106,10 +111,14 @@ def _write_words(
     else:
         chunks = []
     transcript = transcript_of(chunks, said, shown, conversation.meta["clip_ends"])
-    write_transcript(folder / f"{item.prefix}output.json", transcript)
     if item.hear_user and conversation.user_audio is not None and recogniser != OWN_WORDS:
         heard = _heard(float_audio(conversation.user_audio), INPUT_RATE, recogniser, 0.0)
         write_transcript(folder / f"{item.prefix}input.json", transcript_of(heard))
+    write_transcript(folder / f"{item.prefix}output.json", transcript)
+
+
+def _words_path(item: Item, answers: pathlib.Path) -> pathlib.Path:
+    return answers / item.task / item.id / f"{item.prefix}output.json"
 
 
 def _heard(samples: np.ndarray, rate: int, recogniser: str, start: float) -> list[Chunk]:

@@ -1,6 +1,7 @@
 """One run of a suite: items from the benchmark's files, the model's answers to them, their scores, the report."""
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ from tml_jax.eval.suites.items import Item, Scoring
 from tml_jax.eval.suites.judge import Judge
 from tml_jax.eval.suites.registry import SUITES
 from tml_jax.eval.suites.report import write_report
-from tml_jax.eval.suites.transcripts import SuiteError
+from tml_jax.eval.suites.transcripts import SuiteError, read_json
 from tml_jax.serve.session import Talker
 
 
@@ -38,6 +39,7 @@ def evaluate(
     output: pathlib.Path,
     talker: Callable[[], Talker] | None,
     options: Options,
+    model: str = "",
     log: Callable[[str], None] = print,
 ) -> str:
     """Runs a suite and writes OUTPUT: `answers/`, `results.json`, `table.md`, `figures.png`, `judgements.jsonl`.
@@ -48,13 +50,15 @@ def evaluate(
       output: folder to write to.
       talker: loads the model; None scores the answers that lie in `data` beside the recordings.
       options: see there.
+      model: what `talker` loads. A run that was cut short goes on if the same model, heard in the same way, made what
+        is there.
       log: where progress goes.
 
     Returns:
       The table, in Markdown.
 
     Raises:
-      SuiteError: the benchmark is not there or not as published: says what to get.
+      SuiteError: the benchmark is not there or not as published: says what to get; or OUTPUT is another model's.
       JudgeError: the judge fails.
       ImportError: something of the extra `suites` is missing.
     """
@@ -70,10 +74,12 @@ def evaluate(
     if talker is None:
         hear(items, answers, recogniser)
     else:
+        _claim(answers, {"suite": name, "model": model, "recogniser": recogniser})
         answer(talker(), items, answers, recogniser, log)
     sections = suite.score(Scoring(data, answers, options.strict, judge, tuple(items)))
     facts = {
         "suite": name,
+        "model": model or None,
         "original": suite.figure,
         "evaluator": "strict" if options.strict else "compat",
         "recogniser": recogniser,
@@ -81,6 +87,15 @@ def evaluate(
         "limit": options.limit or None,
     }
     return write_report(output, facts, sections)
+
+
+def _claim(answers: pathlib.Path, made_by: dict[str, str]) -> None:
+    """Writes down what makes the answers in a folder; refuses one that something else made."""
+    path = answers / "made_by.json"
+    if path.exists() and read_json(path) != made_by:
+        raise SuiteError(f"{answers} holds answers of {read_json(path)}: give another --output, or delete it")
+    answers.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(made_by, indent=1))
 
 
 def _first(items: list[Item], limit: int) -> list[Item]:
