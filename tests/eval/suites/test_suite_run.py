@@ -119,7 +119,7 @@ def test_items_become_conversations(tmp_path):
 def test_two_items_of_one_place_are_refused(tmp_path, small_talker):
     twice = [Item("a", "t", texts=(Text(USER, "x", 0.0),))] * 2
     with pytest.raises(SuiteError, match="two items are called t/a"):
-        answers.answer(small_talker, twice, tmp_path, "text")
+        answers.answer(small_talker, twice, tmp_path, None)
 
 
 def test_timed_answers_must_be_right_in_time_and_meaning(tmp_path):

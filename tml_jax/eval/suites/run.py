@@ -1,17 +1,21 @@
 """One run of a suite: items from the benchmark's files, the model's answers to them, their scores, the report."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Callable
 
-from tml_jax.eval.suites.answers import OWN_WORDS, answer, hear
+from tml_jax.eval.recognition import words_heard
+from tml_jax.eval.suites.answers import answer, hear
 from tml_jax.eval.suites.items import Item, Scoring
 from tml_jax.eval.suites.judge import Judge
 from tml_jax.eval.suites.registry import SUITES
 from tml_jax.eval.suites.report import write_report
 from tml_jax.eval.suites.transcripts import SuiteError, read_json
 from tml_jax.serve.session import Talker
+
+OWN_WORDS = "text"  # a recogniser that is none: the model's own text beside its sound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +25,7 @@ class Options:
     Attributes:
       strict: the published evaluators' faults are mended; else numbers are theirs.
       recogniser: whose words count: one of `recognition.RECOGNISERS`, or `text` for the model's own.
+      whisper_model: for `whisper`: a size that faster-whisper knows, or the folder with its weights.
       judge_model: language model that judges; "" for none.
       judge_url: its endpoint; None for the client's own.
       limit: only the first so many items of each task; 0 for all.
@@ -28,6 +33,7 @@ class Options:
 
     strict: bool = False
     recogniser: str = "pocketsphinx"
+    whisper_model: str = "base.en"
     judge_model: str = ""
     judge_url: str | None = None
     limit: int = 0
@@ -69,13 +75,16 @@ def evaluate(
         raise SuiteError(f"{error}. {suite.download}") from error
     judge = Judge(options.judge_model, options.judge_url, output / "judgements.jsonl") if options.judge_model else None
     recogniser = options.recogniser if suite.hears else OWN_WORDS
+    listen = functools.partial(words_heard, recogniser=recogniser, model=options.whisper_model)
     answers = data if talker is None else output / "answers"
     log(f"{name}: {len(items)} items")
-    if talker is None:
-        hear(items, answers, recogniser)
+    if talker is None and recogniser != OWN_WORDS:
+        hear(items, answers, listen)
+    elif talker is None:
+        log("only answers with an output.json are scored: text alone cannot be heard")
     else:
         _claim(answers, {"suite": name, "model": model, "recogniser": recogniser})
-        answer(talker(), items, answers, recogniser, log)
+        answer(talker(), items, answers, None if recogniser == OWN_WORDS else listen, log)
     sections = suite.score(Scoring(data, answers, options.strict, judge, tuple(items)))
     facts = {
         "suite": name,
