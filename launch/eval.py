@@ -44,6 +44,7 @@ _RECOGNISER = flags.DEFINE_enum(
     [*RECOGNISERS, "text"],
     "Whose words count; `text`: the model's own beside its sound.",
 )
+_WHISPER_MODEL = flags.DEFINE_string("whisper_model", "base.en", "For whisper: a size, or the folder of its weights.")
 _JUDGE_MODEL = flags.DEFINE_string("judge_model", "", "Language model that judges; its key is in OPENAI_API_KEY.")
 _JUDGE_URL = flags.DEFINE_string("judge_url", None, "Its endpoint, if not OpenAI's own.")
 _LIMIT = flags.DEFINE_integer("limit", 0, "Answer only the first so many items of each task; 0: all.", lower_bound=0)
@@ -90,15 +91,18 @@ def _benchmark() -> None:
     options = run.Options(
         strict=_EVALUATOR.value == "strict",
         recogniser=_RECOGNISER.value,
+        whisper_model=_WHISPER_MODEL.value,
         judge_model=_JUDGE_MODEL.value,
         judge_url=_JUDGE_URL.value,
         limit=_LIMIT.value,
     )
-    talker = None if _SCORE_ONLY.value else lambda: Talker(_checkpoint())
-    if talker is not None:
-        find_checkpoint(_checkpoint())  # before the benchmark is read
     data, output = pathlib.Path(_DATA.value), pathlib.Path(_OUTPUT.value)
-    print(run.evaluate(_SUITE.value, data, output, talker, options))
+    if _SCORE_ONLY.value:
+        print(run.evaluate(_SUITE.value, data, output, None, options))
+        return
+    _, checkpoint = find_checkpoint(_checkpoint())  # before the benchmark is read
+    talker = lambda: Talker(str(checkpoint))  # noqa: E731
+    print(run.evaluate(_SUITE.value, data, output, talker, options, model=str(checkpoint)))
 
 
 def main(argv: Sequence[str]) -> None:

@@ -17,7 +17,6 @@ from tml_jax.signal.pcm import pcm16
 
 RATE = 16_000
 RECOGNISERS = ("pocketsphinx", "whisper")
-_WHISPER = "base.en"  # a name that faster-whisper knows
 _FRAME = 0.01  # seconds, of pocketsphinx
 
 
@@ -31,7 +30,7 @@ class HeardWord:
 
 
 def words_heard(
-    samples: np.ndarray, rate: int, recogniser: str = "pocketsphinx", model: str = _WHISPER
+    samples: np.ndarray, rate: int, recogniser: str = "pocketsphinx", model: str = "base.en"
 ) -> list[HeardWord]:
     """Recognises a recording by itself: recordings before it change nothing.
 

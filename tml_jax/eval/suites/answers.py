@@ -1,14 +1,14 @@
 """What a model answers to the items of a suite, as files: its sound on the user's clock, and the words in it."""
 
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE, PATCH
 from tml_jax.data.record import Conversation
 from tml_jax.eval.conversation import conversation_sound
-from tml_jax.eval.recognition import words_heard
+from tml_jax.eval.recognition import HeardWord
 from tml_jax.eval.replica import TOGETHER, stream
 from tml_jax.eval.suites.items import Item, conversation_of
 from tml_jax.eval.suites.transcripts import Chunk, SuiteError, transcript_of, write_transcript
@@ -18,21 +18,25 @@ from tml_jax.serve.words import MicroTurn
 from tml_jax.signal.media import read_audio, write_wav
 from tml_jax.signal.pcm import float_audio
 
-AT_ONCE = 2 * TOGETHER  # items decoded and streamed before their answers are written: bounds the memory
-OWN_WORDS = "text"  # a recogniser that is none: the model's own text beside its sound
+AT_ONCE = TOGETHER  # items decoded and streamed before their answers are written: bounds the memory
 LONGEST_WORD = 0.6  # seconds, of a word whose end nothing tells
+Listener = Callable[[np.ndarray, int], list[HeardWord]]  # (n,) float32 and its rate to words
 
 
 def answer(
-    talker: Talker, items: Sequence[Item], answers: pathlib.Path, recogniser: str, log: Callable[[str], None] = print
+    talker: Talker,
+    items: Sequence[Item],
+    answers: pathlib.Path,
+    listen: Listener | None,
+    log: Callable[[str], None] = print,
 ) -> None:
     """Streams items through a model and writes `TASK/ID/output.wav`, `output.json`, and a picture of each task's first.
 
     Args:
       talker: the model, as it serves.
-      items: of a suite.
+      items: of a suite. Those that have an `output.json`, which is written last, are not answered again.
       answers: folder to write to.
-      recogniser: one of `recognition.RECOGNISERS`, or `text` for the model's own words.
+      listen: whose words count; None for the model's own, which are text beside its sound.
       log: where progress goes.
 
     Raises:
@@ -43,6 +47,7 @@ def answer(
     if len(set(places)) < len(places):
         twice = next(place for place in places if places.count(place) > 1)
         raise SuiteError(f"two items are called {'/'.join(filter(None, twice))}")
+    items = [item for item in items if not _words_path(item, answers).exists()]
     rows, columns = (cells * size for cells, size in zip(talker.config.data.video_grid, PATCH[1:3]))
     drawn: set[str] = set()
     for start in range(0, len(items), AT_ONCE):
@@ -52,27 +57,31 @@ def answer(
             folder = answers / item.task / item.id
             folder.mkdir(parents=True, exist_ok=True)
             write_wav(folder / f"{item.prefix}output.wav", conversation_sound(None, turns)[1:], OUTPUT_RATE)
-            _write_words(folder, item, conversation, turns, recogniser)
-            if item.task not in drawn:
-                drawn.add(item.task)
+            _write_words(folder, item, conversation, turns, listen)
+            if item.task not in drawn and not list(folder.parent.glob("*/timeline.png")):
                 _draw(folder / "timeline.png", item, conversation, turns)
+            drawn.add(item.task)
         log(f"{min(start + AT_ONCE, len(items))} of {len(items)} items answered")
 
 
-def hear(items: Sequence[Item], answers: pathlib.Path, recogniser: str) -> None:
-    """Recognises answers that have a sound and no words yet: those of another model, from its own files.
+def hear(items: Sequence[Item], answers: pathlib.Path, listen: Listener) -> None:
+    """Recognises answers that have a sound and no words yet, as those of another model, and what its user said.
 
     Args:
       items: of a suite.
       answers: folder with `TASK/ID/output.wav`.
-      recogniser: one of `recognition.RECOGNISERS`.
+      listen: whose words count.
     """
     for item in items:
-        folder = answers / item.task / item.id
-        sound, words = folder / f"{item.prefix}output.wav", folder / f"{item.prefix}output.json"
-        if sound.exists() and not words.exists() and recogniser != OWN_WORDS:
+        words = _words_path(item, answers)
+        sound = words.with_suffix(".wav")
+        if sound.exists() and not words.exists():
             samples = read_audio(sound, INPUT_RATE, channels=1)[0]
-            write_transcript(words, transcript_of(_heard(samples, INPUT_RATE, recogniser, item.heard_from)))
+            write_transcript(words, transcript_of(_heard(samples, INPUT_RATE, listen, item.heard_from)))
+        heard = words.with_name(f"{item.prefix}input.json")
+        if item.hear_user and sound.exists() and not heard.exists():
+            samples = read_audio(item.clips[0].sound, INPUT_RATE, channels=1)[0]
+            write_transcript(heard, transcript_of(_heard(samples, INPUT_RATE, listen, 0.0)))
 
 
 def own_words(turns: Sequence[MicroTurn]) -> list[Chunk]:
@@ -95,26 +104,30 @@ def own_words(turns: Sequence[MicroTurn]) -> list[Chunk]:
 
 
 def _write_words(
-    folder: pathlib.Path, item: Item, conversation: Conversation, turns: Sequence[MicroTurn], recogniser: str
+    folder: pathlib.Path, item: Item, conversation: Conversation, turns: Sequence[MicroTurn], listen: Listener | None
 ) -> None:
     own = own_words(turns)
     said, shown = " ".join(chunk.text for chunk in own), "".join(turn.display for turn in turns).strip()
-    if recogniser == OWN_WORDS:
+    if listen is None:
         chunks = [chunk for chunk in own if chunk.start >= item.heard_from]
     elif any(turn.gate == "SPEAK" for turn in turns):
-        chunks = _heard(conversation_sound(None, turns)[1], OUTPUT_RATE, recogniser, item.heard_from)
+        chunks = _heard(conversation_sound(None, turns)[1], OUTPUT_RATE, listen, item.heard_from)
     else:
         chunks = []
     transcript = transcript_of(chunks, said, shown, conversation.meta["clip_ends"])
-    write_transcript(folder / f"{item.prefix}output.json", transcript)
-    if item.hear_user and conversation.user_audio is not None and recogniser != OWN_WORDS:
-        heard = _heard(float_audio(conversation.user_audio), INPUT_RATE, recogniser, 0.0)
+    if item.hear_user and conversation.user_audio is not None and listen is not None:
+        heard = _heard(float_audio(conversation.user_audio), INPUT_RATE, listen, 0.0)
         write_transcript(folder / f"{item.prefix}input.json", transcript_of(heard))
+    write_transcript(folder / f"{item.prefix}output.json", transcript)
 
 
-def _heard(samples: np.ndarray, rate: int, recogniser: str, start: float) -> list[Chunk]:
+def _words_path(item: Item, answers: pathlib.Path) -> pathlib.Path:
+    return answers / item.task / item.id / f"{item.prefix}output.json"
+
+
+def _heard(samples: np.ndarray, rate: int, listen: Listener, start: float) -> list[Chunk]:
     """What is recognised from `start` seconds on, at times of the whole recording."""
-    words: Iterator = iter(words_heard(samples[int(start * rate) :], rate, recogniser))
+    words = listen(samples[int(start * rate) :], rate)
     return [Chunk(word.text, round(word.start + start, 3), round(word.end + start, 3)) for word in words]
 
 

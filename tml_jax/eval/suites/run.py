@@ -1,16 +1,21 @@
 """One run of a suite: items from the benchmark's files, the model's answers to them, their scores, the report."""
 
 import dataclasses
+import functools
+import json
 import pathlib
 from collections.abc import Callable
 
-from tml_jax.eval.suites.answers import OWN_WORDS, answer, hear
+from tml_jax.eval.recognition import words_heard
+from tml_jax.eval.suites.answers import answer, hear
 from tml_jax.eval.suites.items import Item, Scoring
 from tml_jax.eval.suites.judge import Judge
 from tml_jax.eval.suites.registry import SUITES
 from tml_jax.eval.suites.report import write_report
-from tml_jax.eval.suites.transcripts import SuiteError
+from tml_jax.eval.suites.transcripts import SuiteError, read_json
 from tml_jax.serve.session import Talker
+
+OWN_WORDS = "text"  # a recogniser that is none: the model's own text beside its sound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +25,7 @@ class Options:
     Attributes:
       strict: the published evaluators' faults are mended; else numbers are theirs.
       recogniser: whose words count: one of `recognition.RECOGNISERS`, or `text` for the model's own.
+      whisper_model: for `whisper`: a size that faster-whisper knows, or the folder with its weights.
       judge_model: language model that judges; "" for none.
       judge_url: its endpoint; None for the client's own.
       limit: only the first so many items of each task; 0 for all.
@@ -27,6 +33,7 @@ class Options:
 
     strict: bool = False
     recogniser: str = "pocketsphinx"
+    whisper_model: str = "base.en"
     judge_model: str = ""
     judge_url: str | None = None
     limit: int = 0
@@ -38,6 +45,7 @@ def evaluate(
     output: pathlib.Path,
     talker: Callable[[], Talker] | None,
     options: Options,
+    model: str = "",
     log: Callable[[str], None] = print,
 ) -> str:
     """Runs a suite and writes OUTPUT: `answers/`, `results.json`, `table.md`, `figures.png`, `judgements.jsonl`.
@@ -48,13 +56,15 @@ def evaluate(
       output: folder to write to.
       talker: loads the model; None scores the answers that lie in `data` beside the recordings.
       options: see there.
+      model: what `talker` loads. A run that was cut short goes on if the same model, heard in the same way, made what
+        is there.
       log: where progress goes.
 
     Returns:
       The table, in Markdown.
 
     Raises:
-      SuiteError: the benchmark is not there or not as published: says what to get.
+      SuiteError: the benchmark is not there or not as published: says what to get; or OUTPUT is another model's.
       JudgeError: the judge fails.
       ImportError: something of the extra `suites` is missing.
     """
@@ -65,15 +75,20 @@ def evaluate(
         raise SuiteError(f"{error}. {suite.download}") from error
     judge = Judge(options.judge_model, options.judge_url, output / "judgements.jsonl") if options.judge_model else None
     recogniser = options.recogniser if suite.hears else OWN_WORDS
+    listen = functools.partial(words_heard, recogniser=recogniser, model=options.whisper_model)
     answers = data if talker is None else output / "answers"
     log(f"{name}: {len(items)} items")
-    if talker is None:
-        hear(items, answers, recogniser)
+    if talker is None and recogniser != OWN_WORDS:
+        hear(items, answers, listen)
+    elif talker is None:
+        log("only answers with an output.json are scored: text alone cannot be heard")
     else:
-        answer(talker(), items, answers, recogniser, log)
+        _claim(answers, {"suite": name, "model": model, "recogniser": recogniser})
+        answer(talker(), items, answers, None if recogniser == OWN_WORDS else listen, log)
     sections = suite.score(Scoring(data, answers, options.strict, judge, tuple(items)))
     facts = {
         "suite": name,
+        "model": model or None,
         "original": suite.figure,
         "evaluator": "strict" if options.strict else "compat",
         "recogniser": recogniser,
@@ -81,6 +96,15 @@ def evaluate(
         "limit": options.limit or None,
     }
     return write_report(output, facts, sections)
+
+
+def _claim(answers: pathlib.Path, made_by: dict[str, str]) -> None:
+    """Writes down what makes the answers in a folder; refuses one that something else made."""
+    path = answers / "made_by.json"
+    if path.exists() and read_json(path) != made_by:
+        raise SuiteError(f"{answers} holds answers of {read_json(path)}: give another --output, or delete it")
+    answers.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(made_by, indent=1))
 
 
 def _first(items: list[Item], limit: int) -> list[Item]:
