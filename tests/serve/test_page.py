@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 import pytest
 from chromium import FAR, Watched, call, launch, open_page, start, until
+from cuts import Network
 from scripted import SAMPLES, Line, ScriptedEngine
 from served import wait_until
 
@@ -209,7 +210,36 @@ STAMPS = """async () => {
 }"""
 
 
-def test_a_lost_connection_comes_back(visit, serve):
+def test_a_connection_that_breaks_or_stalls_comes_back_to_the_same_session(visit, serve):
+    engine = ScriptedEngine(listens)
+    served = serve(engine)
+    network = Network(served.port)
+    served.port = served.call(network.open())
+    page = visit(served)
+    start(page)
+    until(page, "observed.turns.length >= 5")
+    served.loop.call_soon_threadsafe(network.cut)
+    page.locator("#state").get_by_text("Connection lost").wait_for()
+    page.locator("#state").get_by_text("Listening again").wait_for()
+    assert page.get_by_label("Write to the model").is_enabled()
+    seen = len(engine.arrived[0])
+    network.silent = True
+    page.get_by_label("Write to the model").fill("into the void")
+    page.keyboard.press("Enter")
+    page.locator("#state").get_by_text("Connection lost").wait_for()
+    network.silent = False
+    page.locator("#state").get_by_text("Listening again").wait_for()
+    page.locator("#state").get_by_text("Listening", exact=True).wait_for()
+    assert len(engine.arrived[0]) > seen + 20 and any(window.lost for window in engine.arrived[0][seen:])
+    wait_until(lambda: len(engine.arrived[0]) % 10 == 0)
+    assert all(window.audio.any() and not window.lost for window in engine.arrived[0][-5:])
+    turns = page.evaluate("observed.turns.map(({index}) => index)")
+    assert turns == list(range(len(turns)))
+    assert [text.text for window in engine.arrived[0] for text in window.texts] == ["into the void"]
+    served.call(network.close())
+
+
+def test_a_session_that_is_gone_begins_anew(visit, serve):
     engine = ScriptedEngine(listens)
     page = visit(serve(engine))
     start(page)
@@ -227,8 +257,7 @@ def test_a_broken_session_is_said_and_begun_anew_and_an_idle_one_is_not(visit, s
     served = serve(ScriptedEngine(listens))
 
     def end(code: int, reason: str) -> None:
-        for connection in served.server._connections:
-            served.loop.call_soon_threadsafe(connection.close, code, reason)
+        served.loop.call_soon_threadsafe(served.server.calls.close, code, reason)
 
     page = visit(served)
     start(page)

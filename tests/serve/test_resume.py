@@ -219,8 +219,19 @@ def test_sound_without_stamps_that_is_missing_while_a_client_is_away_is_lost_and
         with served.socket(f"?resume={created['session']['resume']['token']}&after={created['event_id']}") as back:
             assert json.loads(back.recv(timeout=60))["type"] == "session.resumed"
             seen = len(engine.arrived[0])
-            wait_until(lambda: len(engine.arrived[0]) >= seen + 3)
+            while len(engine.arrived[0]) < seen + 3:
+                back.recv(timeout=60)
             assert not engine.arrived[0][-1].lost
+
+
+@pytest.mark.parametrize("code, held", [(1000, 0), (1001, 0), (1012, 1), (4000, 1)])
+def test_a_goodbye_is_one_only_from_the_client_itself(code, held):
+    """1012 is what a proxy says that begins anew, 4000 the page when it hears nothing."""
+    with serving() as (served, engine):
+        with served.socket("?duplex=1") as socket:
+            socket.close(code=code)
+        wait_until(lambda: f"tml_sessions_held {held}.0" in served.get("/metrics")[1])
+        wait_until(lambda: served.scheduler.sessions == held)
 
 
 def test_a_second_connection_takes_over_and_the_first_is_told():

@@ -134,11 +134,10 @@ class Calls:
             log_event("session_cut_off", logging.WARNING, **self._told(call), reason="the server ends")
 
     def close(self, code: WSCloseCode, reason: str) -> None:
-        """Ends all."""
+        """Ends all that are on a connection."""
         for call in self._open:
             if call.connection is not None:
                 call.connection.close(code, reason)
-        self.end_held()
 
     def _expire(self, call: Call) -> None:
         self._metrics.expired.inc()

@@ -1,8 +1,14 @@
-// The WebSocket: opens it, comes back when it is lost, and waits in line when the server is full.
+// The WebSocket: opens it, comes back to the same session when it is lost, and waits in line when the server is full.
 
 const FIRST_WAIT = 500; // ms
 const LONGEST_WAIT = 8000;
 const TRIES = 8;
+const SILENCE = 5000; // ms without a micro-turn after which a connection is taken for dead
+const UNHEARD = 100; // events kept until it is known that they arrived
+const GOODBYE = 1000; // close codes
+const BROKEN = 1011;
+const STALLED = 4000; // no goodbye: the session is held
+const TAKEN_OVER = 4001;
 
 const AUTHORITY = {
   401: "The server asks for an API key, and this one is missing or wrong. Enter it under Settings.",
@@ -10,7 +16,7 @@ const AUTHORITY = {
 };
 
 export class Connection {
-  // on: {open(session), turn(micro_turn), queue(position, ms), lost(ms), refused(message), error(message)}.
+  // on: {open(session), resumed(), turn(micro_turn), queue(position, ms), lost(ms), refused(message), error(message)}.
   constructor(on) {
     this.on = on;
     this.closed = true;
@@ -21,25 +27,47 @@ export class Connection {
     this.closed = false;
     this.tries = 0;
     this.ticket = "";
+    this.token = ""; // of the session, to come back with
     this.dial();
   }
 
   close() {
     this.closed = true;
     clearTimeout(this.timer);
-    this.socket?.close();
-    this.socket = null;
+    this.hang();
   }
 
-  // Sends an event, if there is a connection.
-  send(event) {
-    if (this.live && this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(event));
+  // Ends the socket, if there is one, and hears no more of it.
+  hang(code = GOODBYE) {
+    clearTimeout(this.silence);
+    if (this.socket) this.socket.onmessage = this.socket.onclose = null;
+    this.socket?.close(code);
+    this.socket = null;
+    this.live = false;
+  }
+
+  // Sends an event, if there is a connection. What is `kept` is sent again if the connection breaks before it arrives;
+  // sound is not, as it would come too late to be heard.
+  send(event, kept = true) {
+    if (!this.live || this.socket?.readyState !== WebSocket.OPEN) return;
+    if (kept) {
+      event = { ...event, event_id: String(++this.sent) };
+      this.unheard.push(event);
+      if (this.unheard.length > UNHEARD) this.unheard.shift();
+    }
+    this.socket.send(JSON.stringify(event));
   }
 
   dial() {
     const url = new URL("v1/realtime?duplex=1", location.href);
     url.protocol = url.protocol.replace("http", "ws");
-    if (this.ticket) url.searchParams.set("ticket", this.ticket);
+    if (this.token) {
+      url.searchParams.set("resume", this.token);
+      url.searchParams.set("after", this.last);
+      this.silence = setTimeout(() => this.stalled(), SILENCE);
+    } else if (this.ticket) {
+      url.searchParams.set("ticket", this.ticket);
+    }
     const protocols = this.key ? ["realtime", `openai-insecure-api-key.${this.key}`] : ["realtime"];
     this.live = false;
     this.again = null; // ms after which to come back, where the server has said so
@@ -50,18 +78,32 @@ export class Connection {
       return;
     }
     this.socket.onmessage = ({ data }) => this.receive(JSON.parse(data));
-    this.socket.onclose = ({ reason }) => this.ended(reason);
+    this.socket.onclose = (closed) => this.ended(closed);
   }
 
   receive(event) {
-    if (this.closed) return;
+    this.last = event.event_id;
     if (event.type === "session.created") {
       this.live = true;
-      this.tries = 0;
+      this.tries = this.sent = 0;
       this.ticket = "";
+      this.unheard = [];
+      this.token = event.session.resume?.token ?? "";
       this.on.open(event.session);
+    } else if (event.type === "session.resumed") {
+      this.live = true;
+      this.tries = 0;
+      clearTimeout(this.silence);
+      this.unheard = this.unheard.filter(({ event_id }) => Number(event_id) > Number(event.after));
+      for (const unheard of this.unheard) this.socket.send(JSON.stringify(unheard));
+      this.on.resumed();
     } else if (event.type === "duplex.micro_turn") {
+      clearTimeout(this.silence);
+      this.silence = setTimeout(() => this.stalled(), SILENCE);
       this.on.turn(event);
+    } else if (event.type === "error" && event.error.code.startsWith("resume_")) {
+      this.token = ""; // too late: begin anew, at once
+      this.again = 0;
     } else if (event.type === "error" && event.error.code === "server_full") {
       this.ticket = event.error.ticket;
       this.again = event.error.retry_after_ms;
@@ -71,8 +113,18 @@ export class Connection {
     }
   }
 
-  async ended(reason) {
-    if (this.closed) return;
+  // A network that went away says nothing: the socket stays open for minutes.
+  stalled() {
+    this.hang(STALLED);
+    this.lost();
+  }
+
+  async ended({ code, reason }) {
+    clearTimeout(this.silence);
+    if (code === TAKEN_OVER) {
+      this.refuse("This conversation goes on in another window.");
+      return;
+    }
     if (reason === "session_idle") {
       this.refuse("Nothing was said or written for a while, so your place went to others. Start again when you like.");
       return;
@@ -81,6 +133,7 @@ export class Connection {
       this.timer = setTimeout(() => this.dial(), this.again);
       return;
     }
+    if (code === BROKEN) this.token = "";
     if (!this.live) {
       const refusal = await this.refusal();
       if (this.closed) return;
@@ -89,6 +142,10 @@ export class Connection {
         return;
       }
     }
+    this.lost();
+  }
+
+  lost() {
     this.live = false;
     if (this.tries === TRIES) {
       this.refuse("The server cannot be reached. Check the network, or try again later.");

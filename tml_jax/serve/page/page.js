@@ -11,6 +11,7 @@ import { Timeline } from "./timeline.js";
 import { decode, encode } from "./wire.js";
 
 const get = (id) => document.getElementById(id);
+const SAID = 3000; // ms
 const milliseconds = (value) => (value === null ? "–" : `${Math.round(value)} ms`);
 
 const timeline = new Timeline(get("timeline"));
@@ -18,12 +19,13 @@ const log = new Log(get("words"), get("announced"));
 const player = new Player({ began: spoken, dropped: (index) => waiting.delete(index), level, waits });
 const microphone = new Microphone(heard, () => problem("The microphone is gone. Choose another under Settings."));
 const camera = new Camera(get("preview"), (image) => say([{ type: "input_image", image_url: image }]));
-const connection = new Connection({ open, turn, queue, lost, refused, error: problem });
+const connection = new Connection({ open, resumed, turn, queue, lost, refused, error: problem });
 
 let stamps = new Stamps();
 let replies = new Replies();
 let size = null; // of the pictures that the model sees
 let running = false;
+let again = 0; // until when it says that the connection is back, ms
 let calls = 0; // begun or ended
 let waiting = new Map(); // micro-turn whose sound waits → {text: words that begin in it, speaks}
 let answer = null; // ms
@@ -145,6 +147,13 @@ function open(session) {
   state("listening", "Listening");
 }
 
+// The same session goes on. What was missed comes next, and is played as far as it is not too late.
+function resumed() {
+  stamps.resume(performance.now());
+  enable(true);
+  again = performance.now() + SAID;
+}
+
 function turn(event) {
   const now = performance.now();
   const speaks = event.gate === "SPEAK";
@@ -154,7 +163,7 @@ function turn(event) {
   if (!player.turn(event.index, event.gate, decode(event.audio))) spoken(event.index);
   log.show(event.display);
   timeline.note("model", event.display && `[${event.display.trim()}]`, now);
-  state(speaks ? "speaking" : "listening", speaks ? "Speaking" : "Listening");
+  state(speaks ? "speaking" : "listening", (speaks ? "Speaking" : "Listening") + (now < again ? " again" : ""));
   const { missing, late } = event.input;
   get("answer").textContent = milliseconds(answer);
   get("lost").textContent = milliseconds(microphone.stream ? Math.max(missing, late) / 16 : null);
@@ -191,7 +200,7 @@ function heard({ samples, peak }) {
   timeline.level("user", peak, now);
   if (!connection.live) return;
   replies.user(peak, now);
-  connection.send({ type: "duplex.input", offset: stamps.place(samples.length, now), audio: encode(samples) });
+  connection.send({ type: "duplex.input", offset: stamps.place(samples.length, now), audio: encode(samples) }, false);
 }
 
 function spoken(index) {

@@ -20,15 +20,24 @@ export class Stamps {
   place(count, now) {
     // Time has gone on without this sound: the microphone began after the session, or the browser paused it. One
     // late micro-turn is only a hitch.
-    if (this.turn && (this.next === 0 || this.behind > 1)) {
-      const passed = (this.turn.index + 1) * WINDOW + Math.round((now - this.turn.at) * 16);
-      this.next = Math.max(this.next, passed) + SLACK;
-      this.behind = 0;
-    }
+    if (this.turn && (this.next === 0 || this.behind > 1)) this.skip(now);
     const offset = this.next;
     this.next += count;
     this.sent.push({ end: this.next, at: now });
     return offset;
+  }
+
+  // Goes on from now.
+  skip(now) {
+    const passed = (this.turn.index + 1) * WINDOW + Math.round((now - this.turn.at) * 16);
+    this.next = Math.max(this.next, passed) + SLACK;
+    this.behind = 0;
+  }
+
+  // The connection is back, and time has gone on meanwhile. To be called before the micro-turns that were missed come.
+  resume(now) {
+    this.sent = []; // no answer to these says how long answers take
+    if (this.turn) this.skip(now);
   }
 
   // A micro-turn that comes now → milliseconds since the last of its sound was sent; null without a microphone.
