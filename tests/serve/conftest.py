@@ -1,11 +1,16 @@
-"""An engine of the small model, compiled once for all tests of the server."""
+"""What tests of the server share: an engine of the small model, compiled once, and a browser that visits servers."""
 
+import contextlib
+
+import numpy as np
 import pytest
+from chromium import Watched, launch, open_page, voice
 from small import small_config
 from synthetic import tokenizer
 
 from tml_jax.serve.engine import Engine
 from tml_jax.serve.program import LoadedModel
+from tml_jax.signal.media import write_wav
 
 SLOTS = 3
 
@@ -22,3 +27,44 @@ def engine(warm_engine):
     yield warm_engine
     for slot in warm_engine.taken:
         warm_engine.leave(slot)
+
+
+@pytest.fixture(scope="module")
+def spoken() -> np.ndarray:
+    return voice(20.0)  # longer than any session: Chromium stumbles where it begins anew
+
+
+@pytest.fixture(scope="module")
+def browser(spoken, tmp_path_factory):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the browser extra")
+    path = tmp_path_factory.mktemp("microphone") / "voice.wav"
+    write_wav(path, spoken[None], 48_000)
+    with playwright.sync_playwright() as driver:
+        chromium = launch(driver, path)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def serve():
+    """Starts a server of an engine; it ends after the browser has left."""
+    with contextlib.ExitStack() as servers:
+        yield lambda engine: servers.enter_context(Watched(engine))
+
+
+@pytest.fixture
+def visit(browser, serve):
+    """Opens the page of a server. Whatever the browser complains about ends the test."""
+    contexts, complaints = [], []
+
+    def visited(served, host="127.0.0.1", **options):
+        context = browser.new_context(permissions=["microphone", "camera"], **options)
+        contexts.append(context)
+        context.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        context.on("weberror", lambda error: complaints.append(str(error.error)))
+        return open_page(context, served, host)
+
+    yield visited
+    for context in contexts:
+        context.close()
+    assert not complaints

@@ -23,7 +23,7 @@ class FakeLive:
     def __init__(self):
         self.heard, self.texts, self.frames, self.cleared, self.begun = 0, [], [], 0, 0
 
-    def hear(self, samples, now, offset=None):
+    def hear(self, samples, now, offset=None, lost=0):
         self.heard += len(samples)
         return 0
 

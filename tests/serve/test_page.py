@@ -1,84 +1,20 @@
 """The page in a real Chromium, on a real server: what the model hears, what a person hears, sees and can reach."""
 
-import contextlib
-
 import numpy as np
 import pytest
-from chromium import FAR, Watched, call, launch, open_page, start, until
+from chromium import FAR, call, likeness, start, until
 from cuts import Network
 from scripted import SAMPLES, Line, ScriptedEngine
 from served import wait_until
 
 from tml_jax.data.record import USER
-from tml_jax.signal.media import write_wav
 
 pytestmark = pytest.mark.browser
 PHONE = {"width": 360, "height": 740}
 
 
-def voice(seconds: float) -> np.ndarray:
-    """Noise below 6 kHz that comes and goes, (n,) float32 at 48 kHz: no two places of it are alike."""
-    count = int(48_000 * seconds)
-    spectrum = np.fft.rfft(np.random.default_rng(1).standard_normal(count))
-    spectrum[np.fft.rfftfreq(count, 1 / 48_000) > 6000] = 0
-    sound = np.fft.irfft(spectrum, count) * (0.6 + 0.4 * np.sin(2 * np.pi * 3 * np.arange(count) / 48_000))
-    return (0.3 * sound / np.abs(sound).max()).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def spoken() -> np.ndarray:
-    return voice(20.0)  # longer than any session: Chromium stumbles where it begins anew
-
-
-@pytest.fixture(scope="module")
-def browser(spoken, tmp_path_factory):
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the browser extra")
-    path = tmp_path_factory.mktemp("microphone") / "voice.wav"
-    write_wav(path, spoken[None], 48_000)
-    with playwright.sync_playwright() as driver:
-        chromium = launch(driver, path)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def serve():
-    """Starts a server of an engine; it ends after the browser has left."""
-    with contextlib.ExitStack() as servers:
-        yield lambda engine: servers.enter_context(Watched(engine))
-
-
-@pytest.fixture
-def visit(browser, serve):
-    """Opens the page of a server. Whatever the browser complains about ends the test."""
-    contexts, complaints = [], []
-
-    def visited(served, host="127.0.0.1", **options):
-        context = browser.new_context(permissions=["microphone", "camera"], **options)
-        contexts.append(context)
-        context.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
-        context.on("weberror", lambda error: complaints.append(str(error.error)))
-        return open_page(context, served, host)
-
-    yield visited
-    for context in contexts:
-        context.close()
-    assert not complaints
-
-
 def listens(index, arrived) -> Line:
     return Line()
-
-
-def likeness(heard: np.ndarray, said: np.ndarray) -> float:
-    """How much of a piece of sound is a filtered piece of another, wherever it is: 1 is all of it."""
-    size = len(heard) + len(said)
-    cross = np.fft.irfft(np.fft.rfft(said, size) * np.conj(np.fft.rfft(heard, size)), size)
-    place = int(np.argmax(cross[: len(said)]))
-    around = np.take(said, np.arange(place - 16, place + len(heard) + 16), mode="wrap")
-    delayed = np.lib.stride_tricks.sliding_window_view(around, len(heard))  # (33, n): a filter of 33 samples
-    filtered = delayed.T @ np.linalg.lstsq(delayed.T, heard, rcond=None)[0]
-    return float(1 - np.sum((heard - filtered) ** 2) / np.sum(heard**2))
 
 
 def test_the_model_hears_what_the_microphone_hears(visit, spoken, serve):

@@ -34,7 +34,7 @@ def serving(**options):
 @pytest.fixture
 def said(monkeypatch) -> dict:
     """Call → every frame that it made."""
-    made, put = {}, Call._put
+    made, put = {}, Call.say
 
     def kept(self, events):
         before = self._outbox.events[-1:]
@@ -43,7 +43,7 @@ def said(monkeypatch) -> dict:
         start = after.index(before[0]) + 1 if before and before[0] in after else 0
         made.setdefault(self, []).extend(event.frame for event in after[start:])
 
-    monkeypatch.setattr(Call, "_put", kept)
+    monkeypatch.setattr(Call, "say", kept)
     return made
 
 

@@ -7,6 +7,7 @@ would stand in their own way each time they try again.
 """
 
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,3 +61,19 @@ def ask(line: Line, ticket: str, free: int, now: float) -> tuple[Line, Refusal |
     else:
         given = ""
     return dataclasses.replace(line, waiting=tuple(waiting)), Refusal(given, before + 1)
+
+
+class FullHouseError(Exception):
+    """A client that is refused; `event` is the `error` event that tells it so."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__("server_full")
+        self.event = _event(refusal)
+
+
+def _event(refusal: Refusal) -> dict[str, Any]:
+    back = f"come back with ?ticket={refusal.ticket}" if refusal.ticket else "come back later"
+    message = f"every place is taken: you are number {refusal.position} in line; {back}"
+    error = {"type": "server_error", "code": "server_full", "message": message, "param": None, "event_id": None}
+    more = {"queue_position": refusal.position, "ticket": refusal.ticket, "retry_after_ms": 5000}
+    return {"type": "error", "error": {**error, **more}}

@@ -62,7 +62,7 @@ class Call:
     def begin(self, live: LiveSession, dialogue: Dialogue) -> None:
         """Joins what `deliver` was given for."""
         self.live, self.dialogue = live, dialogue
-        self._put(dialogue.opening())
+        self.say(dialogue.opening())
 
     @property
     def session_id(self) -> str:
@@ -88,14 +88,15 @@ class Call:
                 self.connection.close(WSCloseCode.INTERNAL_ERROR, turn.reason)
             return
         self._turns += 1
-        self._put(self.dialogue.micro_turn(turn))
+        self.say(self.dialogue.micro_turn(turn))
         waiting = self._outbox.waiting
         if self.connection is not None and waiting:
             if self._turns - max(waiting[0].turn, self._since) > self._patience:
                 first = self.connection.close(WSCloseCode.POLICY_VIOLATION, "slow reader", dropped=True)
                 self._metrics.slow_readers.inc(first)
 
-    def _put(self, events: list[Object]) -> None:
+    def say(self, events: list[Object]) -> None:
+        """Puts events behind those that wait for the client."""
         named = [(new_event_id(), event) for event in events]
         made = tuple(outboxes.Event(name, frame_of(event, name), self._turns) for name, event in named)
         self._outbox = outboxes.put(self._outbox, made, away=self.connection is None and self.token is not None)
@@ -115,11 +116,11 @@ class Call:
                 raise ProtocolError("invalid_frame", "a binary frame: expected text frames of JSON")
             event = parse_event(frame, self.dialogue.known)
             self._receive(event.event_id)
-            self._put(self.dialogue.client(event, now))
+            self.say(self.dialogue.client(event, now))
         except ProtocolError as error:
             self._receive(error.event_id)
             self._metrics.errors.labels(error.code).inc()
-            self._put([error.event()])
+            self.say([error.event()])
 
     def _receive(self, event_id: str | None) -> None:
         if event_id is not None and len(event_id) <= _LONGEST_ID:

@@ -148,8 +148,8 @@ class Dialogue:
     def _input_audio_buffer_append(self, fields: Object, now: float) -> list[Object]:
         return self._hear(self._decoder.decode(fields["audio"]), now)
 
-    def _hear(self, samples: np.ndarray, now: float) -> list[Object]:
-        beyond = self._live.hear(samples, now)
+    def _hear(self, samples: np.ndarray, now: float, lost: int = 0) -> list[Object]:
+        beyond = self._live.hear(samples, now, lost=lost)
         self._heard += len(samples)
         events = []
         if self.session["audio"]["input"]["turn_detection"] is not None:

@@ -91,6 +91,12 @@ def begin(buffer: JitterBuffer, now: float) -> JitterBuffer:
     return buffer if buffer.origin is not None else dataclasses.replace(buffer, origin=now)
 
 
+def end(buffer: JitterBuffer) -> int:
+    """The sample that sound without stamps goes on with: after the last that arrived, or the next window's first."""
+    arrived = np.flatnonzero(buffer.here)
+    return buffer.taken * INPUT_SAMPLES + (int(arrived[-1]) + 1 if arrived.size else 0)
+
+
 def push(buffer: JitterBuffer, samples: np.ndarray, now: float, offset: int | None = None) -> JitterBuffer:
     """Sound that arrives.
 
@@ -110,16 +116,14 @@ def push(buffer: JitterBuffer, samples: np.ndarray, now: float, offset: int | No
     if offset is not None and offset < 0:
         raise ValueError(f"offset = {offset}: expected the number of a sample, from 0 on")
     first = buffer.taken * INPUT_SAMPLES
-    if offset is None:
-        arrived = np.flatnonzero(buffer.here)
-        offset = first + (int(arrived[-1]) + 1 if arrived.size else 0)
+    offset = end(buffer) if offset is None else offset
     if buffer.origin is None:
         # Its last sample has just been made, if it was sent as it was made; the rest of a long piece was held back.
         held = min(len(samples), INPUT_SAMPLES)
         buffer = dataclasses.replace(buffer, origin=now - (offset + held) / INPUT_RATE)
-    start, end = offset - first, offset - first + len(samples)
-    kept = slice(min(max(start, 0), buffer.horizon), min(max(end, 0), buffer.horizon))
-    late, beyond = min(max(-start, 0), len(samples)), min(max(end - buffer.horizon, 0), len(samples))
+    start, stop = offset - first, offset - first + len(samples)
+    kept = slice(min(max(start, 0), buffer.horizon), min(max(stop, 0), buffer.horizon))
+    late, beyond = min(max(-start, 0), len(samples)), min(max(stop - buffer.horizon, 0), len(samples))
 
     size = max(len(buffer.samples), kept.stop)
     grown = np.zeros(size, np.float32), np.zeros(size, bool)

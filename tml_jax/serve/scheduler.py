@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tml_jax.config import MICRO_TURN_SECONDS, Config
+from tml_jax.data.layout import INPUT_SAMPLES
 from tml_jax.data.record import Text
 from tml_jax.serve import jitter
 from tml_jax.serve.engine import Engine, FullError
@@ -60,6 +61,7 @@ class LiveSession:
         self._stamped, self._config = stamped, config
         self._lock = threading.Lock()
         self._buffer = jitter.JitterBuffer(delay=delay, horizon=horizon)
+        self._holes: set[int] = set()  # windows of which some sound was lost on the way
         self._heard, self._lost, self._waiting_text = False, False, 0
         self.away = False  # whether its client was cut off, so that what is missing was lost
         self._texts: list[Text] = []
@@ -70,13 +72,14 @@ class LiveSession:
         """What became of its sound."""
         return self._buffer.counts
 
-    def hear(self, samples: np.ndarray, now: float, offset: int | None = None) -> int:
+    def hear(self, samples: np.ndarray, now: float, offset: int | None = None, lost: int = 0) -> int:
         """Takes in sound.
 
         Args:
           samples: (n,) float32 at 16 kHz.
           now: seconds, of the scheduler's clock.
           offset: number of its first sample, where the session is stamped.
+          lost: how many of its first samples were lost on the way, and are silence here.
 
         Returns:
           How many of the samples are not kept because they are too far ahead.
@@ -91,7 +94,8 @@ class LiveSession:
         if (offset is None) == self._stamped or (offset is not None and not 0 <= offset < MAX_OFFSET):
             raise InputError(f"offset = {offset}: expected {f'0 to {MAX_OFFSET}' if self._stamped else 'none'}")
         with self._lock:
-            before = self._buffer.counts.beyond
+            before, start = self._buffer.counts.beyond, jitter.end(self._buffer)
+            self._holes.update(range(start // INPUT_SAMPLES, -(-(start + lost) // INPUT_SAMPLES)) if lost else ())
             self._buffer = jitter.push(self._buffer, samples, now, offset)
             self._heard = True
             return self._buffer.counts.beyond - before
@@ -141,11 +145,16 @@ class LiveSession:
             if window is None:
                 return None
             gone = len(window.audio) == window.missing
-            lost = self._lost or ((self._stamped or self.away) and self._heard and window.missing > 0)
+            lost = (
+                self._lost
+                or window.index in self._holes
+                or ((self._stamped or self.away) and self._heard and window.missing > 0)
+            )
             silent = not self._heard or (gone and lost)  # without a microphone, or with nothing of its sound
             frames = [(MICRO_TURN_SECONDS / 2, frame) for frame in self._frames]
             arrived = Arrived(None if silent else window.audio, frames, self._texts, lost)
             self._texts, self._frames, self._lost = [], [], False
+            self._holes = {index for index in self._holes if index > window.index}
             self._waiting_text = max(0, self._waiting_text - self._config.serve.max_text_in)
             return arrived
 

@@ -1,10 +1,13 @@
-"""The server: health, metrics and the realtime WebSocket.
+"""The server: health, metrics, and the realtime protocol over WebSockets and WebRTC.
 
   GET /              the page that people talk on (`page/`)
   GET /healthz       200 while sessions can run, 503 while it drains or after the engine failed
   GET /readyz        200 while a new session would be let in, 503 if not
   GET /metrics       for Prometheus
   GET /v1/realtime   WebSocket: the OpenAI Realtime protocol; with ?duplex=1 this project's own micro-turns
+  POST /v1/realtime/calls                 an SDP offer; answers 201, the SDP answer, and in Location where the call is
+  POST /v1/realtime/calls/{call}/hangup   ends such a call
+  POST /v1/realtime/client_secrets        a key that opens sessions for a short time, for a browser
 
 A client with ?duplex=1 or ?resumable=1 finds a `resume.token` in its session. If it is cut off, ?resume=TOKEN&after=ID,
 with the `event_id` of the last event that it has, brings it back to the same session. It gets `session.resumed`, under
@@ -19,31 +22,32 @@ come back with (?ticket=…), then close code 1013. With the header `Tml-Full: r
 
 import asyncio
 import dataclasses
-import hmac
 import re
 import secrets
 import signal
+import time
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from aiohttp import WSCloseCode, web
 
-from tml_jax.serve.admission import Line, Refusal, ask
+from tml_jax.serve.access import SHOWN_PROTOCOL, Access, Wrong, http_error, protocols
+from tml_jax.serve.admission import FullHouseError, Line, ask
 from tml_jax.serve.call import Call, frame_of
 from tml_jax.serve.calls import Calls, new_token
+from tml_jax.serve.client_secrets import asked_secret
 from tml_jax.serve.connection import Connection
 from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.duplex import DuplexDialogue
 from tml_jax.serve.log import log_event
 from tml_jax.serve.metrics import ServerMetrics
-from tml_jax.serve.protocol import ProtocolError
-from tml_jax.serve.realtime_objects import Object
+from tml_jax.serve.protocol import ClientEvent, ProtocolError
+from tml_jax.serve.realtime_objects import Object, new_session, updated_session
+from tml_jax.serve.rtc_calls import RtcCalls
+from tml_jax.serve.rtc_offer import json_object
 from tml_jax.serve.scheduler import Scheduler
 from tml_jax.serve.static import page_routes
 from tml_jax.serve.websocket import WebSocketTransport
 
-_KEY_PROTOCOL = "openai-insecure-api-key."  # how a browser, which cannot set headers, sends its key
-_SHOWN_PROTOCOL = "realtime"
 _NAME = re.compile("[A-Za-z0-9_-]{0,40}")
 
 
@@ -80,14 +84,6 @@ class ServerOptions:
             raise ValueError(f"name = {self.name!r}: expected up to 40 letters, digits, - and _")
 
 
-class _RefusedError(Exception):
-    """A client that gets no session: the `error` event that says why, and a close code."""
-
-    def __init__(self, event: Object, close_code: WSCloseCode) -> None:
-        super().__init__(event["error"]["code"])
-        self.event, self.close_code = event, close_code
-
-
 class Server:
     """The sessions' way in from the network. Holds a scheduler that ticks already."""
 
@@ -100,19 +96,26 @@ class Server:
           options: how to serve.
         """
         self._scheduler, self._metrics, self._options = scheduler, metrics, options
+        self._access = Access(options.api_key, options.origins)
         self._line = Line()
         self.calls = Calls(scheduler, metrics, options.resume_seconds)
+        self._rtc = RtcCalls(self.calls, self._new_call, self._run, scheduler.clock, options.idle_seconds)
         self._draining = False
 
     def app(self) -> web.Application:
         """The routes."""
         app = web.Application()
+        app.on_response_prepare.append(self._access.allow)
         app.add_routes(
             [
                 web.get("/healthz", self._health),
                 web.get("/readyz", self._ready),
                 web.get("/metrics", self._show_metrics),
                 web.get("/v1/realtime", self._realtime),
+                web.post("/v1/realtime/calls", self._call_rtc),
+                web.options("/v1/realtime/calls", self._access.preflight),
+                web.post("/v1/realtime/calls/{call}/hangup", self._hang_up),
+                web.post("/v1/realtime/client_secrets", self._client_secret),
                 *page_routes(),
             ]
         )
@@ -157,68 +160,62 @@ class Server:
     def _refusal(self, request: web.Request) -> web.Response | None:
         """An answer to a request that may not open a session."""
         wrong = self._wrong(request)
-        if wrong is None:
-            return None
-        status, code, message = wrong
-        log_event("session_refused", status=status, reason=code)
-        error = {"type": "invalid_request_error", "code": code, "message": message, "param": None}
-        return web.json_response({"error": error}, status=status)
+        return None if wrong is None else wrong.response()
 
-    def _wrong(self, request: web.Request) -> tuple[int, str, str] | None:
-        """Status, code and message of what forbids a session."""
-        origin = request.headers.get("Origin")
-        if origin is not None and origin not in self._options.origins and urlsplit(origin).netloc != request.host:
-            return 403, "origin_not_allowed", f"Origin {origin} may not connect: allow it with --origin"
-        key = self._options.api_key
-        if key is not None:
-            offered = request.headers.get("Authorization", "").removeprefix("Bearer ")
-            for protocol in _protocols(request):
-                if protocol.startswith(_KEY_PROTOCOL):
-                    offered = protocol.removeprefix(_KEY_PROTOCOL)
-            if not hmac.compare_digest(offered.encode(), key.encode()):
-                return 401, "invalid_api_key", "the API key is missing or wrong: Authorization: Bearer KEY"
+    def _wrong(self, request: web.Request) -> Wrong | None:
+        """What forbids a session."""
+        wrong = self._access.wrong(request)
+        if wrong is not None:
+            return wrong
         if self._draining or self._scheduler.failed:
-            return 503, "server_unavailable", "no new sessions: the server ends"
+            return Wrong(503, "server_unavailable", "no new sessions: the server ends")
         passes = request.headers.get("Tml-Full") == "refuse" and "resume" not in request.query
         if passes and not self._room(_ticket(request.query)):
-            return 503, "server_full", "every place is taken: another engine may have one"
+            return Wrong(503, "server_full", "every place is taken: another engine may have one")
         return None
 
     async def _realtime(self, request: web.Request) -> web.StreamResponse:
         refusal = self._refusal(request)
         if refusal is not None:
             return refusal
-        shown = (_SHOWN_PROTOCOL,) if _SHOWN_PROTOCOL in _protocols(request) else ()
+        shown = (SHOWN_PROTOCOL,) if SHOWN_PROTOCOL in protocols(request) else ()
         options = self._options
         socket = web.WebSocketResponse(max_msg_size=options.max_message, protocols=shown, heartbeat=options.heartbeat)
         await socket.prepare(request)
         transport = WebSocketTransport(socket)
         # No await from here to attach: two clients must not be let in to one place.
         try:
-            call, greeting = self._call(request.query)
-        except _RefusedError as refused:
-            await transport.send(frame_of(refused.event))
-            await transport.close(refused.close_code, refused.event["error"]["code"])
+            call, greeting = self._call(request)
+        except ProtocolError as error:
+            self._metrics.errors.labels(error.code).inc()
+            log_event("session_refused", reason=error.code)
+            await transport.send(frame_of(error.event()))
+            await transport.close(WSCloseCode.POLICY_VIOLATION, error.code)
+            return socket
+        except FullHouseError as full:
+            await transport.send(frame_of(full.event))
+            await transport.close(WSCloseCode.TRY_AGAIN_LATER, "server_full")
             return socket
         connection = Connection(transport, call, options.idle_seconds, greeting)
         self.calls.attach(call, connection)
+        await self._run(call, connection)
+        return socket
+
+    async def _run(self, call: Call, connection: Connection) -> None:
         try:
             await connection.run(self._scheduler.clock)
         finally:
             self.calls.release(call, connection)
-        return socket
 
-    def _call(self, query: Mapping[str, str]) -> tuple[Call, list[str]]:
+    def _call(self, request: web.Request) -> tuple[Call, list[str]]:
         """The call that a client asks for, a new one or its old one, and what to say to it first."""
+        query = request.query
         if "resume" not in query:
-            return self._new_call(query), []
+            duplex = query.get("duplex") == "1"
+            kind = DuplexDialogue if duplex else Dialogue
+            return self._new_call(request, kind, resumable=duplex or query.get("resumable") == "1"), []
         after = query.get("after", "")
-        try:
-            call = self.calls.find(query["resume"], after)
-        except ProtocolError as error:
-            self._metrics.errors.labels(error.code).inc()
-            log_event("session_refused", reason=error.code)
-            raise _RefusedError(error.event(), WSCloseCode.POLICY_VIOLATION) from error
+        call = self.calls.find(query["resume"], after)
         self._metrics.resumed.inc()
         log_event("session_resumed", session=call.session_id)
         return call, [frame_of({"type": "session.resumed", "after": call.received}, after)]
@@ -226,26 +223,61 @@ class Server:
     def _named(self, secret: str) -> str:
         return f"{self._options.name}.{secret}" if self._options.name else secret
 
-    def _new_call(self, query: Mapping[str, str]) -> Call:
-        scheduler, options, duplex = self._scheduler, self._options, query.get("duplex") == "1"
-        ticket = _ticket(query) or self._named(secrets.token_hex(8))
+    def _new_call(
+        self, request: web.Request, kind: type[Dialogue], changes: Object | None = None, resumable: bool = False
+    ) -> Call:
+        """A place for a new session, and its call; `changes` are to the session as it begins.
+
+        Raises:
+          FullHouseError: there is no place.
+          ProtocolError: the changes are none that a session can have.
+        """
+        scheduler, options = self._scheduler, self._options
+        ticket = _ticket(request.query) or self._named(secrets.token_hex(8))
         self._line, refused = ask(self._line, ticket, scheduler.free, scheduler.clock())
         if refused is not None:
             self._metrics.refused.inc()
             log_event("session_queued", position=refused.position)
-            raise _RefusedError(_full(refused), WSCloseCode.TRY_AGAIN_LATER)
-        resumable = self.calls.seconds > 0 and (duplex or query.get("resumable") == "1")
+            raise FullHouseError(refused)
+        resumable &= self.calls.seconds > 0
         token = self._named(new_token()) if resumable else None
         call = Call(self._metrics, options.outbox, token, options.kept if resumable else 0)
-        live = scheduler.join(call.deliver, secrets.randbits(31), stamped=duplex)
-        dialogue = (DuplexDialogue if duplex else Dialogue)(live, options.model, scheduler.engine.config)
+        live = scheduler.join(call.deliver, secrets.randbits(31), stamped=kind is DuplexDialogue)
+        try:
+            dialogue = kind(live, options.model, scheduler.engine.config)
+            for update in (self._access.session(request), changes):
+                if update:
+                    dialogue.client(ClientEvent("session.update", None, {"session": update}), scheduler.clock())
+        except ProtocolError:
+            scheduler.leave(live)
+            raise
         if resumable:
             dialogue.session["resume"] = {"token": token, "seconds": self.calls.seconds}
         call.begin(live, dialogue)
         self._metrics.admitted.inc()
         self.calls.add(call)
+        duplex = kind is DuplexDialogue
         log_event("session_opened", session=call.session_id, duplex=duplex, sessions=scheduler.sessions)
         return call
+
+    async def _call_rtc(self, request: web.Request) -> web.Response:
+        return self._refusal(request) or await self._rtc.create(request)
+
+    async def _hang_up(self, request: web.Request) -> web.Response:
+        wrong = self._access.wrong(request)
+        return await self._rtc.hang_up(request) if wrong is None else wrong.response()
+
+    async def _client_secret(self, request: web.Request) -> web.Response:
+        wrong = self._access.wrong(request, own_key=True)
+        if wrong is not None:
+            return wrong.response()
+        try:
+            secret = asked_secret(json_object(await request.text() or "{}", "the body"), time.time())
+            session = updated_session(new_session(f"sess_{secrets.token_hex(10)}", self._options.model), secret.session)
+        except ProtocolError as error:
+            return http_error(400, error.code, error.message, error.param)
+        told = {"value": self._access.sign(secret), "expires_at": secret.expires_at, "session": session}
+        return web.json_response(told)
 
 
 async def serve(server: Server, scheduler: Scheduler, host: str, port: int, drain_seconds: float) -> None:
@@ -279,17 +311,5 @@ async def serve(server: Server, scheduler: Scheduler, host: str, port: int, drai
         await runner.cleanup()
 
 
-def _protocols(request: web.Request) -> list[str]:
-    return [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
-
-
 def _ticket(query: Mapping[str, str]) -> str:
     return query.get("ticket", "")[:64]
-
-
-def _full(refusal: Refusal) -> Object:
-    back = f"come back with ?ticket={refusal.ticket}" if refusal.ticket else "come back later"
-    message = f"every place is taken: you are number {refusal.position} in line; {back}"
-    error = {"type": "server_error", "code": "server_full", "message": message, "param": None, "event_id": None}
-    more = {"queue_position": refusal.position, "ticket": refusal.ticket, "retry_after_ms": 5000}
-    return {"type": "error", "error": {**error, **more}}

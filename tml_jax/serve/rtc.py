@@ -1,0 +1,237 @@
+"""One WebRTC call, by aiortc: sound as Opus both ways, and events over the data channel `oai-events`."""
+
+import asyncio
+import fractions
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import numpy as np
+from aiortc import (
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCPeerConnection,
+    RTCRtpReceiver,
+    RTCSessionDescription,
+)
+from aiortc.jitterbuffer import JitterFrame
+from aiortc.mediastreams import MediaStreamError
+from aiortc.rtp import RtpPacket
+from aiortc.sdp import SessionDescription
+from av import AudioFrame
+
+from tml_jax.config import OUTPUT_RATE
+from tml_jax.serve.connection import CLOSING_SECONDS, Gone
+from tml_jax.serve.log import log_event
+from tml_jax.serve.rtc_sound import SoundIn
+from tml_jax.serve.sound_formats import to_pcm16
+
+CHANNEL = "oai-events"
+_FRAME = OUTPUT_RATE // 50  # samples: 20 ms
+_MOST_BEHIND = 0.5  # seconds after which a player that stood still goes on from now
+_SETUP_SECONDS = 15.0  # for a client to open its data channel
+_MOST_ADDRESSES = 50
+_MOST_WAITING = 500  # frames of the client; a data channel cannot be held back
+_MOST_BUFFERED = 2**18  # bytes to the client
+
+_T = TypeVar("_T")
+Hear = Callable[[np.ndarray, int], None]
+Play = Callable[[int], np.ndarray]
+
+
+class OfferError(ValueError):
+    """The offer of a client cannot be answered."""
+
+
+class RtcTransport:
+    """A `connection.Transport` over WebRTC, and the ways of its sound."""
+
+    def __init__(self, hear: Hear, play: Play) -> None:
+        """That is not connected; `answer` is next.
+
+        Args:
+          hear: given the user's sound, (n,) float32 at 16 kHz, and how many of its first were lost.
+          play: asked for the next (count,) float32 at 24 kHz.
+        """
+        self._hear, self._play = hear, play
+        # No servers for finding addresses: none is asked that the operator does not know of.
+        self._peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._frames: asyncio.Queue[str | bytes] = asyncio.Queue()
+        self._channel: RTCDataChannel | None = None
+        self._opened, self._over, self._read = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._listening: asyncio.Task | None = None
+        self._heard_at, self._why = time.monotonic(), "dropped"  # see `Gone`
+        self._peer.on("datachannel", self._open)
+        self._peer.on("track", self._listen)
+        self._peer.on("connectionstatechange", self._changed)
+
+    async def answer(self, offer: str) -> str:
+        """Answers the offer of a client.
+
+        Args:
+          offer: SDP.
+
+        Returns:
+          The answer, SDP with all addresses.
+
+        Raises:
+          OfferError: it is no offer, or none of one line of sound and one of data.
+        """
+        try:
+            lines = SessionDescription.parse(offer).media
+        except Exception as error:  # the parser fails in many ways
+            raise OfferError(f"the body is no SDP ({error!r}): expected the offer of an RTCPeerConnection") from error
+        kinds, addresses = sorted(line.kind for line in lines), sum(len(line.ice_candidates) for line in lines)
+        if kinds != ["application", "audio"]:
+            raise OfferError(f"an offer of {kinds}: expected one track of sound and the data channel {CHANNEL!r}")
+        if addresses > _MOST_ADDRESSES:  # all of them are tried: nobody is to make this server knock at many doors
+            raise OfferError(f"an offer with {addresses} addresses: expected at most {_MOST_ADDRESSES}")
+        try:
+            await self._peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+            for receiver in self._peer.getReceivers():
+                _hand_on_at_once(receiver)
+            self._peer.addTrack(_Voice(self._play))
+            await self._peer.setLocalDescription(await self._peer.createAnswer())
+        except Exception as error:
+            raise OfferError(f"the offer cannot be answered: {error!r}") from error
+        return self._peer.localDescription.sdp
+
+    def _open(self, channel: RTCDataChannel) -> None:
+        if channel.label != CHANNEL or self._channel is not None:
+            channel.close()
+            return
+        self._channel = channel
+        channel.bufferedAmountLowThreshold = _MOST_BUFFERED // 2
+        channel.on("message", self._message)
+        channel.on("close", lambda: self._end("left"))
+        channel.on("bufferedamountlow", self._read.set)
+        self._opened.set()
+
+    def _message(self, data: str | bytes) -> None:
+        if self._frames.qsize() < _MOST_WAITING:
+            self._frames.put_nowait(data)
+        else:
+            self._end("bad_frame")
+
+    def _changed(self) -> None:
+        if self._peer.connectionState in ("failed", "closed"):
+            self._end("left" if self._peer.connectionState == "closed" else "dropped")
+
+    def _end(self, why: str) -> None:
+        if not self._over.is_set():
+            self._why = why
+            self._over.set()
+
+    def _listen(self, track: MediaStreamTrack) -> None:
+        self._listening = asyncio.create_task(self._take(track))
+
+    async def _take(self, track: MediaStreamTrack) -> None:
+        sound = SoundIn()
+        try:
+            while True:
+                frame = await track.recv()
+                samples = frame.to_ndarray().reshape(frame.samples, -1).astype(np.float32).mean(axis=1) / 32768
+                self._heard_at = time.monotonic()
+                for piece in sound.take(samples, frame.pts):
+                    self._hear(*piece)
+        except MediaStreamError:  # the client sends no more sound
+            pass
+        except Exception as error:
+            log_event("connection_failed", logging.ERROR, error)
+            self._end("dropped")
+
+    async def receive(self, seconds: float) -> str | None:
+        """See `Transport`; sound counts as something that comes."""
+        await self._first(self._opened.wait(), _SETUP_SECONDS, needed=True)
+        while True:
+            try:
+                data = await self._first(self._frames.get(), seconds, needed=False)
+            except TimeoutError:
+                if time.monotonic() - self._heard_at >= seconds:
+                    raise
+                continue
+            return data if isinstance(data, str) else None
+
+    async def _first(self, coming: Coroutine[Any, Any, _T], seconds: float, needed: bool) -> _T:
+        """Waits for what comes, as long as the call lasts; `needed`: without it there is no call."""
+        tasks = [asyncio.ensure_future(coming), asyncio.ensure_future(self._over.wait())]
+        try:
+            done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+        if tasks[0] in done:
+            return tasks[0].result()
+        if done or needed:
+            raise Gone(self._why)
+        raise TimeoutError
+
+    async def send(self, frame: str) -> None:
+        """See `Transport`."""
+        await self._opened.wait()
+        while self._channel.bufferedAmount > _MOST_BUFFERED:
+            self._read.clear()
+            await self._read.wait()
+        if self._channel.readyState != "open":
+            raise ConnectionResetError("the data channel is closed")
+        self._channel.send(frame)
+
+    async def close(self, code: int, reason: str, last: str | None = None) -> None:
+        """See `Transport`. WebRTC has no close codes: a client is told by the last frame, or not at all."""
+        if self._listening is not None:
+            self._listening.cancel()
+        if last is not None and self._channel is not None and self._channel.readyState == "open":
+            self._channel.send(last)
+            await asyncio.sleep(0.1)  # a close does not wait for what is on its way
+        try:
+            await asyncio.wait_for(self._peer.close(), CLOSING_SECONDS)
+        except TimeoutError:
+            log_event("connection_failed", logging.WARNING, reason="a call over WebRTC did not close in time")
+
+
+class _Straight:
+    """In place of aiortc's buffer for packets that come out of order: each is decoded as it comes.
+
+    That buffer holds 80 ms back, and 300 ms from the first packet on that is lost, of which it loses four more (aiortc
+    issue 543). A session has a buffer of its own, which knows when a window must be taken.
+    """
+
+    def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame]:
+        return False, JitterFrame(packet._data, packet.timestamp)
+
+
+def _hand_on_at_once(receiver: RTCRtpReceiver) -> None:
+    name = "_RTCRtpReceiver__jitter_buffer"  # it has no public one
+    if hasattr(receiver, name):
+        setattr(receiver, name, _Straight())
+    else:
+        reason = "this version of aiortc hides its buffer elsewhere: sound over WebRTC comes 80 ms later"
+        log_event("webrtc_slow", logging.WARNING, reason=reason)
+
+
+class _Voice(MediaStreamTrack):
+    """The model's voice in real time, 20 ms a frame."""
+
+    kind = "audio"
+
+    def __init__(self, play: Play) -> None:
+        super().__init__()
+        self._play, self._count, self._began = play, 0, 0.0
+
+    async def recv(self) -> AudioFrame:
+        if self.readyState != "live":
+            raise MediaStreamError
+        if not self._count:  # the call is connected
+            self._began = time.monotonic()
+        wait = self._began + self._count / OUTPUT_RATE - time.monotonic()
+        if wait < -_MOST_BEHIND:
+            self._began -= wait
+        await asyncio.sleep(max(0.0, wait))
+        # Both channels, because what makes two of one would turn it down by 3 dB.
+        frame = AudioFrame(format="s16", layout="stereo", samples=_FRAME)
+        frame.planes[0].update(to_pcm16(np.repeat(self._play(_FRAME), 2)))
+        frame.sample_rate, frame.time_base, frame.pts = OUTPUT_RATE, fractions.Fraction(1, OUTPUT_RATE), self._count
+        self._count += _FRAME
+        return frame

@@ -1,0 +1,93 @@
+"""Calls over WebRTC, from the offer of a client to the end. Without aiortc there are none, and a client is told so."""
+
+import asyncio
+import functools
+import secrets
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+from aiohttp import WSCloseCode, web
+
+from tml_jax.serve.access import http_error
+from tml_jax.serve.admission import FullHouseError
+from tml_jax.serve.call import Call
+from tml_jax.serve.calls import Calls
+from tml_jax.serve.connection import Connection
+from tml_jax.serve.dialogue import Dialogue
+from tml_jax.serve.protocol import ProtocolError
+from tml_jax.serve.realtime_objects import Object
+from tml_jax.serve.rtc_offer import read_offer
+
+try:
+    from tml_jax.serve.rtc import OfferError, RtcTransport
+    from tml_jax.serve.rtc_dialogue import RtcDialogue
+except ModuleNotFoundError as error:
+    RtcTransport, _missing = None, str(error)
+
+NewCall = Callable[[web.Request, type[Dialogue], Object], Call]
+Run = Callable[[Call, Connection], Awaitable[None]]
+
+
+class RtcCalls:
+    """The calls of one server, by name. To be used in its loop alone."""
+
+    def __init__(self, calls: Calls, new_call: NewCall, run: Run, clock: Callable[[], float], idle: float) -> None:
+        """With none yet.
+
+        Args:
+          calls: all of the server.
+          new_call: makes a call for a request, with a dialogue of some kind and changes to its session.
+          run: speaks for a call on a connection until it ends.
+          clock: of the scheduler.
+          idle: seconds without anything from a client that end its call.
+        """
+        self._calls, self._new_call, self._run, self._clock, self._idle = calls, new_call, run, clock, idle
+        self._running: dict[str, tuple[Connection, asyncio.Task]] = {}
+
+    async def create(self, request: web.Request) -> web.Response:
+        """Answers an offer: 201, the SDP in the body, and in `Location` where the call is."""
+        if RtcTransport is None:
+            message = f"{_missing}: WebRTC needs the webrtc extra on the server, pip install -e '.[webrtc]'"
+            return http_error(501, "webrtc_not_installed", message)
+        try:
+            offer, changes = await read_offer(request)
+            # No await from here to attach: two clients must not be let in to one place.
+            call = self._new_call(request, RtcDialogue, changes)
+        except ProtocolError as error:
+            return http_error(400, error.code, error.message, error.param)
+        except FullHouseError as full:
+            return web.json_response(full.event, status=503, headers={"Retry-After": "5"})
+        transport = RtcTransport(functools.partial(self._hear, call), functools.partial(_play, call))
+        connection = Connection(transport, call, self._idle)
+        self._calls.attach(call, connection)
+        try:
+            answer = await transport.answer(offer)
+        except BaseException as error:
+            self._calls.release(call, connection)
+            await transport.close(WSCloseCode.OK, "")
+            if isinstance(error, OfferError):
+                return http_error(400, "invalid_offer", str(error), "sdp")
+            raise
+        name = f"rtc_{secrets.token_hex(16)}"
+        task = asyncio.create_task(self._run(call, connection))
+        self._running[name] = connection, task
+        task.add_done_callback(lambda task: self._running.pop(name))
+        headers = {"Location": f"/v1/realtime/calls/{name}"}
+        return web.Response(status=201, text=answer, content_type="application/sdp", headers=headers)
+
+    async def hang_up(self, request: web.Request) -> web.Response:
+        """Ends a call."""
+        running = self._running.get(request.match_info["call"])
+        if running is None:
+            return http_error(404, "call_not_found", "no such call: it may have ended")
+        running[0].close(WSCloseCode.OK, "hung up")
+        return web.Response()
+
+    def _hear(self, call: Call, samples: np.ndarray, lost: int) -> None:
+        call.say(call.dialogue.hear(samples, lost, self._clock()))
+
+
+def _play(call: Call, count: int) -> np.ndarray:
+    samples, events = call.dialogue.play(count)
+    call.say(events)
+    return samples
