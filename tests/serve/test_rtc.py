@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import fractions
 import json
+import os
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -297,6 +299,26 @@ def test_a_client_that_opens_no_channel_or_falls_silent_gives_its_place_away(mon
             assert served.scheduler.sessions == 1  # sound counts
             served.loop.call_soon_threadsafe(caller.peer.getSenders()[0].replaceTrack, None)
             wait_until(lambda: served.scheduler.sessions == 0)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts open files as Linux shows them")
+def test_calls_that_come_and_go_leave_nothing_behind():
+    async def tasks() -> int:
+        await asyncio.sleep(0.5)  # for connections that are just closing
+        return len(asyncio.all_tasks())
+
+    def come_and_go(count: int) -> tuple[int, int, int]:
+        for number in range(count):
+            with Caller(served) as caller:
+                wait_until(lambda: caller.events)
+                if number % 2:
+                    assert post(served, "", path=f"{caller.location}/hangup")[0] == 200
+            wait_until(lambda: served.scheduler.free)
+        return served.call(tasks()), threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+    with Served(ScriptedEngine(quiet)) as served:
+        before = come_and_go(4)
+        assert come_and_go(10) == before
 
 
 def test_what_is_wrong_in_an_event_is_said_and_the_call_goes_on_and_ends_with_the_server():
