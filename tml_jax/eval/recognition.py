@@ -75,8 +75,10 @@ def _by_pocketsphinx(samples: np.ndarray, _: str) -> list[HeardWord]:
 
 
 def _by_whisper(samples: np.ndarray, model: str) -> list[HeardWord]:
-    segments, _ = _whisper(model).transcribe(samples, language="en", word_timestamps=True)
-    return [HeardWord(word.word.strip(), word.start, word.end) for segment in segments for word in segment.words or ()]
+    # Without its filter of silences, the first word after one begins with the silence.
+    segments, _ = _whisper(model).transcribe(samples, language="en", word_timestamps=True, vad_filter=True)
+    found = [word for segment in segments for word in segment.words or ()]
+    return [HeardWord(word.word.strip(), float(word.start), float(word.end)) for word in found]
 
 
 @functools.lru_cache(maxsize=1)

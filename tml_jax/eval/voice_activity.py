@@ -4,8 +4,6 @@ Probabilities become segments by the rule and with the thresholds of Silero's ow
 published evaluators of Full-Duplex-Bench call with its defaults; the tests hold both against each other.
 """
 
-import itertools
-
 import numpy as np
 
 RATE = 16_000
@@ -63,23 +61,10 @@ def speech_segments(probabilities: np.ndarray, length: int) -> list[tuple[int, i
                 start = quiet = None
     if start is not None:
         found.append((start, length))
-    return _padded([segment for segment in found if segment[1] - segment[0] > MIN_SPEECH], length)
+    # Segments are at least 100 ms apart, so that 30 ms on both sides never meet.
+    return [(max(0, start - PAD), min(length, end + PAD)) for start, end in found if end - start > MIN_SPEECH]
 
 
 def speech(samples: np.ndarray) -> list[tuple[int, int]]:
     """Segments of speech in (n,) float32 at 16 kHz, as (start, end) in samples."""
     return speech_segments(speech_probabilities(samples), len(samples))
-
-
-def _padded(segments: list[tuple[int, int]], length: int) -> list[tuple[int, int]]:
-    """Each segment 30 ms longer on both sides; two that are nearer than 60 ms share what is between them."""
-    starts, ends = [start for start, _ in segments], [end for _, end in segments]
-    for index, following in itertools.zip_longest(range(len(segments)), range(1, len(segments))):
-        gap = 2 * PAD if following is None else starts[following] - ends[index]
-        reach = PAD if gap >= 2 * PAD else gap // 2
-        if index == 0:
-            starts[0] = max(0, starts[0] - PAD)
-        ends[index] = min(length, ends[index] + reach)
-        if following is not None:
-            starts[following] = max(0, starts[following] - reach)
-    return list(zip(starts, ends))

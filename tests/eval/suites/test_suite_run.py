@@ -1,5 +1,6 @@
 """A suite from its files to its report: with a small model of random weights, and with answers that lie there."""
 
+import dataclasses
 import json
 import math
 
@@ -12,7 +13,8 @@ from fdb_folders import RATE, make_v1, put, sound, speech
 from launch import eval as command
 from tml_jax.data.record import USER, Text
 from tml_jax.eval import replica
-from tml_jax.eval.suites import answers, run, timed
+from tml_jax.eval.recognition import HeardWord
+from tml_jax.eval.suites import answers, fdb_v15, run, timed
 from tml_jax.eval.suites.items import Clip, Item, Scoring, conversation_of
 from tml_jax.eval.suites.registry import SUITES
 from tml_jax.eval.suites.report import Metric, Section, cell, table, write_report
@@ -98,6 +100,21 @@ def test_answers_that_lie_there_are_heard_and_scored(tmp_path):
     assert 1.0 < heard.chunks[0].start < 1.5 and "| candor_turn_taking | 1 | take-over | 100.0%" in text
     latency = json.loads((output / "results.json").read_text())["tasks"][0]["metrics"]["latency"]
     assert latency["value"] == pytest.approx(heard.chunks[0].start - 0.5) and latency["unit"] == "s"
+
+
+def test_users_are_heard_where_a_judge_asks_for_their_words(tmp_path):
+    folder = tmp_path / "user_backchannel" / "1"
+    put(folder, metadata_json={"timestamps": [1, 2]})
+    for name in ("input", "clean_input", "output", "clean_output"):
+        put(folder, **{f"{name}_wav": (speech(), RATE)})
+    items = fdb_v15.load(tmp_path)
+    answers.hear(items[:1], tmp_path, lambda samples, rate: [HeardWord("he", 0.1, 0.2)])
+    answers.hear([dataclasses.replace(items[1], hear_user=False)], tmp_path, lambda samples, rate: [])
+    made = sorted(path.name for path in folder.glob("*.json"))
+    assert made == ["clean_output.json", "input.json", "metadata.json", "output.json"]
+    assert read_transcript(folder / "input.json").text == "he"
+    with pytest.raises(SuiteError, match="choose a recogniser"):
+        run.evaluate("fdb-v1.5", tmp_path, tmp_path / "out", None, run.Options(recogniser="text"))
 
 
 def test_own_words_have_the_times_at_which_they_are_heard():

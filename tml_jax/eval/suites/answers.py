@@ -65,7 +65,7 @@ def answer(
 
 
 def hear(items: Sequence[Item], answers: pathlib.Path, listen: Listener) -> None:
-    """Recognises answers that have a sound and no words yet, as those of another model, and what its user said.
+    """Recognises what has a sound and no words yet: answers of another model, and users whose words a judge needs.
 
     Args:
       items: of a suite.
@@ -115,9 +115,6 @@ def _write_words(
     else:
         chunks = []
     transcript = transcript_of(chunks, said, shown, conversation.meta["clip_ends"])
-    if item.hear_user and conversation.user_audio is not None and listen is not None:
-        heard = _heard(float_audio(conversation.user_audio), INPUT_RATE, listen, 0.0)
-        write_transcript(folder / f"{item.prefix}input.json", transcript_of(heard))
     write_transcript(folder / f"{item.prefix}output.json", transcript)
 
 

@@ -75,23 +75,29 @@ def evaluate(
         raise SuiteError(f"{error}. {suite.download}") from error
     judge = Judge(options.judge_model, options.judge_url, output / "judgements.jsonl") if options.judge_model else None
     recogniser = options.recogniser if suite.hears else OWN_WORDS
-    listen = functools.partial(words_heard, recogniser=recogniser, model=options.whisper_model)
+    listen, words = None, recogniser
+    if recogniser == "whisper":
+        words = f"whisper {options.whisper_model}"
+    if recogniser != OWN_WORDS:
+        listen = functools.partial(words_heard, recogniser=recogniser, model=options.whisper_model)
+    elif talker is None and suite.hears:
+        raise SuiteError("the answers of another model have no text beside their sound: choose a recogniser")
+    if judge is None:  # then nobody asks for the users' words
+        items = [dataclasses.replace(item, hear_user=False) for item in items]
     answers = data if talker is None else output / "answers"
     log(f"{name}: {len(items)} items")
-    if talker is None and recogniser != OWN_WORDS:
-        hear(items, answers, listen)
-    elif talker is None:
-        log("only answers with an output.json are scored: text alone cannot be heard")
-    else:
-        _claim(answers, {"suite": name, "model": model, "recogniser": recogniser})
-        answer(talker(), items, answers, None if recogniser == OWN_WORDS else listen, log)
+    if talker is not None:
+        _claim(answers, {"suite": name, "model": model, "recogniser": words})
+        answer(talker(), items, answers, listen, log)
+    if suite.hears:
+        hear(items, answers, listen or words_heard)
     sections = suite.score(Scoring(data, answers, options.strict, judge, tuple(items)))
     facts = {
         "suite": name,
         "model": model or None,
         "original": suite.figure,
         "evaluator": "strict" if options.strict else "compat",
-        "recogniser": recogniser,
+        "recogniser": words,
         "judge": options.judge_model or None,
         "limit": options.limit or None,
     }
