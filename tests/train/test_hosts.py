@@ -152,18 +152,6 @@ def test_losses_are_those_of_one_process_whoever_began_and_whoever_went_on(swapp
     check_losses(folder / run, folder / "one")
 
 
-@pytest.mark.slow
-def test_four_processes_share_rows_and_swap_their_run_with_one(compiled, config, tmp_path):
-    """Each row is cut between two of them."""
-    config = dataclasses.replace(config, mesh=MeshConfig(expert=2, sequence=2))
-    said = swap(compiled, config, tmp_path, "four", 4, timeout=900)
-    rows = [json.loads((tmp_path / f"four.loaded_{process}.json").read_text())["rows"] for process in range(4)]
-    assert rows == [[0], [0], [1], [1]]
-    for run in ("four", "one.taken", "four.taken"):
-        check_losses(tmp_path / run, tmp_path / "one")
-    assert all("went on from step 2" in output for output in said)
-
-
 def test_all_processes_write_the_checkpoint_and_the_first_alone_the_rest(swapped):
     folder, (one, first, second) = swapped
     parts = {path.name for path in (folder / "two" / "checkpoints" / "4" / "model").glob("ocdbt.process_*")}

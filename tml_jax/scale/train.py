@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from tml_jax.config import AUDIO_ELEMENTS, MICRO_TURN_SECONDS, Config
@@ -22,8 +21,10 @@ AGREEMENT = 0.1  # the compiler's operations and ours may differ by so much, or 
 def lower_train(config: Config, mesh: Mesh) -> jax.stages.Lowered:
     """The train step, traced for TPUs; nothing is allocated."""
     train = make_train(config, mesh)
-    empty = lambda: jax.tree.map(jnp.asarray, empty_batch(config.data.batch_size, config.data.packing))  # noqa: E731
-    return train.step.trace(train.abstract_state, jax.eval_shape(empty)).lower(lowering_platforms=("tpu",))
+    rows = config.data.batch_size  # one is made: all of them may be more than the memory of this machine
+    of_rows = lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype)  # noqa: E731
+    batch = jax.tree.map(of_rows, empty_batch(1, config.data.packing))
+    return train.step.trace(train.abstract_state, batch).lower(lowering_platforms=("tpu",))
 
 
 def train_report(config: Config, devices: list[Any], chip: Chip, log: Callable[[str], None]) -> dict[str, Any]:
