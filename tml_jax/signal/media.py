@@ -9,6 +9,7 @@ import pathlib
 import struct
 import wave
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -302,11 +303,11 @@ def _letterbox(frame: av.VideoFrame, rows: int, columns: int) -> np.ndarray:
     return picture
 
 
-def write_wav(path: Path, samples: np.ndarray, rate: int) -> None:
-    """Writes (channels, samples) float32 in [-1, 1] as a PCM16 wave file."""
+def write_wav(path: Path | BinaryIO, samples: np.ndarray, rate: int) -> None:
+    """Writes (channels, samples) float32 in [-1, 1] as a PCM16 wave file, to a path or into an open file."""
     if samples.ndim != 2:
         raise ValueError(f"write_wav to {path}: samples have shape {samples.shape}, expected (channels, samples)")
-    with wave.open(os.fspath(path), "wb") as file:
+    with wave.open(path if isinstance(path, io.IOBase) else os.fspath(path), "wb") as file:
         file.setnchannels(len(samples))
         file.setsampwidth(2)
         file.setframerate(rate)
