@@ -372,6 +372,7 @@ class ServeConfig:
       mesh: devices that serve; one where all its axes are 1.
       dtype: `float32` or `bfloat16`: activations, matrix products, keys and values.
       weights: `whole`, or `int8` to keep the routed experts in eight bits.
+      delegate: whether the model may hand tasks to a background model; `launch.serve --background` sets it.
     """
 
     context: int
@@ -379,6 +380,7 @@ class ServeConfig:
     mesh: MeshConfig = MeshConfig()
     dtype: str = "float32"
     weights: str = "whole"
+    delegate: bool = False
 
     def __post_init__(self) -> None:
         _require_positive(self, "serve", "context", "max_text_in")

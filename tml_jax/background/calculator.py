@@ -3,12 +3,14 @@
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from fractions import Fraction
 
 MOST_DIGITS = 60  # of a numerator or denominator; also what keeps powers from taking time
 MOST_TOKENS = 200
+MOST_DEPTH = 50  # of brackets, functions and powers
 
-_TOKEN = re.compile(r"\s*(?:(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)|(?P<name>[a-z]+)|(?P<sign>\*\*|[-+*/^()%×÷,−]))")
+_TOKEN = re.compile(r"\s*(?:(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)|(?P<name>[a-z]+)|(?P<sign>\*\*|[-+*/^()%×÷−]))")
 _WORDS = (
     (r"(?:what is|what's|how much is|calculate|compute)\b", " "),
     (r"\bto the power of\b", "^"),
@@ -23,6 +25,12 @@ _WORDS = (
     (r"\bpercent\b", "%"),
     (r"\bsquare root of\b", "sqrt "),
 )
+_UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_SPOKEN = re.compile(rf"\b(?:({'|'.join(_TENS)})(?:[ -]({'|'.join(_UNITS[1:10])}))?|({'|'.join(_UNITS)}))\b")
 _FUNCTIONS = {
     "sqrt": lambda x: _root(x),
     "abs": abs,
@@ -47,6 +55,7 @@ def calculate(text: str) -> str:
       CalculationError: it is no arithmetic, or has no value.
     """
     text = text.lower().strip().rstrip("?=.! ")
+    text = _SPOKEN.sub(_spoken, text)
     for pattern, sign in _WORDS:
         text = re.sub(pattern, sign, text)
     tokens = _tokens(text)
@@ -54,6 +63,14 @@ def calculate(text: str) -> str:
     if rest.at != len(tokens):
         raise CalculationError(f"unexpected {tokens[rest.at]!r}")
     return _decimal(value)
+
+
+def _spoken(number: re.Match) -> str:
+    """Digits for a number below a hundred in words."""
+    tens, unit, single = number.groups()
+    if single is not None:
+        return str(_UNITS.index(single))
+    return str(20 + 10 * _TENS.index(tens) + (_UNITS.index(unit) if unit else 0))
 
 
 def _tokens(text: str) -> tuple[str, ...]:
@@ -83,8 +100,6 @@ class _Rest:
 
 
 def _sum(rest: _Rest, depth: int) -> tuple[Fraction, _Rest]:
-    if depth > 50:
-        raise CalculationError("too many brackets")
     value, rest = _product(rest, depth)
     while rest.next in ("+", "-", "−"):
         sign = -1 if rest.next != "+" else 1
@@ -118,20 +133,20 @@ def _power(rest: _Rest, depth: int) -> tuple[Fraction, _Rest]:
         value, rest = value / 100, rest.on()
     if rest.next not in ("^", "**"):
         return value, rest
-    exponent, rest = _signed(rest.on(), depth + 1) if depth < 50 else (_fail("too many powers"), rest)
+    exponent, rest = _signed(rest.on(), depth + 1)
     return _raised(value, exponent), rest
 
 
 def _atom(rest: _Rest, depth: int) -> tuple[Fraction, _Rest]:
     token = rest.next
+    if depth > MOST_DEPTH:
+        raise CalculationError("too deep")
     if token == "(":
         value, rest = _sum(rest.on(), depth + 1)
         if rest.next != ")":
             raise CalculationError("a bracket is not closed")
         return value, rest.on()
     if token in _FUNCTIONS:
-        if depth >= 50:
-            raise CalculationError("too many functions")
         value, rest = _atom(rest.on(), depth + 1)
         return _FUNCTIONS[token](value), rest
     if token == "pi":
@@ -141,10 +156,6 @@ def _atom(rest: _Rest, depth: int) -> tuple[Fraction, _Rest]:
     if len(token) > MOST_DIGITS:
         raise CalculationError("too large")
     return Fraction(token.rstrip(".") or "0"), rest.on()
-
-
-def _fail(reason: str) -> Fraction:
-    raise CalculationError(reason)
 
 
 def _fits(value: Fraction) -> Fraction:
@@ -160,7 +171,7 @@ def _raised(value: Fraction, exponent: Fraction) -> Fraction:
         digits = math.log10(max(abs(value.numerator), value.denominator, 1))
         if abs(exponent) * digits >= MOST_DIGITS:
             raise CalculationError("too large")
-        return value ** int(exponent) if digits else value ** (int(exponent) % 2 if value < 0 else 1)
+        return value ** int(exponent)
     return _real(lambda: float(value) ** float(exponent))
 
 
@@ -173,7 +184,7 @@ def _root(value: Fraction) -> Fraction:
     return _real(lambda: math.sqrt(value))
 
 
-def _real(compute: "object") -> Fraction:
+def _real(compute: Callable[[], float]) -> Fraction:
     try:
         value = compute()
     except OverflowError as error:

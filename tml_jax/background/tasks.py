@@ -255,9 +255,9 @@ def arrive(book: TaskBook, result: Result, now: int) -> Change:
     if result.failure:
         failed = fail(book, task, result.failure, now)
         return dataclasses.replace(failed, orders=())  # it has ended by itself
-    text, room = printable(result.text), book.limits.result - task.received
-    over = len(text) > room
-    text = text[:room] + ELLIPSIS if over else text
+    room = book.limits.result - task.received
+    over = len(result.text) > room
+    text = printable(result.text[:room]) + ELLIPSIS * over
     done = result.last or over
     since = now if not task.pending and text else task.since
     state = State.DONE if done else State.RUNNING

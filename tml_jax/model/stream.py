@@ -19,7 +19,7 @@ from tml_jax.model.inputs import ElementArrays
 from tml_jax.model.interaction import InteractionModel
 from tml_jax.tokens import Control, Stream
 
-# Tokens the model is never let say: those of the input side, and what no data teaches yet.
+# Tokens the model is never let say: those of the input side, and DELEGATE where nobody is there to take the task.
 NOT_SAID = (Control.TIME, Control.FROM_USER, Control.FROM_BACKGROUND, Control.LOST_AUDIO, Control.DELEGATE)
 
 
@@ -111,7 +111,7 @@ def flow_noise(seed: jax.Array, micro_turn: jax.Array, temperature: float) -> ja
     return temperature * jax.vmap(one)(seed, micro_turn)
 
 
-def choose_token(logits: jax.Array, count: jax.Array, config: ModelConfig) -> jax.Array:
+def choose_token(logits: jax.Array, count: jax.Array, config: ModelConfig, delegate: bool = False) -> jax.Array:
     """Decides on the next output token: whether to stay silent first, then what to put out.
 
     LISTEN wins only where it is likelier than everything else together. Against single tokens it would win whenever
@@ -121,12 +121,14 @@ def choose_token(logits: jax.Array, count: jax.Array, config: ModelConfig) -> ja
       logits: (B, text_vocab_size + control tokens).
       count: (B,) int32, tokens already put out in this micro-turn; at `max_text_out` only a gate may follow.
       config: the model.
+      delegate: whether it may hand over tasks.
 
     Returns:
       (B,) int32 tokens.
     """
+    barred = [control for control in NOT_SAID if not (delegate and control == Control.DELEGATE)]
     listen, speak = (config.text_vocab_size + control for control in (Control.LISTEN, Control.SPEAK))
-    said = jnp.ones((config.logits_size,), bool).at[jnp.asarray(NOT_SAID) + config.text_vocab_size].set(False)
+    said = jnp.ones((config.logits_size,), bool).at[jnp.asarray(barred) + config.text_vocab_size].set(False)
     gates = jnp.zeros((config.logits_size,), bool).at[jnp.asarray([listen, speak])].set(True)
     allowed = jnp.where((count == config.max_text_out)[:, None], gates, said)
     log_probability = jax.nn.log_softmax(jnp.where(allowed, logits, -jnp.inf))
@@ -135,7 +137,12 @@ def choose_token(logits: jax.Array, count: jax.Array, config: ModelConfig) -> ja
 
 
 def micro_turn(
-    model: InteractionModel, variables: dict[str, Any], state: StreamState, block: InputBlock, context: int
+    model: InteractionModel,
+    variables: dict[str, Any],
+    state: StreamState,
+    block: InputBlock,
+    context: int,
+    delegate: bool = False,
 ) -> tuple[StreamState, MicroTurnOutput]:
     """Takes in 200 ms and puts out 200 ms.
 
@@ -145,12 +152,13 @@ def micro_turn(
       state: the sessions.
       block: what they take in.
       context: elements that global layers see, as in `init_state`.
+      delegate: whether the model may hand over tasks.
 
     Returns:
       The new state, and the output.
     """
     hidden, state = take_in_block(model, variables, state, block, context)
-    return put_out(model, variables, state, hidden, block.valid > 0, context)
+    return put_out(model, variables, state, hidden, block.valid > 0, context, delegate)
 
 
 def take_in_block(
@@ -174,6 +182,7 @@ def put_out(
     hidden: jax.Array,
     active: jax.Array,
     context: int,
+    delegate: bool = False,
 ) -> tuple[StreamState, MicroTurnOutput]:
     """The second half of `micro_turn`: text, gate and sound, from what `take_in_block` returns.
 
@@ -186,7 +195,7 @@ def put_out(
         gate = jnp.where(active, -1, config.text_vocab_size + Control.LISTEN).astype(jnp.int32)
         said = Said(hidden, state.length, state.caches, token, count, gate, jnp.ones((batch,), bool))
         more = lambda said: jnp.any(said.gate < 0)  # noqa: E731
-        said = jax.lax.while_loop(more, lambda said: text_step(model, variables, said, context), said)
+        said = jax.lax.while_loop(more, lambda said: text_step(model, variables, said, context, delegate), said)
     speaks = said.gate == config.text_vocab_size + Control.SPEAK
     noise = flow_noise(state.seed, state.micro_turn, config.flow_temperature)
 
@@ -230,7 +239,9 @@ class Said:
     finite: jax.Array
 
 
-def text_step(model: InteractionModel, variables: dict[str, Any], said: Said, context: int) -> Said:
+def text_step(
+    model: InteractionModel, variables: dict[str, Any], said: Said, context: int, delegate: bool = False
+) -> Said:
     """One more token, or the gate, for every session that has no gate yet."""
     config = model.config
     listen, speak = (config.text_vocab_size + control for control in (Control.LISTEN, Control.SPEAK))
@@ -238,7 +249,7 @@ def text_step(model: InteractionModel, variables: dict[str, Any], said: Said, co
     logits = model.apply(variables, said.hidden, method="logits")
     sound_mind = jnp.all(jnp.isfinite(logits), axis=-1)
     # Without numbers to choose by, a gate must still come, or the micro-turn would never end.
-    chosen = jnp.where(sound_mind, choose_token(logits, said.count, config), listen)
+    chosen = jnp.where(sound_mind, choose_token(logits, said.count, config, delegate), listen)
     is_gate = (chosen == listen) | (chosen == speak)
     stream = jnp.where(is_gate, Stream.GATE, Stream.TEXT_OUT).astype(jnp.int8)
     elements, where = _token_elements(stream, chosen), Append(said.length, active.astype(jnp.int32))

@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from tml_jax.background.tasks import TaskEvent
 from tml_jax.serve.scheduler import Report, Scheduler
 
 _BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
@@ -27,6 +28,12 @@ class ServerMetrics:
         self.expired = Counter("tml_sessions_expired", "Sessions whose client did not come back in time", **make)
         self.slow_readers = Counter("tml_slow_readers", "Connections closed because their client did not read", **make)
         self.errors = Counter("tml_protocol_errors", "Events that were refused", ["code"], **make)
+
+        self._tasks = Counter("tml_background_events", "What became of tasks for the background", ["what"], **make)
+
+    def observe_task(self, event: TaskEvent) -> None:
+        """Something that happened to a task."""
+        self._tasks.labels(event.what).inc()
 
     def observe(self, report: Report) -> None:
         """One tick; ticks without a session have no time."""

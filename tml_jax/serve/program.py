@@ -97,7 +97,9 @@ class Program:
         def step(variables: dict[str, Any], sessions: Sessions, block: InputBlock) -> tuple:
             placement = None if mesh is None else serving_placement(mesh, len(block.valid))
             model = InteractionModel(config.model, jnp.dtype(config.serve.dtype), placement=placement)
-            stream, output = micro_turn(model, variables, sessions.stream, block, config.serve.context)
+            stream, output = micro_turn(
+                model, variables, sessions.stream, block, config.serve.context, config.serve.delegate
+            )
             # A CPU does stream by stream anyway, so it need not do the silent ones. Others do all at once.
             rows = len(block.valid)
             together = math.gcd(rows, 4) if on_cpu else rows

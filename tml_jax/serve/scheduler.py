@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tml_jax.background.desk import Background, Desk
 from tml_jax.config import MICRO_TURN_SECONDS, Config
 from tml_jax.data.layout import INPUT_SAMPLES
 from tml_jax.data.record import Text
@@ -58,6 +59,7 @@ class LiveSession:
     def __init__(self, deliver: Deliver, seed: int, stamped: bool, delay: float, horizon: int, config: Config) -> None:
         """A session that has not begun; `Scheduler.join` makes it."""
         self.deliver, self.seed, self.slot = deliver, seed, None
+        self.desk: Desk | None = None  # its tasks, where there is a background
         self._stamped, self._config = stamped, config
         self._lock = threading.Lock()
         self._buffer = jitter.JitterBuffer(delay=delay, horizon=horizon)
@@ -178,6 +180,7 @@ class Scheduler:
         horizon: int = 60 * 16_000,
         clock: Callable[[], float] = time.monotonic,
         observe: Callable[[Report], None] = lambda report: None,
+        background: Background | None = None,
     ) -> None:
         """Holds a warm engine; `start` begins.
 
@@ -187,9 +190,10 @@ class Scheduler:
           horizon: most samples of a session that wait to be heard.
           clock: seconds.
           observe: told of every tick, from its thread.
+          background: does the tasks that the model hands over; None where it cannot.
         """
         self.engine, self.clock = engine, clock
-        self._delay, self._horizon, self._observe = delay, horizon, observe
+        self._delay, self._horizon, self._observe, self._background = delay, horizon, observe, background
         self._lock = threading.Lock()
         self._open: list[LiveSession] = []
         self._coming: list[LiveSession] = []
@@ -233,6 +237,8 @@ class Scheduler:
         with self._lock:
             if len(self._open) >= self.engine.slots:
                 raise FullError(f"all {self.engine.slots} places are taken: wait until a session leaves")
+            if self._background is not None:
+                session.desk = self._background.open()
             self._open.append(session)
             self._coming.append(session)
         return session
@@ -243,6 +249,8 @@ class Scheduler:
             if session in self._open:
                 self._open.remove(session)
                 self._going.append(session)
+                if session.desk is not None:
+                    session.desk.close()
 
     def start(self) -> None:
         """Begins to tick."""
@@ -288,9 +296,12 @@ class Scheduler:
             scheduled = now
             skipped = sum(session.catch_up(now) for session in seated.values())
         collected = {slot: session.collect(scheduled) for slot, session in seated.items()}
-        tick = self.engine.tick({slot: arrived for slot, arrived in collected.items() if arrived is not None})
+        inputs = {slot: arrived for slot, arrived in collected.items() if arrived is not None}
+        desks = {slot: seated[slot].desk for slot in inputs if seated[slot].desk is not None}
+        inputs |= {slot: desk.take_in(inputs[slot]) for slot, desk in desks.items()}
+        tick = self.engine.tick(inputs)
         for slot, turn in tick.turns.items():
-            seated[slot].deliver(turn)
+            seated[slot].deliver(desks[slot].put_out(turn) if slot in desks else turn)
         for slot in tick.broken:
             seated[slot].slot = None
             self.leave(seated[slot])

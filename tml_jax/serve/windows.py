@@ -29,12 +29,14 @@ class Arrived:
       frames: frames of the window, (seconds since its start, (rows, columns, 3) uint8), in order.
       texts: typed text and background results of the window.
       lost: sound of this window did not arrive. Where some of it did, `audio` holds that, with silence in its gaps.
+      results: tokens of background results, as many as `background.meter` finds room for after the texts.
     """
 
     audio: np.ndarray | None
     frames: Sequence[tuple[float, np.ndarray]] = ()
     texts: Sequence[Text] = ()
     lost: bool = False
+    results: Sequence[int] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +95,7 @@ def take_in(ear: Ear, arrived: Arrived, tokenizer: Tokenizer, config: Config) ->
     waiting = list(ear.waiting)
     for text in arrived.texts:
         waiting += text_in_tokens(text.speaker, text.text, tokenizer, config.model)
+    waiting += arrived.results
     if arrived.lost:  # before all else, as what was typed stays true in the next micro-turn
         waiting.insert(0, control_token(Control.LOST_AUDIO, config.model))
     now, later = waiting[: config.serve.max_text_in], waiting[config.serve.max_text_in :]

@@ -4,6 +4,7 @@ Decoded sound is float32 in [-1, 1], (channels, samples). Everything here runs o
 where a file is damaged or cut short; here both are errors.
 """
 
+import io
 import os
 import pathlib
 import struct

@@ -1,0 +1,145 @@
+"""Where a session meets the background, twice in every tick: results go in before it, tasks come out after it.
+
+Nothing here waits, and no text of a model or of a backend makes it fail.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+from tml_jax.background import meter as meters
+from tml_jax.background import tasks
+from tml_jax.background.context import Privacy
+from tml_jax.background.grammar import MalformedError, parse_request, result_text
+from tml_jax.background.history import Budget, History, Note, heard, noted, spoken
+from tml_jax.background.runner import Job, Runner
+from tml_jax.background.tasks import Change, Limits, Start, TaskBook, TaskEvent
+from tml_jax.config import Config
+from tml_jax.data.record import BACKGROUND, Text
+from tml_jax.data.tokenizer import Tokenizer
+from tml_jax.serve.windows import Arrived
+from tml_jax.serve.words import MicroTurn, Span
+
+
+@dataclasses.dataclass(frozen=True)
+class DeskOptions:
+    """What sessions may ask for, what of them is remembered, and what of that may leave them."""
+
+    limits: Limits = Limits()
+    budget: Budget = Budget()
+    privacy: Privacy = Privacy()
+
+
+class Background:
+    """The background of a server. Its sessions have a `Desk` each."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        tokenizer: Tokenizer,
+        config: Config,
+        options: DeskOptions = DeskOptions(),
+        observe: Callable[[TaskEvent], None] = lambda event: None,
+    ) -> None:
+        """Over a runner, which the caller starts and stops.
+
+        Args:
+          runner: does the tasks.
+          tokenizer: of the model's text.
+          config: of the model.
+          options: of every session.
+          observe: told of every event of a task, from the thread of the ticks.
+        """
+        self.runner, self.tokenizer, self.config, self.options, self.observe = (
+            runner,
+            tokenizer,
+            config,
+            options,
+            observe,
+        )
+
+    def open(self) -> "Desk":
+        """For a new session."""
+        return Desk(self)
+
+
+class Desk:
+    """One session's tasks. For the thread of the ticks alone."""
+
+    def __init__(self, background: Background) -> None:
+        """With no task yet."""
+        self._background = background
+        self._channel = background.runner.open()
+        self._history = History(background.options.budget)
+        self._book = TaskBook(background.options.limits)
+        self._meter = meters.meter_of(background.config)
+        self._events: list[TaskEvent] = []
+
+    @property
+    def book(self) -> TaskBook:
+        """The tasks as they stand."""
+        return self._book
+
+    def take_in(self, arrived: Arrived) -> Arrived:
+        """What arrived in the window of a micro-turn, with the results that fit in beside it."""
+        now = self._history.micro_turns
+        for result in self._background.runner.collect(self._channel):
+            self._follow(tasks.arrive(self._book, result, now))
+        self._follow(tasks.expire(self._book, now))
+        background = self._background
+        self._meter, self._book, tokens, chunks = meters.give(
+            self._meter, self._book, tuple(arrived.texts), arrived.lost, now, background.tokenizer, background.config
+        )
+        given = tuple(Text(BACKGROUND, result_text(chunk.number, chunk.mark, chunk.text), 0.0) for chunk in chunks)
+        self._history = heard(self._history, arrived, given)
+        return dataclasses.replace(arrived, results=tokens)
+
+    def put_out(self, turn: MicroTurn) -> MicroTurn:
+        """What the model put out, with what became of its tasks since the last time."""
+        now = self._history.micro_turns
+        for span in turn.spans:
+            if span.text:
+                self._history = noted(self._history, (Note(now, "asked", span.text),))
+        # Tasks begin with a conversation that ends with this micro-turn.
+        self._history = spoken(self._history, turn)
+        for span in turn.spans:
+            self._ask(span, now)
+        events, self._events = tuple(self._events), []
+        for event in events:
+            self._background.observe(event)
+        return dataclasses.replace(turn, tasks=events)
+
+    def close(self) -> None:
+        """Ends all tasks: the session is over."""
+        self._background.runner.close(self._channel)
+
+    def _ask(self, span: Span, now: int) -> None:
+        if span.problem:
+            self._events.append(TaskEvent("malformed", now, text=span.text, reason=span.problem))
+        if span.problem == "stray":
+            return
+        try:
+            asked = parse_request(span.text)
+        except MalformedError as error:
+            self._events.append(TaskEvent("malformed", now, text=span.text, reason=str(error)))
+            return
+        self._follow(tasks.request(self._book, asked, now))
+
+    def _follow(self, change: Change) -> None:
+        """Takes over a change of the book, and gives its orders."""
+        self._book = change.book
+        self._note(change.events)
+        for order in change.orders:
+            if not isinstance(order, Start):
+                self._background.runner.end(self._channel, order.number, order.revision)
+                continue
+            job = Job(self._channel, order.task, self._history, self._background.options.privacy)
+            if not self._background.runner.begin(job):
+                failed = tasks.fail(self._book, order.task, "busy", order.task.asked)
+                self._book = failed.book
+                self._note(failed.events)
+
+    def _note(self, events: Iterable[TaskEvent]) -> None:
+        self._events += events
+        for event in events:
+            if event.what not in ("asked", tasks.State.DONE):
+                self._meter = meters.drop(self._meter, event.number)

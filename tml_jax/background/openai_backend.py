@@ -1,0 +1,119 @@
+"""A background model behind any endpoint that speaks the OpenAI chat protocol (extra `background`).
+
+The package goes there as messages with sound and pictures, the answer streams back, and the functions that the model
+asks for are called in between.
+"""
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import openai
+
+from tml_jax.background.backend import BackendError, Tool, Tools
+from tml_jax.background.context import Package, messages
+
+ROUNDS = 8  # of calls of functions in one task
+MOST_CALLS = 16  # in one round
+
+
+class OpenAIBackend:
+    """One model at one endpoint."""
+
+    def __init__(self, model: str, base_url: str | None, api_key: str, tools: Sequence[Tools] = ()) -> None:
+        """Connects when it is first used.
+
+        Args:
+          model: its name at the endpoint.
+          base_url: such as http://localhost:8001/v1; None for OpenAI's own.
+          api_key: of the endpoint; anything where it asks for none.
+          tools: what the model may call; of two of the same name the first counts.
+        """
+        # Retries and times are the runner's.
+        self._client = openai.AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=0, timeout=None)
+        self._model, self._tools = model, tuple(tools)
+
+    async def run(self, package: Package) -> AsyncIterator[str]:
+        """See `Backend`."""
+        told, owners = messages(package), {}
+        functions = []
+        for tools in self._tools:
+            for tool in await tools.list():
+                if tool.name not in owners:
+                    owners[tool.name] = tools
+                    functions.append(_function(tool))
+        for _ in range(ROUNDS):
+            text, calls = [], {}
+            async for piece in self._stream(told, functions, calls):
+                text.append(piece)
+                yield piece
+            if not calls:
+                return
+            asked = [calls[index] for index in sorted(calls)][:MOST_CALLS]
+            told.append({"role": "assistant", "content": "".join(text) or None, "tool_calls": asked})
+            for call in asked:
+                result = await _called(owners, call["function"])
+                told.append({"role": "tool", "tool_call_id": call["id"], "content": result})
+                yield ""
+            yield " "  # what was said before and after a call are no one word
+        raise BackendError("too many steps")
+
+    async def close(self) -> None:
+        """See `Backend`."""
+        await self._client.close()
+        for tools in self._tools:
+            await tools.close()
+
+    async def _stream(
+        self, told: list[dict[str, Any]], functions: list[dict[str, Any]], calls: dict[int, dict[str, Any]]
+    ) -> AsyncIterator[str]:
+        """One answer: yields its text, and puts the calls that it asks for into `calls`, by index."""
+        more = {"tools": functions} if functions else {}
+        finished = False
+        try:
+            stream = await self._client.chat.completions.create(model=self._model, messages=told, stream=True, **more)
+            async with stream:
+                async for chunk in stream:
+                    for choice in (chunk.choices or [])[:1]:
+                        finished |= choice.finish_reason is not None
+                        for call in choice.delta.tool_calls or ():
+                            _add(calls, call)
+                        yield choice.delta.content or ""
+        except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError) as error:
+            raise BackendError("unavailable", again=True) from error
+        except openai.APIStatusError as error:
+            raise BackendError(f"refused {error.status_code}") from error
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
+            # A stream that is no JSON, or JSON of another shape, surfaces as any of these.
+            raise BackendError("unreadable", again=True) from error
+        if not finished:
+            raise BackendError("cut off", again=True)
+
+
+def _function(tool: Tool) -> dict[str, Any]:
+    described = {"name": tool.name, "description": tool.description, "parameters": dict(tool.parameters)}
+    return {"type": "function", "function": described}
+
+
+def _add(calls: dict[int, dict[str, Any]], delta: Any) -> None:
+    """A piece of a call to those that there are."""
+    empty = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+    call = calls.setdefault(delta.index, empty)
+    call["id"] += delta.id or ""
+    if delta.function is not None:
+        call["function"]["name"] += delta.function.name or ""
+        call["function"]["arguments"] += delta.function.arguments or ""
+
+
+async def _called(owners: Mapping[str, Tools], function: Mapping[str, str]) -> str:
+    """What a function gives, or what is wrong with the call: the model may do better next time."""
+    owner = owners.get(function["name"])
+    if owner is None:
+        return f"error: no function {function['name']!r}; there are {', '.join(owners)}"
+    try:
+        arguments = json.loads(function["arguments"] or "{}")
+    except ValueError as error:
+        return f"error: the arguments are not JSON: {error}"
+    if not isinstance(arguments, dict):
+        return "error: the arguments are no JSON object"
+    return await owner.call(function["name"], arguments)

@@ -1,0 +1,242 @@
+"""Runs tasks in a loop and a thread of its own, so that no backend, however it behaves, holds up a micro-turn.
+
+The thread of the ticks only ever puts orders into one bounded queue and takes results out of another, and neither
+waits: what does not fit is refused there and then. A task is tried again, later each time, while nothing of its result
+has come; it ends with its deadline at the latest, in whatever state its backend is.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import queue
+import random
+import threading
+
+from tml_jax.background.backend import Backend, BackendError
+from tml_jax.background.context import Package, Privacy, package
+from tml_jax.background.history import History
+from tml_jax.background.tasks import Result, Task
+from tml_jax.config import MICRO_TURN_SECONDS
+
+MOST_PIECE = 20_000  # characters
+_FULL_SECONDS = 0.05  # between two tries to hand over a result
+
+
+@dataclasses.dataclass(frozen=True)
+class RunnerOptions:
+    """How to run tasks.
+
+    Attributes:
+      concurrent: tasks of all sessions that run at once; the others wait.
+      attempts: how often a task is tried.
+      first_seconds: time for the first sign of a backend, in each attempt.
+      backoff: seconds before the second attempt, about; each later one waits twice as long.
+      most_backoff: seconds, the longest wait.
+      orders: that may wait.
+      results: of a session that may wait.
+    """
+
+    concurrent: int = 8
+    attempts: int = 3
+    first_seconds: float = 15.0
+    backoff: float = 0.5
+    most_backoff: float = 8.0
+    orders: int = 256
+    results: int = 256
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if not getattr(self, field.name) > 0:
+                raise ValueError(f"{field.name} = {getattr(self, field.name)}: expected more than 0")
+
+
+class Channel:
+    """The way of one session to the runner and back."""
+
+    def __init__(self, results: int) -> None:
+        """With room for so many results."""
+        self.results: queue.Queue[Result] = queue.Queue(results)
+        self.closed = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A task to begin: what it is, and the conversation that it came up in."""
+
+    channel: Channel
+    task: Task
+    history: History
+    privacy: Privacy
+
+
+@dataclasses.dataclass(frozen=True)
+class _End:
+    channel: Channel
+    key: tuple[int, int] | None  # number and revision; None for all of the channel
+
+
+class Runner:
+    """One backend and its tasks."""
+
+    def __init__(self, backend: Backend, options: RunnerOptions = RunnerOptions()) -> None:
+        """Not running yet.
+
+        Args:
+          backend: does the tasks; used in the runner's loop alone.
+          options: how.
+        """
+        self._backend, self._options = backend, options
+        self._orders: queue.Queue[Job | _End | None] = queue.Queue(options.orders)
+        self._random = random.Random()
+        self._places, self._ended = asyncio.Semaphore(options.concurrent), asyncio.Event()
+        self._jobs: dict[tuple[Channel, int, int], asyncio.Task] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="background", daemon=True)
+
+    def start(self) -> None:
+        """Begins."""
+        self._thread.start()
+
+    def stop(self, seconds: float = 5.0) -> None:
+        """Ends all tasks. A backend that does not let go in time is left behind."""
+        self._order(None)
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
+    # What follows up to `close` is for the thread of the ticks. None of it waits.
+
+    def open(self) -> Channel:
+        """The way of a new session."""
+        return Channel(self._options.results)
+
+    def begin(self, job: Job) -> bool:
+        """Begins a task. Returns false where too many orders wait already, or the runner has ended."""
+        return self._order(job)
+
+    def end(self, channel: Channel, number: int, revision: int) -> None:
+        """Ends a revision of a task. Where too many orders wait, it goes on to its deadline and nobody listens."""
+        self._order(_End(channel, (number, revision)))
+
+    def collect(self, channel: Channel) -> list[Result]:
+        """What has come since the last time."""
+        results = []
+        with contextlib.suppress(queue.Empty):
+            while len(results) < self._options.results:
+                results.append(channel.results.get_nowait())
+        return results
+
+    def close(self, channel: Channel) -> None:
+        """Ends all tasks of a session that is over."""
+        channel.closed = True
+        self._order(_End(channel, None))
+
+    def _order(self, order: Job | _End | None) -> bool:
+        try:
+            self._orders.put_nowait(order)
+            self._loop.call_soon_threadsafe(self._wake)
+        except (queue.Full, RuntimeError):  # RuntimeError: the loop is closed
+            return False
+        return True
+
+    # From here on all is in the runner's loop.
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._main())
+        finally:
+            self._loop.close()
+
+    async def _main(self) -> None:
+        await self._ended.wait()
+        jobs = list(self._jobs.values())
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+        try:
+            await self._backend.close()
+        except Exception:  # whatever a backend raises
+            logging.exception("the background did not close")
+
+    def _wake(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._act(self._orders.get_nowait())
+
+    def _act(self, order: Job | _End | None) -> None:
+        if order is None:
+            self._ended.set()
+        elif isinstance(order, _End):
+            for (channel, *key), job in list(self._jobs.items()):
+                if channel is order.channel and order.key in (None, tuple(key)):
+                    job.cancel()
+        elif not order.channel.closed:
+            name = order.channel, order.task.number, order.task.revision
+            self._jobs[name] = asyncio.create_task(self._do(order))
+            self._jobs[name].add_done_callback(lambda _: self._jobs.pop(name, None))
+
+    async def _do(self, job: Job) -> None:
+        seconds = (job.task.deadline - job.task.asked) * MICRO_TURN_SECONDS
+        try:
+            async with asyncio.timeout(seconds), self._places:
+                packed = await asyncio.to_thread(package, job.history, job.task, job.privacy)
+                await self._attempts(job, packed)
+        except TimeoutError:
+            self._fail(job, "late")
+        except BackendError as error:
+            self._fail(job, str(error))
+        except Exception:  # whatever a backend raises
+            logging.exception("task %d failed", job.task.number)
+            self._fail(job, "error")
+
+    async def _attempts(self, job: Job, packed: Package) -> None:
+        for attempt in range(self._options.attempts):
+            if attempt:
+                longest = min(self._options.most_backoff, self._options.backoff * 2 ** (attempt - 1))
+                await asyncio.sleep(longest * self._random.uniform(0.5, 1.0))
+            try:
+                await self._attempt(job, packed)
+                return
+            except BackendError as error:
+                if not error.again or attempt + 1 == self._options.attempts:
+                    raise
+
+    async def _attempt(self, job: Job, packed: Package) -> None:
+        """One try. Once text has come there is no other, or the model would hear it twice."""
+        heard = False
+        async with contextlib.aclosing(self._backend.run(packed)) as pieces:
+            signed = False
+            while True:
+                try:
+                    piece = await asyncio.wait_for(anext(pieces), None if signed else self._options.first_seconds)
+                except StopAsyncIteration:
+                    break
+                except TimeoutError as error:
+                    raise BackendError("unavailable", again=not heard) from error
+                except BackendError as error:
+                    raise BackendError(str(error), error.again and not heard) from error
+                if not isinstance(piece, str):
+                    raise BackendError("error")
+                signed = True
+                if piece:
+                    heard = True
+                    await self._send(job, Result(*_name(job), piece[:MOST_PIECE]))
+                await asyncio.sleep(0)  # one that never waits must not keep the loop from the others
+        await self._send(job, Result(*_name(job), last=True))
+
+    async def _send(self, job: Job, result: Result) -> None:
+        while True:
+            try:
+                job.channel.results.put_nowait(result)
+                return
+            except queue.Full:
+                await asyncio.sleep(_FULL_SECONDS)
+
+    def _fail(self, job: Job, reason: str) -> None:
+        with contextlib.suppress(queue.Full):  # then its deadline tells the model
+            job.channel.results.put_nowait(Result(*_name(job), failure=reason))
+
+
+def _name(job: Job) -> tuple[int, int]:
+    return job.task.number, job.task.revision
