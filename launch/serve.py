@@ -8,6 +8,7 @@ stderr, a line for each event, as text or as JSON (--log_format).
 """
 
 import asyncio
+import dataclasses
 import os
 import pathlib
 import sys
@@ -15,6 +16,8 @@ from collections.abc import Sequence
 
 from absl import app, flags, logging
 
+from launch import background
+from tml_jax.background.desk import Background
 from tml_jax.serve.engine import Engine
 from tml_jax.serve.log import logging_to
 from tml_jax.serve.program import load_model
@@ -56,23 +59,34 @@ def main(argv: Sequence[str]) -> None:
         key, origins = _API_KEY.value or os.environ.get("TML_API_KEY") or None, tuple(_ORIGIN.value)
         model, resume = folder.resolve().name, _RESUME.value
         options = ServerOptions(model, key, origins, resume_seconds=resume, name=_NAME.value)
-        engine = Engine(load_model(_CHECKPOINT.value), _SESSIONS.value)
+        runner, desks = background.make_runner(), background.desk_options()
+        loaded = load_model(_CHECKPOINT.value)
+        config = loaded.config
+        serving = dataclasses.replace(config.serve, delegate=runner is not None)
+        loaded = dataclasses.replace(loaded, config=dataclasses.replace(config, serve=serving))
+        engine = Engine(loaded, _SESSIONS.value)
         print("compiling", flush=True)
         engine.warm_up()
-        metrics, ticks = ServerMetrics(), TickLog(engine)
+        metrics, ticks, helper = ServerMetrics(), TickLog(engine), None
+        if runner is not None:
+            helper = Background(runner, loaded.tokenizer, loaded.config, desks, metrics.observe_task)
 
         def observe(report: Report) -> None:
             metrics.observe(report)
             ticks.observe(report)
 
-        scheduler = Scheduler(engine, delay=_DELAY.value / 1000, observe=observe)
+        scheduler = Scheduler(engine, delay=_DELAY.value / 1000, observe=observe, background=helper)
         server = Server(scheduler, metrics, options)
         with logging_to(sys.stderr, _LOG_FORMAT.value):
             scheduler.start()
+            if runner is not None:
+                runner.start()
             try:
                 asyncio.run(serve(server, scheduler, _HOST.value, _PORT.value, _DRAIN.value))
             finally:
                 scheduler.stop()
+                if runner is not None:
+                    runner.stop()
     except (OSError, ValueError, CheckpointError) as error:
         raise SystemExit(f"launch.serve: {error}") from error
 

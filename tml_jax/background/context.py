@@ -217,7 +217,8 @@ _NOTES = {
 def _note(note: Note, privacy: Privacy) -> Turn:
     speaker, how = _NOTES[note.kind]
     text = privacy.text(note.text.strip()) if privacy.typed or note.kind != "typed" else "[withheld]"
-    return Turn(speaker, _seconds(note.micro_turn), _seconds(note.micro_turn), (_text(how + text),))
+    at = _seconds(note.micro_turn + (speaker == "assistant"))  # what is put out is heard and seen in the next window
+    return Turn(speaker, at, at, (_text(how + text),))
 
 
 def _frame(frame: Frame) -> Turn:

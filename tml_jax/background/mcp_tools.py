@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any
 
 from mcp import Client, MCPError, StdioServerParameters
 
@@ -56,7 +57,7 @@ class McpTools:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
 
-    async def _answer(self, asked: "asyncio.Future | object") -> object:
+    async def _answer(self, asked: Awaitable[Any]) -> Any:
         """Waits for the server; one that does not answer, or has died, is started anew next time."""
         try:
             return await asyncio.wait_for(asked, self._seconds)

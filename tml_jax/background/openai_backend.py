@@ -4,6 +4,7 @@ The package goes there as messages with sound and pictures, the answer streams b
 asks for are called in between.
 """
 
+import contextlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -44,9 +45,10 @@ class OpenAIBackend:
                     functions.append(_function(tool))
         for _ in range(ROUNDS):
             text, calls = [], {}
-            async for piece in self._stream(told, functions, calls):
-                text.append(piece)
-                yield piece
+            async with contextlib.aclosing(self._stream(told, functions, calls)) as pieces:
+                async for piece in pieces:
+                    text.append(piece)
+                    yield piece
             if not calls:
                 return
             asked = [calls[index] for index in sorted(calls)][:MOST_CALLS]

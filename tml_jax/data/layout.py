@@ -19,7 +19,7 @@ from tml_jax.config import (
     Config,
     ModelConfig,
 )
-from tml_jax.data.record import MODEL, USER, Conversation, Word
+from tml_jax.data.record import MODEL, TASK, USER, Conversation, Word
 from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.signal.pcm import float_audio
 from tml_jax.tokens import Control
@@ -66,10 +66,10 @@ def text_in_tokens(speaker: str, text: str, tokenizer: Tokenizer, config: ModelC
     return [control_token(source, config), *tokenizer.encode_words(text)]
 
 
-def display_tokens(text: str, tokenizer: Tokenizer, config: ModelConfig) -> list[int]:
-    """Tokens of text that the model shows: DISPLAY, the text, END."""
-    shown = tokenizer.encode_words(text)
-    return [control_token(Control.DISPLAY, config), *shown, control_token(Control.END, config)]
+def written_tokens(kind: str, text: str, tokenizer: Tokenizer, config: ModelConfig) -> list[int]:
+    """Tokens of text that the model shows, or hands over (`kind` TASK): DISPLAY or DELEGATE, the text, END."""
+    opening = Control.DELEGATE if kind == TASK else Control.DISPLAY
+    return [control_token(opening, config), *tokenizer.encode_words(text), control_token(Control.END, config)]
 
 
 def spoken_words(conversation: Conversation) -> tuple[Word, ...]:
@@ -215,9 +215,13 @@ def layout(conversation: Conversation, tokenizer: Tokenizer, config: Config) -> 
         if text.speaker != MODEL
     ]
     said = [(word.start, tokenizer.encode_words(word.text)) for word in words]
-    shown = [(text.time, display_tokens(text.text, tokenizer, config.model)) for text in texts if text.speaker == MODEL]
+    written = [
+        (text.time, written_tokens(text.kind, text.text, tokenizer, config.model))
+        for text in texts
+        if text.speaker == MODEL
+    ]
     # What is heard in window w is put out by micro-turn w − 1.
-    out = [(_window(time) - 1, tokens) for time, tokens in sorted(said + shown, key=lambda item: item[0])]
+    out = [(_window(time) - 1, tokens) for time, tokens in sorted(said + written, key=lambda item: item[0])]
     arrived = arrived_samples(conversation, count)
     lost = (~arrived).any(axis=1) & (conversation.user_audio is not None)
     text_in, cut_in = _spread(typed, (config.serve.max_text_in - lost).tolist())

@@ -13,6 +13,7 @@ import numpy as np
 from tml_jax.config import MICRO_TURN_SECONDS
 
 USER, MODEL, BACKGROUND = "user", "model", "background"
+TASK = "task"
 FORMAT = 1
 
 
@@ -28,11 +29,16 @@ class Word:
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """Text that is not spoken: typed by USER, sent by BACKGROUND, or shown by MODEL, at `time` seconds."""
+    """Text that is not spoken: typed by USER, sent by BACKGROUND, or written by MODEL, at `time` seconds.
+
+    What the model writes is shown, or with `kind` TASK handed to the background (`background/grammar.py` says how tasks
+    and their results are written).
+    """
 
     speaker: str
     text: str
     time: float
+    kind: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +72,7 @@ class Conversation:
       frames: (frames, rows, columns, 3) uint8; rows and columns are multiples of 40.
       frame_times: (frames,) float64, seconds, rising.
       words: spoken words of both sides, by start.
-      texts: typed, sent and shown text, by time.
+      texts: typed, sent, shown and delegated text, by time.
       cues: what is expected of the model, for evaluation.
       gaps: (start, end) seconds of what the model did not get of the user's sound, rising and apart; `user_audio` is
         whole all the same.
@@ -109,6 +115,8 @@ class Conversation:
             check(0 <= word.start <= word.end, "words", f"{word}: must start at 0 or later and end after its start")
         for text in self.texts:
             check(text.speaker in (USER, MODEL, BACKGROUND), "texts", f"{text}: unknown speaker")
+            known = text.kind == "" or (text.kind == TASK and text.speaker == MODEL)
+            check(known, "texts", f"{text}: kind must be empty, or {TASK} of {MODEL}")
 
     @property
     def micro_turns(self) -> int:

@@ -13,8 +13,8 @@ import numpy as np
 
 from tml_jax.config import INPUT_RATE, MEL_BINS, MICRO_TURN_SECONDS
 from tml_jax.data.layout import INPUT_SAMPLES, OUTPUT_SAMPLES, fit_samples, gates, spoken_words
-from tml_jax.data.record import MODEL, USER, Conversation, Cue, Word
-from tml_jax.serve.words import MicroTurn
+from tml_jax.data.record import MODEL, TASK, USER, Conversation, Cue, Word
+from tml_jax.serve.words import MicroTurn, Span
 from tml_jax.signal.mel import SILENT_OWN_MEL, own_mel
 
 FRAME_SECONDS = 0.05  # of the voice-activity detector; four a micro-turn
@@ -157,10 +157,13 @@ def as_recorded(conversation: Conversation) -> list[MicroTurn]:
     samples = _output_windows(conversation, 1, count)
     mel = own_mel(samples.reshape(-1)).reshape(count, -1, MEL_BINS)
     pieces = _pieces(spoken_words(conversation), 1, count)
-    shown = [""] * count
+    shown, asked = [""] * count, [()] * count
     for text in conversation.texts:
-        if text.speaker == MODEL:
-            shown[min(_window(text.time), count - 1)] += text.text
+        window = min(_window(text.time), count - 1)
+        if text.kind == TASK:
+            asked[window] += (Span(text.text),)
+        elif text.speaker == MODEL:
+            shown[window] += text.text
     return [
         MicroTurn(
             index=index,
@@ -171,6 +174,7 @@ def as_recorded(conversation: Conversation) -> list[MicroTurn]:
             mel=mel[index],
             samples=samples[index] if speaks else np.zeros(OUTPUT_SAMPLES, np.float32),
             compute_seconds=0.0,
+            spans=asked[index],
         )
         for index, speaks in enumerate(gates(conversation))
     ]

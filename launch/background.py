@@ -1,0 +1,80 @@
+"""The flags of the background model, for the commands that serve.
+
+Keys come from the environment alone: TML_BACKGROUND_API_KEY, or OPENAI_API_KEY where no other endpoint is given.
+"""
+
+import os
+from collections.abc import Callable
+
+from absl import flags
+
+from tml_jax.background.context import Privacy
+from tml_jax.background.desk import Background, DeskOptions
+from tml_jax.background.history import Budget
+from tml_jax.background.library import read_library
+from tml_jax.background.local import LocalBackend, LocalTools
+from tml_jax.background.runner import Runner, RunnerOptions
+from tml_jax.background.tasks import Limits, TaskEvent
+from tml_jax.serve.program import LoadedModel
+
+_KIND = flags.DEFINE_enum(
+    "background", "none", ["none", "local", "openai"], "What does the tasks that the model hands over."
+)
+_FOLDER = flags.DEFINE_string("background_folder", None, "Folder of text files to search.")
+_URL = flags.DEFINE_string("background_url", None, "Endpoint of the OpenAI protocol, such as http://localhost:8001/v1.")
+_MODEL = flags.DEFINE_string("background_model", None, "Name of the model at that endpoint.")
+_MCP = flags.DEFINE_multi_string("background_mcp", [], "Command that starts an MCP server, whose tools the model gets.")
+_SECONDS = flags.DEFINE_float("background_seconds", 60.0, "Deadline of a task that says none.", lower_bound=0.2)
+_CONCURRENT = flags.DEFINE_integer("background_tasks", 8, "Most tasks of all sessions at once.", lower_bound=1)
+_AUDIO = flags.DEFINE_float("background_audio_seconds", 60.0, "Sound of each side that it gets.", lower_bound=0.0)
+_FRAMES = flags.DEFINE_integer("background_frames", 8, "Most frames that it gets.", lower_bound=0)
+_CHARACTERS = flags.DEFINE_integer("background_characters", 8000, "Most text that it gets.", lower_bound=0)
+_TYPED = flags.DEFINE_bool("background_typed", True, "Whether it gets what the user typed.")
+_REDACT = flags.DEFINE_multi_string("background_redact", [], "Pattern of text that it must not get.")
+
+
+def make_runner() -> Runner | None:
+    """The runner that the flags ask for; None for none. Not started.
+
+    Raises:
+      ValueError: flags that do not go together, or a folder that is not there.
+    """
+    if _KIND.value == "none":
+        return None
+    library = None if _FOLDER.value is None else read_library(_FOLDER.value)
+    tools, options = LocalTools(library), RunnerOptions(concurrent=_CONCURRENT.value)
+    if _KIND.value == "local":
+        if _MCP.value or _URL.value or _MODEL.value:
+            raise ValueError("--background_mcp, _url and _model need --background=openai")
+        return Runner(LocalBackend(tools), options)
+    if not _MODEL.value:
+        raise ValueError("--background=openai needs --background_model, the model's name at the endpoint")
+    key = os.environ.get("TML_BACKGROUND_API_KEY")
+    if not _URL.value:  # a key for OpenAI goes nowhere else
+        key = key or os.environ.get("OPENAI_API_KEY")
+    if not key and not _URL.value:
+        raise ValueError("--background=openai needs --background_url, or a key in TML_BACKGROUND_API_KEY")
+    try:
+        from tml_jax.background.mcp_tools import McpTools
+        from tml_jax.background.openai_backend import OpenAIBackend
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error}: --background=openai needs pip install -e '.[background]'") from error
+    servers = [McpTools(command) for command in _MCP.value]
+    return Runner(OpenAIBackend(_MODEL.value, _URL.value, key or "none", [*servers, tools]), options)
+
+
+def make_background(runner: Runner, loaded: LoadedModel, observe: Callable[[TaskEvent], None]) -> Background:
+    """The background of a server.
+
+    Args:
+      runner: of `make_runner`.
+      loaded: the model.
+      observe: told of every event of a task.
+
+    Raises:
+      ValueError: a pattern that is none.
+    """
+    budget = Budget(_AUDIO.value, _FRAMES.value, _CHARACTERS.value)
+    privacy = Privacy(_AUDIO.value > 0, _FRAMES.value > 0, _TYPED.value, tuple(_REDACT.value))
+    options = DeskOptions(Limits(seconds=_SECONDS.value), budget, privacy)
+    return Background(runner, loaded.tokenizer, loaded.config, options, observe)
