@@ -16,7 +16,7 @@ _TIMER = re.compile(
     r"(?:please )?(?:set |start )?(?:a |the )?(?:timer|alarm|remind me|wake me)(?: for| of| in| after)? "
     r"(?P<count>[0-9]{1,5}) ?(?P<unit>s|sec|second|min|minute|h|hour)s?\b(?:,? (?:to|for|that|about) (?P<what>.+))?"
 )
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_UNITS = {"s": ("second", 1), "m": ("minute", 60), "h": ("hour", 3600)}
 
 
 def _only(name: str, description: str) -> Mapping[str, object]:
@@ -86,12 +86,15 @@ class LocalBackend:
         asked = package.requests[-1].strip().rstrip("?.!").lower()
         timer = _TIMER.fullmatch(asked)
         if timer is not None:
-            seconds = int(timer["count"]) * _SECONDS[timer["unit"][0]]
+            count, (unit, length) = int(timer["count"]), _UNITS[timer["unit"][0]]
+            seconds = count * length
             if seconds >= package.seconds:
                 raise BackendError(f"longer than {package.seconds:g} s")
             yield ""
             await self._sleep(seconds)
-            yield f"{timer['count']} {timer['unit']} are over" + (f": {timer['what']}" if timer["what"] else "")
+            yield f"time is up after {count} {unit}{'s' * (count != 1)}" + (
+                f": {timer['what']}" if timer["what"] else ""
+            )
             return
         if _CLOCK.fullmatch(asked):
             yield f"it is {await self._tools.call('clock', {})}"

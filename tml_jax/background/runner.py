@@ -87,7 +87,7 @@ class Runner:
           options: how.
         """
         self._backend, self._options = backend, options
-        self._orders: queue.Queue[Job | _End | None] = queue.Queue(options.orders)
+        self._orders: queue.Queue[Job | _End] = queue.Queue(options.orders)
         self._random = random.Random()
         self._places, self._ended = asyncio.Semaphore(options.concurrent), asyncio.Event()
         self._jobs: dict[tuple[Channel, int, int], asyncio.Task] = {}
@@ -100,7 +100,8 @@ class Runner:
 
     def stop(self, seconds: float = 5.0) -> None:
         """Ends all tasks. A backend that does not let go in time is left behind."""
-        self._order(None)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._ended.set)
         if self._thread.is_alive():
             self._thread.join(seconds)
 
@@ -131,7 +132,7 @@ class Runner:
         channel.closed = True
         self._order(_End(channel, None))
 
-    def _order(self, order: Job | _End | None) -> bool:
+    def _order(self, order: Job | _End) -> bool:
         try:
             self._orders.put_nowait(order)
             self._loop.call_soon_threadsafe(self._wake)
@@ -164,10 +165,8 @@ class Runner:
             while True:
                 self._act(self._orders.get_nowait())
 
-    def _act(self, order: Job | _End | None) -> None:
-        if order is None:
-            self._ended.set()
-        elif isinstance(order, _End):
+    def _act(self, order: Job | _End) -> None:
+        if isinstance(order, _End):
             for (channel, *key), job in list(self._jobs.items()):
                 if channel is order.channel and order.key in (None, tuple(key)):
                     job.cancel()

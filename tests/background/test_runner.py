@@ -1,0 +1,160 @@
+"""Tasks in their own thread: retries, ends and limits; and what a backend does is never waited for."""
+
+import threading
+import time
+
+import pytest
+from backends import Scripted, flaky, job
+
+from tml_jax.background.backend import BackendError
+from tml_jax.background.runner import Runner, RunnerOptions
+
+FOREVER = 1000.0
+QUICK = RunnerOptions(backoff=0.01, most_backoff=0.02, first_seconds=5.0)
+
+
+@pytest.fixture
+def running():
+    """Starts runners, and stops them after the test."""
+    runners = []
+
+    def start(backend, options: RunnerOptions = QUICK) -> Runner:
+        runner = Runner(backend, options)
+        runner.start()
+        runners.append(runner)
+        return runner
+
+    yield start
+    for runner in runners:
+        runner.stop()
+        assert not runner._thread.is_alive()
+
+
+def results(runner, channel, tasks: int = 1) -> list:
+    """All results up to the end of so many tasks."""
+    found, end = [], time.monotonic() + 20
+    while sum(bool(result.last or result.failure) for result in found) < tasks:
+        assert time.monotonic() < end, found
+        found += runner.collect(channel)
+        time.sleep(0.005)
+    return found
+
+
+def brief(found: list) -> list:
+    return [result.failure or ("." if result.last else result.text) for result in found]
+
+
+def wait_until(true) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_a_result_comes_in_its_pieces_and_orders_may_come_before_the_start():
+    runner = Runner(Scripted(x=[["one ", "", "two"]]), QUICK)
+    channel = runner.open()
+    assert runner.begin(job(channel, 7, revision=3))
+    runner.start()
+    found = results(runner, channel)
+    assert brief(found) == ["one ", "two", "."]
+    assert {(result.number, result.revision) for result in found} == {(7, 3)}
+    runner.stop()
+
+
+def test_a_task_is_tried_again_until_something_of_it_has_come(running):
+    backend = Scripted(
+        x=[[flaky()], [flaky()], ["ok"]],
+        dead=[[flaky("unavailable")]],
+        wrong=[[BackendError("refused 401")]],
+        half=[["half ", flaky("cut off")]],
+        broken=[[ValueError("a bug")]],
+        lies=[[17]],
+    )
+    runner = running(backend)
+    channel = runner.open()
+    expected = {
+        "x": (["ok", "."], 3),
+        "dead": (["unavailable"], 3),
+        "wrong": (["refused 401"], 1),
+        "half": (["half ", "cut off"], 1),
+        "broken": (["error"], 1),
+        "lies": (["error"], 1),
+    }
+    for text, (told, tries) in expected.items():
+        assert runner.begin(job(channel, text=text))
+        assert brief(results(runner, channel)) == told
+        assert backend.begun.count(text) == tries
+
+
+def test_a_backend_that_says_nothing_is_given_up_and_one_without_end_ends_with_its_deadline(running):
+    backend = Scripted(mute=[[FOREVER]], slow=[["a", FOREVER]], flood=[["b"] * 100_000 + [FOREVER]])
+    runner = running(backend, RunnerOptions(first_seconds=0.05, backoff=0.01, results=16))
+    channel = runner.open()
+    runner.begin(job(channel, text="mute"))
+    assert brief(results(runner, channel)) == ["unavailable"] and len(backend.begun) == 3
+    runner.begin(job(channel, text="slow", seconds=0.4))
+    assert brief(results(runner, channel)) == ["a", "late"]
+    runner.begin(job(channel, text="flood", seconds=0.4))
+    wait_until(lambda: backend.ended[-1:] == ["flood"])
+    assert channel.results.qsize() <= 16  # however much it says, and although nobody listens
+
+
+def test_what_is_ended_is_cancelled_at_once(running):
+    backend = Scripted(x=[[FOREVER]], y=[[FOREVER]])
+    runner = running(backend)
+    channel, other = runner.open(), runner.open()
+    runner.begin(job(channel, 1, "x"))
+    runner.begin(job(other, 1, "y"))
+    wait_until(lambda: len(backend.begun) == 2)
+    runner.end(channel, 1, 2)  # another revision
+    runner.end(channel, 1, 1)
+    wait_until(lambda: backend.ended == ["x"])
+    runner.close(other)
+    wait_until(lambda: backend.ended == ["x", "y"])
+    runner.begin(job(other, 2, "y"))
+    time.sleep(0.05)
+    assert backend.begun == ["x", "y"] and not runner.collect(channel)
+
+
+def test_no_more_run_at_once_than_may(running):
+    backend = Scripted(x=[["a", 0.02, "b"]])
+    runner = running(backend, RunnerOptions(concurrent=2))
+    channel = runner.open()
+    for number in range(1, 9):
+        runner.begin(job(channel, number))
+    results(runner, channel, 8)
+    assert backend.most == 2 and len(backend.begun) == 8
+
+
+def test_a_backend_that_holds_its_loop_holds_nobody_else_and_orders_do_not_pile_up(running):
+    held = threading.Event()
+    backend = Scripted(hold=[[lambda: held.wait(20)]])
+    runner = running(backend, RunnerOptions(orders=4))
+    channel = runner.open()
+    runner.begin(job(channel, 1, "hold"))
+    wait_until(lambda: backend.begun)
+    taken = [runner.begin(job(channel, number, "hold")) for number in range(2, 20)]
+    assert taken == [True] * 4 + [False] * 14  # refused, not waited for
+    runner.end(channel, 1, 1)
+    assert runner.collect(channel) == []
+    held.set()
+
+
+def test_the_end_cancels_what_runs_and_closes_the_backend():
+    backend = Scripted(x=[[FOREVER]])
+    runner = Runner(backend, QUICK)
+    runner.start()
+    channel = runner.open()
+    runner.begin(job(channel))
+    wait_until(lambda: backend.begun)
+    runner.stop()
+    assert backend.ended == ["x"] and backend.closed
+    assert not runner.begin(job(channel))
+    runner.end(channel, 1, 1)
+    runner.close(channel)
+
+
+def test_options_that_are_none_are_refused():
+    with pytest.raises(ValueError, match="attempts = 0"):
+        RunnerOptions(attempts=0)
