@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import shlex
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from mcp import Client, MCPError, StdioServerParameters
 
 from tml_jax.background.backend import BackendError, Tool
 
+CONNECTION_CLOSED = -32000  # the SDK's code for a server that has gone
 MOST_RESULT = 20_000  # characters of what a function gives
 
 
@@ -36,15 +37,16 @@ class McpTools:
 
     async def list(self) -> Sequence[Tool]:
         """See `Tools`."""
-        client = await self._connected()
-        listed = await self._answer(client.list_tools())
+        try:
+            listed = await self._asked(lambda client: client.list_tools())
+        except MCPError as error:
+            raise BackendError("tools unavailable") from error
         return [Tool(tool.name, tool.description or "", tool.input_schema) for tool in listed.tools]
 
     async def call(self, name: str, arguments: Mapping[str, object]) -> str:
         """See `Tools`. What a function gives beside text is left out."""
-        client = await self._connected()
         try:
-            result = await self._answer(client.call_tool(name, dict(arguments)))
+            result = await self._asked(lambda client: client.call_tool(name, dict(arguments)))
         except MCPError as error:
             return f"error: {error}"[:MOST_RESULT]
         text = "\n".join(part.text for part in result.content if part.type == "text")[:MOST_RESULT]
@@ -52,35 +54,31 @@ class McpTools:
 
     async def close(self) -> None:
         """See `Tools`."""
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+        if self._keeper is not None:
+            await self._end(self._keeper)
 
-    async def _answer(self, asked: Awaitable[Any]) -> Any:
-        """Waits for the server; one that does not answer, or has died, is started anew next time."""
-        try:
-            return await asyncio.wait_for(asked, self._seconds)
-        except MCPError as error:
-            if self._keeper is not None and not self._keeper.done():
-                raise
-            raise BackendError("tools unavailable", again=True) from error
-        except Exception as error:  # whatever a broken pipe raises in the SDK
-            logging.warning("an MCP server failed: %r", error)
-            await self.close()
-            raise BackendError("tools unavailable", again=True) from error
-
-    async def _connected(self) -> Client:
+    async def _asked(self, ask: Callable[[Client], Awaitable[Any]]) -> Any:
+        """The server's answer; one that gives none, has died or does not start is started anew next time."""
         async with self._lock:
             if self._keeper is None or self._keeper.done():
-                ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
-                self._keeper, self._ready = asyncio.create_task(self._keep(ready)), ready
-            try:
-                return await asyncio.wait_for(asyncio.shield(self._ready), self._seconds)
-            except Exception as error:  # whatever keeps a process from starting
-                logging.warning("an MCP server did not start: %r", error)
-                await self.close()
-                raise BackendError("tools unavailable", again=True) from error
+                self._ready = asyncio.get_running_loop().create_future()
+                self._keeper = asyncio.create_task(self._keep(self._ready))
+            keeper, ready = self._keeper, self._ready
+        try:
+            client = await asyncio.wait_for(asyncio.shield(ready), self._seconds)
+            return await asyncio.wait_for(ask(client), self._seconds)
+        except Exception as error:  # whatever a broken pipe raises in the SDK
+            if isinstance(error, MCPError) and error.code != CONNECTION_CLOSED:
+                raise
+            logging.warning("an MCP server failed: %r", error)
+            await self._end(keeper)
+            raise BackendError("tools unavailable", again=True) from error
+
+    async def _end(self, keeper: asyncio.Task) -> None:
+        if self._keeper is keeper:  # or another has been started already
+            self._keeper = None
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
 
     async def _keep(self, ready: asyncio.Future) -> None:
         """Holds the connection: what opens it must close it, in one and the same task."""

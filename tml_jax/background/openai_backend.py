@@ -6,6 +6,7 @@ asks for are called in between.
 
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -36,10 +37,9 @@ class OpenAIBackend:
 
     async def run(self, package: Package) -> AsyncIterator[str]:
         """See `Backend`."""
-        told, owners = messages(package), {}
-        functions = []
+        told, owners, functions = messages(package), {}, []
         for tools in self._tools:
-            for tool in await tools.list():
+            for tool in await _listed(tools):
                 if tool.name not in owners:
                     owners[tool.name] = tools
                     functions.append(_function(tool))
@@ -80,7 +80,10 @@ class OpenAIBackend:
                         finished |= choice.finish_reason is not None
                         for call in choice.delta.tool_calls or ():
                             _add(calls, call)
-                        yield choice.delta.content or ""
+                        piece = choice.delta.content or ""
+                        if not isinstance(piece, str):
+                            raise TypeError(f"content is a {type(piece).__name__}")
+                        yield piece
         except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError) as error:
             raise BackendError("unavailable", again=True) from error
         except openai.APIStatusError as error:
@@ -90,6 +93,15 @@ class OpenAIBackend:
             raise BackendError("unreadable", again=True) from error
         if not finished:
             raise BackendError("cut off", again=True)
+
+
+async def _listed(tools: Tools) -> Sequence[Tool]:
+    """Functions that there are; where they cannot be reached, the model has to do without."""
+    try:
+        return await tools.list()
+    except BackendError as error:
+        logging.warning("functions are missing: %s", error)
+        return ()
 
 
 def _function(tool: Tool) -> dict[str, Any]:
@@ -118,4 +130,7 @@ async def _called(owners: Mapping[str, Tools], function: Mapping[str, str]) -> s
         return f"error: the arguments are not JSON: {error}"
     if not isinstance(arguments, dict):
         return "error: the arguments are no JSON object"
-    return await owner.call(function["name"], arguments)
+    try:
+        return await owner.call(function["name"], arguments)
+    except BackendError as error:
+        return f"error: {error}"

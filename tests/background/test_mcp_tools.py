@@ -1,0 +1,62 @@
+"""Functions of a real MCP server, in a process of its own, which may fail, hang and die."""
+
+import asyncio
+import pathlib
+import sys
+
+import pytest
+
+pytest.importorskip("mcp")
+
+from tml_jax.background.backend import BackendError
+from tml_jax.background.mcp_tools import McpTools
+
+SERVER = pathlib.Path(__file__).with_name("mcp_server.py")
+
+
+def with_server(play, command: str = f"{sys.executable} {SERVER}", seconds: float = 30.0) -> None:
+    async def run() -> None:
+        tools = McpTools(command, seconds)
+        try:
+            await play(tools)
+        finally:
+            await tools.close()
+
+    asyncio.run(run())
+
+
+def test_functions_are_listed_and_called_and_a_server_that_died_is_started_again():
+    async def play(tools):
+        listed = {tool.name: tool for tool in await tools.list()}
+        assert set(listed) == {"add", "fail", "die", "hang"} and listed["add"].description == "Adds two numbers."
+        assert set(listed["add"].parameters["properties"]) == {"a", "b"}
+        assert await tools.call("add", {"a": 2, "b": 40}) == "the sum is 42"
+        both = await asyncio.gather(*(tools.call("add", {"a": n, "b": 0}) for n in range(3)))
+        assert both == ["the sum is 0", "the sum is 1", "the sum is 2"]
+        for name, arguments in (("fail", {}), ("add", {"a": "no"}), ("nowhere", {})):
+            assert (await tools.call(name, arguments)).startswith("error: ")
+        with pytest.raises(BackendError, match="tools unavailable") as error:
+            await tools.call("die", {})
+        assert error.value.again
+        assert await tools.call("add", {"a": 1, "b": 1}) == "the sum is 2"
+
+    with_server(play)
+
+
+def test_a_server_that_hangs_or_is_none_is_given_up():
+    async def hangs(tools):
+        await tools.list()
+        tools._seconds = 0.3
+        with pytest.raises(BackendError, match="tools unavailable"):
+            await tools.call("hang", {})
+
+    with_server(hangs)
+
+    async def nothing(tools):
+        with pytest.raises(BackendError, match="tools unavailable"):
+            await tools.list()
+
+    with_server(nothing, "no-such-program-anywhere")
+    with_server(nothing, f"{sys.executable} -c 'print(1)'", 10.0)
+    with pytest.raises(ValueError, match="empty"):
+        McpTools("")
