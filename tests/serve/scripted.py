@@ -8,7 +8,7 @@ from small import small_config
 
 from tml_jax.serve.engine import Tick
 from tml_jax.serve.windows import Arrived
-from tml_jax.serve.words import MicroTurn
+from tml_jax.serve.words import MicroTurn, Span
 
 SAMPLES = 4800
 
@@ -20,6 +20,7 @@ class Line:
     samples: np.ndarray | None = None
     text: str = ""
     display: str = ""
+    tasks: tuple[str, ...] = ()
 
 
 class ScriptedEngine:
@@ -47,5 +48,6 @@ class ScriptedEngine:
             gate = "LISTEN" if line.samples is None else "SPEAK"
             sound = np.zeros(SAMPLES, np.float32) if line.samples is None else line.samples
             mel = np.zeros((20, 80), np.float32)
-            turns[slot] = MicroTurn(index, 0.2 * index, gate, line.text, line.display, mel, sound, 0.01)
+            spans = tuple(map(Span, line.tasks))
+            turns[slot] = MicroTurn(index, 0.2 * index, gate, line.text, line.display, mel, sound, 0.01, spans=spans)
         return Tick(turns, (), 0.01)

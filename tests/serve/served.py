@@ -20,10 +20,12 @@ LIMIT = 400_000  # bytes of a message
 class Served:
     """A server in a thread of its own."""
 
-    def __init__(self, engine, **options) -> None:
+    def __init__(self, engine, background=None, **options) -> None:
         self.metrics = ServerMetrics()
+        if background is not None:
+            background.observe = self.metrics.observe_task
         # A delay that a busy machine does not use up, so that no sound of a test is lost.
-        self.scheduler = Scheduler(engine, delay=0.5, observe=self.metrics.observe)
+        self.scheduler = Scheduler(engine, delay=0.5, observe=self.metrics.observe, background=background)
         friends = ("https://friend.example",)
         self.options = ServerOptions("small", KEY, friends, max_message=LIMIT, **options)
         self.server = Server(self.scheduler, self.metrics, self.options)

@@ -1,0 +1,137 @@
+"""Tasks from end to end: the model's tokens, the scheduler, a real socket, and the embedded background."""
+
+import json
+
+import numpy as np
+import pytest
+from scripted import Line, ScriptedEngine
+from served import Served, receive, send
+from small import small_config
+from synthetic import tokenizer
+
+from tml_jax.background.desk import Background
+from tml_jax.background.local import LocalBackend, LocalTools
+from tml_jax.background.runner import Runner
+from tml_jax.config import MICRO_TURN_SECONDS
+from tml_jax.data.record import USER, Text
+from tml_jax.serve.scheduler import Scheduler
+from tml_jax.serve.words import MAX_TASK, Mouth, Span
+from tml_jax.tokens import Control
+
+CONFIG = small_config()
+OPEN, SHOW, END = (CONFIG.model.text_vocab_size + c for c in (Control.DELEGATE, Control.DISPLAY, Control.END))
+
+
+@pytest.fixture
+def background():
+    runner = Runner(LocalBackend(LocalTools()))
+    runner.start()
+    yield Background(runner, tokenizer(), CONFIG)
+    runner.stop()
+
+
+def words(text: str) -> list[int]:
+    return tokenizer().encode_words(text)
+
+
+def test_a_span_becomes_a_task_over_several_micro_turns_while_the_model_speaks():
+    mouth = Mouth(tokenizer(), CONFIG)
+    said = [mouth.words(tokens) for tokens in ([*words("here"), OPEN, *words("the red")], [*words("box"), END])]
+    assert said == [(" here", ""), ("", "")]
+    assert mouth.words(words("now")) == (" now", "")
+    assert mouth.spans() == (Span("the red box"),) and mouth.spans() == ()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said", "spans"),
+    [
+        ([OPEN, *words("red"), OPEN, *words("blue"), END], ("", ""), (Span("red", "unclosed"), Span("blue"))),
+        ([OPEN, *words("red"), SHOW, *words("blue"), END], ("", " blue"), (Span("red", "unclosed"),)),
+        ([SHOW, *words("red"), OPEN, *words("blue"), END], ("", " red"), (Span("blue"),)),
+        ([END, *words("red")], (" red", ""), (Span("", "stray"),)),
+        ([OPEN, END], ("", ""), (Span(""),)),
+        (
+            [OPEN, *[72] * MAX_TASK, *words("red")],
+            (" red", ""),
+            (Span(tokenizer().decode([72] * MAX_TASK), "too_long"),),
+        ),
+    ],
+)
+def test_malformed_spans_cost_nothing_that_is_spoken(tokens, said, spans):
+    mouth = Mouth(tokenizer(), CONFIG)
+    assert mouth.words(tokens) == said and mouth.spans() == spans
+
+
+def test_a_task_goes_out_and_its_result_comes_in_over_a_real_socket(background):
+    read = []
+
+    def script(index, arrived):
+        """Asks at once, goes on speaking, and says the result once it has read it."""
+        read.extend(arrived.results)
+        if index == 0:
+            return Line(np.zeros(4800, np.float32), " let me see", tasks=("6 times 7",))
+        text = tokenizer().decode([token for token in read if token < tokenizer().size])
+        return Line(np.ones(4800, np.float32), " 42") if "42" in text else Line()
+
+    with Served(ScriptedEngine(script), background) as served:
+        with served.socket("?model=small&duplex=1") as socket:
+            words = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "six times seven"}]}
+            send(socket, type="conversation.item.create", item=words)
+            events, said = [], ""
+            while "42" not in said:
+                turn = receive(socket, "duplex.micro_turn")
+                events += turn["tasks"]
+                said += turn["text"]
+            assert [(event["what"], event["number"], event["text"]) for event in events] == [
+                ("asked", 1, "6 times 7"),
+                ("done", 1, "6 times 7"),
+            ]
+            assert said == " let me see 42"
+        status, metrics = served.get("/metrics")
+        assert 'tml_background_events_total{what="done"} 1.0' in metrics
+    tag = CONFIG.model.text_vocab_size + Control.FROM_BACKGROUND
+    assert read[0] == tag and read.count(tag) == 1
+    assert tokenizer().decode(read[1:]).strip().startswith("#1.")
+    assert json.dumps(events)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_session_with_a_background_and_no_task_gives_the_same_bits(engine, background):
+    def play(background):
+        clock, turns = Clock(), []
+        scheduler = Scheduler(engine, delay=0.0, clock=clock, background=background)
+        session = scheduler.join(turns.append, 7, stamped=False)
+        session.hear((0.1 * np.random.default_rng(0).standard_normal(3200 * 8)).astype(np.float32), clock.now)
+        session.read(Text(USER, "red box", 0.0), clock.now)
+        for _ in range(8):
+            clock.now += MICRO_TURN_SECONDS
+            scheduler.run_tick(clock.now)
+        scheduler.leave(session)
+        scheduler.run_tick(clock.now)
+        return turns
+
+    for ours, theirs in zip(play(background), play(None), strict=True):
+        assert (ours.gate, ours.text, ours.display) == (theirs.gate, theirs.text, theirs.display)
+        np.testing.assert_array_equal(ours.samples, theirs.samples)
+
+
+def test_a_session_that_leaves_ends_its_tasks(background):
+    engine = ScriptedEngine(lambda index, arrived: Line(tasks=("timer 50 seconds",) if index == 0 else ()))
+    clock, turns = Clock(), []
+    scheduler = Scheduler(engine, delay=0.0, clock=clock, background=background)
+    session = scheduler.join(turns.append, 7, stamped=False)
+    session.begin(clock.now)
+    clock.now += MICRO_TURN_SECONDS
+    scheduler.run_tick(clock.now)
+    assert [event.what for event in turns[0].tasks] == ["asked"]
+    jobs = background.runner._jobs
+    scheduler.leave(session)
+    from served import wait_until
+
+    wait_until(lambda: not jobs)
