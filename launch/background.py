@@ -4,18 +4,16 @@ Keys come from the environment alone: TML_BACKGROUND_API_KEY, or OPENAI_API_KEY 
 """
 
 import os
-from collections.abc import Callable
 
 from absl import flags
 
 from tml_jax.background.context import Privacy
-from tml_jax.background.desk import Background, DeskOptions
+from tml_jax.background.desk import DeskOptions
 from tml_jax.background.history import Budget
 from tml_jax.background.library import read_library
 from tml_jax.background.local import LocalBackend, LocalTools
 from tml_jax.background.runner import Runner, RunnerOptions
-from tml_jax.background.tasks import Limits, TaskEvent
-from tml_jax.serve.program import LoadedModel
+from tml_jax.background.tasks import Limits
 
 _KIND = flags.DEFINE_enum(
     "background", "none", ["none", "local", "openai"], "What does the tasks that the model hands over."
@@ -63,18 +61,12 @@ def make_runner() -> Runner | None:
     return Runner(OpenAIBackend(_MODEL.value, _URL.value, key or "none", [*servers, tools]), options)
 
 
-def make_background(runner: Runner, loaded: LoadedModel, observe: Callable[[TaskEvent], None]) -> Background:
-    """The background of a server.
-
-    Args:
-      runner: of `make_runner`.
-      loaded: the model.
-      observe: told of every event of a task.
+def desk_options() -> DeskOptions:
+    """What the flags let sessions ask for, and what of them may go to the background.
 
     Raises:
       ValueError: a pattern that is none.
     """
     budget = Budget(_AUDIO.value, _FRAMES.value, _CHARACTERS.value)
     privacy = Privacy(_AUDIO.value > 0, _FRAMES.value > 0, _TYPED.value, tuple(_REDACT.value))
-    options = DeskOptions(Limits(seconds=_SECONDS.value), budget, privacy)
-    return Background(runner, loaded.tokenizer, loaded.config, options, observe)
+    return DeskOptions(Limits(seconds=_SECONDS.value), budget, privacy)

@@ -9,11 +9,15 @@ import socket
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
 from runs import make_run
-from small import small_config
+from small import SMALL, small_config
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
+
+from tml_jax.tokens import Control
 
 DEPLOY = pathlib.Path(__file__).parents[2] / "launch/deploy"
 
@@ -52,6 +56,32 @@ def test_a_server_of_a_checkpoint_talks_until_it_is_told_to_end(run_folder, comp
             events = [line["event"] for line in logged if line["event"] not in ("log", "tick_late")]
             assert events == ["listening", "session_opened", "drain_began", "session_cut_off", "drain_ended"]
             assert "ending: 1 sessions have 0.2 s" in server.stdout.read()
+        finally:
+            server.kill()
+
+
+@pytest.mark.slow
+def test_with_a_background_the_model_may_hand_over_tasks(tmp_path, small_variables, compilation_cache):
+    """Weights that make the model say DELEGATE whenever it may, and so tasks without a text."""
+    variables = jax.tree.map(jnp.copy, small_variables)
+    said = SMALL.text_vocab_size + jnp.asarray([Control.DELEGATE, Control.END])
+    variables["params"]["unembedding"] = variables["params"]["unembedding"].at[:, said].multiply(8)
+    run = make_run(tmp_path / "run", small_config(), variables)
+    flags = [f"--checkpoint={run}", "--port=0", "--sessions=3", "--drain_seconds=0.1", "--background=local"]
+    with start(*flags, cache=compilation_cache) as server:
+        try:
+            line = next((line for line in server.stdout if line.startswith("listening at")), None)
+            assert line, server.stderr.read()[-3000:]
+            with connect(re.search(r"ws://\S+", line)[0] + "?duplex=1", proxy=None) as client:
+                content = [{"type": "input_text", "text": "red box"}]
+                item = {"type": "message", "role": "user", "content": content}
+                client.send(json.dumps({"type": "conversation.item.create", "item": item}))
+                happened = []
+                while not happened:
+                    happened = json.loads(client.recv(timeout=60)).get("tasks")
+                assert happened[0]["what"] in ("asked", "malformed")
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(60) == 0, server.stderr.read()[-3000:]
         finally:
             server.kill()
 

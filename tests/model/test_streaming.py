@@ -200,3 +200,13 @@ def test_silence_is_chosen_where_it_is_likelier_than_everything_else_together(li
         probability[token + FIRST if isinstance(token, Control) else token] = share
     token = choose_token(jnp.log(probability)[None], jnp.asarray([said]), SMALL)
     assert token[0] == FIRST + expected and chosen(np.log(probability), said) == token[0]
+
+
+def test_a_task_may_be_handed_over_only_where_somebody_takes_it():
+    logits = jnp.zeros((1, SMALL.logits_size)).at[0, FIRST + Control.DELEGATE].set(9.0)
+    nothing_said = jnp.asarray([0])
+    assert choose_token(logits, nothing_said, SMALL)[0] != FIRST + Control.DELEGATE
+    assert choose_token(logits, nothing_said, SMALL, delegate=True)[0] == FIRST + Control.DELEGATE
+    for barred in set(NOT_SAID) - {Control.DELEGATE}:
+        logits = jnp.zeros((1, SMALL.logits_size)).at[0, FIRST + barred].set(9.0)
+        assert choose_token(logits, nothing_said, SMALL, delegate=True)[0] != FIRST + barred

@@ -1,0 +1,54 @@
+"""The flags of the background: what they make, and what is wrong with them."""
+
+import pytest
+from absl.testing import flagsaver
+
+from launch import background
+from tml_jax.background.local import LocalBackend
+
+
+@pytest.fixture(autouse=True)
+def flags(monkeypatch):
+    for name in ("TML_BACKGROUND_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    if not background.flags.FLAGS.is_parsed():
+        background.flags.FLAGS(["test"])
+
+
+def test_without_flags_there_is_none_and_with_local_there_is_one(tmp_path):
+    assert background.make_runner() is None
+    with flagsaver.flagsaver(background="local", background_folder=str(tmp_path)):
+        assert isinstance(background.make_runner()._backend, LocalBackend)
+    with flagsaver.flagsaver(background_audio_seconds=0.0, background_frames=0, background_seconds=9.0):
+        options = background.desk_options()
+    assert not options.privacy.audio and not options.privacy.frames and options.privacy.typed
+    assert options.limits.seconds == 9.0
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"background": "openai"}, "needs --background_model"),
+        ({"background": "openai", "background_model": "m"}, "needs --background_url, or a key"),
+        ({"background": "local", "background_url": "http://x"}, "need --background=openai"),
+        ({"background": "local", "background_folder": "/no/such"}, "no such folder"),
+        ({"background_redact": ["("]}, "no regular expression"),
+    ],
+)
+def test_what_is_wrong_is_said(given, expected):
+    with flagsaver.flagsaver(**given), pytest.raises(ValueError, match=expected):
+        background.make_runner()
+        background.desk_options()
+
+
+def test_a_key_for_openai_goes_to_no_other_endpoint(monkeypatch):
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    given = {"background": "openai", "background_model": "m"}
+    key = lambda: background.make_runner()._backend._client.api_key  # noqa: E731
+    with flagsaver.flagsaver(**given):
+        assert key() == "secret"
+    with flagsaver.flagsaver(**given, background_url="http://localhost:1/v1", background_mcp=["server"]):
+        assert key() == "none"
+        monkeypatch.setenv("TML_BACKGROUND_API_KEY", "theirs")
+        assert key() == "theirs"
