@@ -24,6 +24,10 @@ from tml_jax.scale.collectives import collective_bytes
 # Gathers stay on the main cores. By the compiler's estimate SparseCores would do them in a quarter of the time, but it
 # takes three times as long or more over each (jaxlib 0.10.2, libtpu 0.0.52), and a train step has many.
 OPTIONS = {"xla_tpu_offload_gather_to_sparsecore": "false"}
+# For the cost of steps that wait for weights. The compiler fetches these into VMEM ahead of their products, and then
+# its account has every byte five times: from memory, into VMEM, twice at the end of the fetch, and out of VMEM. Without
+# fetching ahead each is in it once, as the hardware reads it.
+NO_FETCHING_AHEAD = {f"xla_{chip}_vmem_memory_space_assignment": "false" for chip in ("gf", "vf")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +114,15 @@ class Program:
     text: str
 
 
-def compile_for_tpu(lowered: jax.stages.Lowered) -> Program:
+def compile_for_tpu(lowered: jax.stages.Lowered, options: Mapping[str, str] = OPTIONS) -> Program:
     """Compiles.
+
+    Args:
+      lowered: what.
+      options: of the compiler.
+
+    Returns:
+      The program.
 
     Raises:
       DoesNotFit: the program needs more memory than a device has.
@@ -121,7 +132,7 @@ def compile_for_tpu(lowered: jax.stages.Lowered) -> Program:
         # The compiler writes the text itself: of some asynchronous programs JAX cannot read it back in this version.
         dump = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
         try:
-            compiled = lowered.compile(compiler_options=OPTIONS | dump)
+            compiled = lowered.compile(compiler_options={**options, **dump})
         except jax.errors.JaxRuntimeError as error:
             text = str(error)
             if "RESOURCE_EXHAUSTED" not in text and "Ran out of memory" not in text:
@@ -210,14 +221,22 @@ def has_loop(model: ModelConfig) -> bool:
 
 
 def full_cost(config: Config, cost_at: Callable[[Config], Cost]) -> Cost:
-    """Cost of all layers, from programs that have no loop: without layers of experts, and with one of either kind.
+    """Cost of all layers: the sum of `layer_costs`, see there."""
+    whole = Cost(0.0, 0.0, 0.0, 0.0, {})
+    for times, cost in layer_costs(config, cost_at).values():
+        whole = whole.plus(cost, times)
+    return whole
+
+
+def layer_costs(config: Config, cost_at: Callable[[Config], Cost]) -> dict[str, tuple[int, Cost]]:
+    """Cost by kind of layer, from programs that have no loop: without layers of experts, and with one of either kind.
 
     Args:
       config: the run.
       cost_at: the cost of the same step with another model.
 
     Returns:
-      The cost at the full depth.
+      `sliding` and `global` layers of experts, and the `rest` of the step, → how many, and the cost of each.
 
     Raises:
       ConfigError: a layer with a dense MLP attends globally; none of the programs would have it.
@@ -231,9 +250,9 @@ def full_cost(config: Config, cost_at: Callable[[Config], Cost]) -> Cost:
         )
     of = lambda **sizes: cost_at(dataclasses.replace(config, model=dataclasses.replace(model, **sizes)))  # noqa: E731
     base = of(num_layers=dense, global_every=dense + 1)
-    cost = base
-    for is_global in (False, True):
+    found = {"rest": (1, base)}
+    for name, is_global in (("sliding", False), ("global", True)):
         count = sum(model.is_global(layer) == is_global for layer in range(dense, model.num_layers))
         one = of(num_layers=dense + 1, global_every=dense + (1 if is_global else 2))
-        cost = cost.plus(one.plus(base, -1.0), count)
-    return cost
+        found[name] = count, one.plus(base, -1.0)
+    return found

@@ -21,7 +21,16 @@ from tml_jax.model.stream import InputBlock, Said, audio_step, init_state, micro
 from tml_jax.parallel.mesh import abstract, make_mesh, parameter_shardings, stream_shardings
 from tml_jax.parallel.placement import serving_placement
 from tml_jax.scale.chips import Chip
-from tml_jax.scale.programs import Cost, compile_for_tpu, cost_of, full_cost, has_loop, memory_of
+from tml_jax.scale.programs import (
+    NO_FETCHING_AHEAD,
+    OPTIONS,
+    Cost,
+    compile_for_tpu,
+    cost_of,
+    has_loop,
+    layer_costs,
+    memory_of,
+)
 from tml_jax.scale.serve_flops import step_flops
 from tml_jax.serve.weights import weights_for_serving
 from tml_jax.serve.windows import block_sizes
@@ -130,16 +139,18 @@ def serve_report(
     for name in ("input", "text", "audio"):
 
         def cost_at(shallow: Config, name: str = name) -> Cost:
-            program = compile_for_tpu(lower_steps(dataclasses.replace(what, config=shallow))[name]())
+            lowered = lower_steps(dataclasses.replace(what, config=shallow))[name]()
+            program = compile_for_tpu(lowered, OPTIONS | NO_FETCHING_AHEAD)
             spent.append(program.seconds)
             log(f"compiled {shallow.model.num_layers} layers of the {name} step in {program.seconds:.0f} s")
             return cost_of(program)
 
-        parts[name] = full_cost(config, cost_at) if has_loop(config.model) else cost_at(config)
+        parts[name] = layer_costs(config, cost_at) if has_loop(config.model) else {"rest": (1, cost_at(config))}
     times = {"input": 1, "text": text_steps(sessions), "audio": AUDIO_ELEMENTS}
     whole, counted = Cost(0.0, 0.0, 0.0, 0.0, {}), 0.0
-    for name, cost in parts.items():
-        whole = whole.plus(cost, times[name])
+    for name, layers in parts.items():
+        for count, cost in layers.values():
+            whole = whole.plus(cost, times[name] * count)
         counted += times[name] * sum(step_flops(config, mesh.shape, name, sessions, frames).values())
     return {
         "step": "serve",
@@ -153,7 +164,12 @@ def serve_report(
         "flops": whole.flops,
         "analytic_flops": counted,
         "optimal_seconds": whole.seconds,
-        "optimal_seconds_by_part": {name: cost.seconds for name, cost in parts.items()},
+        "optimal_seconds_by_part": {
+            name: math.fsum(count * cost.seconds for count, cost in layers.values()) for name, layers in parts.items()
+        },
+        "optimal_seconds_of_each": {
+            name: {kind: cost.seconds for kind, (_, cost) in layers.items()} for name, layers in parts.items()
+        },
         "untimed_operations": whole.untimed,
         "steps_of_a_micro_turn": times,
         "bytes_accessed": whole.bytes_accessed,

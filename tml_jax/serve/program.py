@@ -92,7 +92,6 @@ class Program:
         variables = jax.device_put(loaded.variables) if mesh is None else loaded.variables
         self.variables = _kept(variables, loaded.config.serve, mesh)
         config = loaded.config
-        on_cpu = next(iter(jax.tree.leaves(self.variables)[0].devices())).platform == "cpu"
 
         def step(variables: dict[str, Any], sessions: Sessions, block: InputBlock) -> tuple:
             placement = None if mesh is None else serving_placement(mesh, len(block.valid))
@@ -102,7 +101,8 @@ class Program:
             )
             # A CPU does stream by stream anyway, so it need not do the silent ones. Others do all at once.
             rows = len(block.valid)
-            together = math.gcd(rows, 4) if on_cpu else rows
+            device = next(iter(jax.tree.leaves(self.variables)[0].devices()))
+            together = math.gcd(rows, 4) if device.platform == "cpu" else rows
             vocoder, samples = vocode_sounding(sessions.vocoder, output.mel, block.valid > 0, together)
             return self._as_it_came(Sessions(stream, vocoder)), output, samples
 
