@@ -12,11 +12,11 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
-from runs import make_run
 from small import SMALL, small_config
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from runs import make_run
 from tml_jax.tokens import Control
 
 DEPLOY = pathlib.Path(__file__).parents[2] / "launch/deploy"
