@@ -1,5 +1,7 @@
 """Weights kept to serve: narrow types change no product, eight bits change them little."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +11,26 @@ from small import SMALL, random_batch, small_config
 from tml_jax.config import ServeConfig
 from tml_jax.kernels.few_tokens import few_tokens_mlp
 from tml_jax.model.attention import Packed
+from tml_jax.model.backbone import unstacked
 from tml_jax.model.experts import Experts
 from tml_jax.model.inputs import ElementArrays
-from tml_jax.model.interaction import InteractionModel
+from tml_jax.model.interaction import InteractionModel, init_variables
 from tml_jax.serve.weights import ROUNDED, quantize_experts, weights_for_serving
+
+
+def served_as(**options):
+    config = small_config()
+    return dataclasses.replace(config, serve=ServeConfig(context=8, **options))
+
+
+def test_layers_that_stand_by_themselves_are_those_of_the_stacks(small_variables):
+    kept = weights_for_serving(small_variables, served_as())
+    alone = InteractionModel(SMALL, scanned=False)
+    shapes = jax.eval_shape(lambda key: init_variables(alone, key), jax.random.key(0))
+    assert jax.tree.map(lambda leaf: leaf.shape, kept) == jax.tree.map(lambda leaf: leaf.shape, shapes)
+    stack = small_variables["params"]["backbone"]["periods"]["layer_1"]["moe"]["expert_up"]
+    for period, layer in enumerate((2, 4, 6)):  # the dense layer 0 stands before the periods of two
+        np.testing.assert_array_equal(kept["params"]["backbone"][f"layer_{layer}"]["moe"]["expert_up"], stack[period])
 
 
 def test_every_number_is_within_half_a_step(small_variables):
@@ -53,19 +71,19 @@ def test_the_kernel_for_few_tokens_takes_them():
 
 
 def test_matrices_kept_in_the_type_of_their_products_change_nothing(small_variables):
-    model = InteractionModel(SMALL, jnp.bfloat16)
-    kept = weights_for_serving(small_variables, ServeConfig(context=8, dtype="bfloat16"))
+    kept = weights_for_serving(small_variables, served_as(dtype="bfloat16"))
     batch = random_batch(small_config(), 2, 0)
     elements = ElementArrays(batch.stream, batch.token, batch.slot, batch.audio_in, batch.video, batch.audio_out)
 
     def run(variables):
+        model = InteractionModel(SMALL, jnp.bfloat16, scanned=False)
         hidden, _ = model.apply(variables, elements, Packed(batch.segment, batch.position))
         mel = model.apply(variables, jnp.zeros((2, 400)), hidden[:, 0], method="mel")
         return hidden, model.apply(variables, hidden[:, :3], method="logits"), mel
 
-    jax.tree.map(np.testing.assert_array_equal, jax.jit(run)(kept), jax.jit(run)(small_variables))
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(run)(kept), jax.jit(run)(unstacked(small_variables, SMALL)))
     size = lambda tree: sum(leaf.nbytes for leaf in jax.tree.leaves(tree))  # noqa: E731
     assert size(kept) < 0.6 * size(small_variables)
-    rounded = weights_for_serving(small_variables, ServeConfig(context=8, dtype="bfloat16", weights="int8"))
+    rounded = weights_for_serving(small_variables, served_as(dtype="bfloat16", weights="int8"))
     types = {path[-1]: leaf.dtype for path, leaf in flatten_dict(rounded["params"]).items()}
     assert types["expert_up"] == jnp.int8 and types["router"] == jnp.float32 and types["query"] == jnp.bfloat16

@@ -1,7 +1,9 @@
 """The decoder: layers, repeated in periods of `global_every`, over packed rows or over carried state.
 
 Where at least two whole periods of sparse layers follow the dense ones, they run in one `nn.scan`: compile time does
-not grow with depth, and their parameters are stacked on a leading axis. The other layers stand by themselves.
+not grow with depth, and their parameters are stacked on a leading axis. The other layers stand by themselves. To serve,
+all do (`unstacked`): a loop would copy the weights and the caches of a layer out of their stacks for every token, where
+a kernel fetches the few that it needs.
 """
 
 from typing import Any
@@ -27,8 +29,12 @@ class LayerCache:
     mlp_conv: jax.Array
 
 
-def layer_plan(config: ModelConfig) -> tuple[list[int], int, list[int]]:
+def layer_plan(config: ModelConfig, scanned: bool = True) -> tuple[list[int], int, list[int]]:
     """How the layers are run.
+
+    Args:
+      config: the model.
+      scanned: whether in a loop, as far as that goes.
 
     Returns:
       Layers before the scan, number of scanned periods, layers after the scan. A period is `global_every` layers, so
@@ -36,9 +42,33 @@ def layer_plan(config: ModelConfig) -> tuple[list[int], int, list[int]]:
     """
     first, every, layers = config.num_dense_layers, config.global_every, config.num_layers
     periods = (layers - first) // every
-    if periods < 2:
+    if periods < 2 or not scanned:
         return list(range(layers)), 0, []
     return list(range(first)), periods, list(range(first + periods * every, layers))
+
+
+def unstacked(variables: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
+    """Variables of a model whose layers are scanned as those of one whose layers are not.
+
+    Args:
+      variables: collections of the model, such as {"params", "balance"}.
+      config: the model.
+
+    Returns:
+      The same with `layer_0`, `layer_1`, … in place of `periods`.
+    """
+    before, periods, _ = layer_plan(config)
+    found = {}
+    for name, collection in variables.items():
+        backbone = dict(collection.get("backbone", {}))
+        stacks = backbone.pop("periods", {})
+        for offset in range(config.global_every):
+            for period in range(periods) if stacks else ():
+                index = len(before) + period * config.global_every + offset
+                stack = stacks.get(f"layer_{offset}", {})
+                backbone[f"layer_{index}"] = jax.tree.map(lambda leaf, period=period: leaf[period], stack)
+        found[name] = {**collection, "backbone": backbone} if "backbone" in collection else collection
+    return found
 
 
 class DecoderLayer(nn.Module):
@@ -114,11 +144,13 @@ class Backbone(nn.Module):
       config: the model.
       remat: `none`, `block` or `dots`, see `TrainConfig.remat`.
       placement: devices and transport; None on one device.
+      scanned: whether layers run in a loop, see `layer_plan`.
     """
 
     config: ModelConfig
     remat: str = "none"
     placement: Placement | None = None
+    scanned: bool = True
 
     @nn.compact
     def __call__(
@@ -137,7 +169,7 @@ class Backbone(nn.Module):
           periods, see `MoE`.
         """
         cfg = self.config
-        before, periods, after = layer_plan(cfg)
+        before, periods, after = layer_plan(cfg, self.scanned)
         new_caches, extras = {}, {}
 
         def run(x: jax.Array, layers: list[int]) -> jax.Array:
@@ -164,7 +196,9 @@ class Backbone(nn.Module):
         return RMSNorm(cfg.norm_eps, name="final_norm")(x), caches and new_caches, extras
 
 
-def init_caches(config: ModelConfig, batch: int, context: int, block: int, dtype: jnp.dtype) -> dict[str, Any]:
+def init_caches(
+    config: ModelConfig, batch: int, context: int, block: int, dtype: jnp.dtype, scanned: bool = True
+) -> dict[str, Any]:
     """Empty streaming state for `batch` sessions.
 
     Args:
@@ -173,11 +207,12 @@ def init_caches(config: ModelConfig, batch: int, context: int, block: int, dtype
       context: elements that global layers see.
       block: most elements appended at once.
       dtype: of keys and values.
+      scanned: whether layers run in a loop, as in the model that uses them.
 
     Returns:
       Caches by layer name, those of scanned periods stacked on a leading axis.
     """
-    before, periods, after = layer_plan(config)
+    before, periods, after = layer_plan(config, scanned)
 
     def layer(index: int) -> LayerCache:
         conv = (batch, config.conv_kernel - 1, config.d_model)

@@ -24,18 +24,20 @@ class InteractionModel(nn.Module):
       dtype: of activations and matrix products; parameters are float32 masters.
       remat: see `TrainConfig.remat`.
       placement: devices and transport of tokens to experts; None on one device.
+      scanned: whether layers run in a loop, see `backbone.layer_plan`.
     """
 
     config: ModelConfig
     dtype: jnp.dtype = jnp.float32
     remat: str = "none"
     placement: Placement | None = None
+    scanned: bool = True
 
     def setup(self) -> None:
         """Makes the parts."""
         cfg = self.config
         self.inputs = InputEmbeddings(cfg, self.dtype, self.placement)
-        self.backbone = Backbone(cfg, self.remat, self.placement)
+        self.backbone = Backbone(cfg, self.remat, self.placement, self.scanned)
         self.unembedding = self.param("unembedding", fan_in_init(0), (cfg.d_model, cfg.vocab_size), jnp.float32)
         self.flow = FlowHead(cfg)
 

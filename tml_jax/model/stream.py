@@ -71,7 +71,12 @@ class MicroTurnOutput:
 
 
 def init_state(
-    config: ModelConfig, seeds: jax.Array, context: int, block: int, dtype: jnp.dtype = jnp.float32
+    config: ModelConfig,
+    seeds: jax.Array,
+    context: int,
+    block: int,
+    dtype: jnp.dtype = jnp.float32,
+    scanned: bool = True,
 ) -> StreamState:
     """Empty sessions.
 
@@ -81,6 +86,7 @@ def init_state(
       context: elements that global layers see.
       block: most elements appended at once.
       dtype: of keys and values.
+      scanned: whether layers run in a loop, as in the model that uses it.
 
     Returns:
       The state of B sessions.
@@ -89,7 +95,7 @@ def init_state(
     raw = jax.vmap(lambda seed: jax.random.key_data(jax.random.key(seed)))(seeds)
     # Every array is a buffer of its own, so that a step may take the state over (donate it).
     length, micro_turn = jnp.zeros((batch,), jnp.int32), jnp.zeros((batch,), jnp.int32)
-    return StreamState(init_caches(config, batch, context, block, dtype), length, micro_turn, raw)
+    return StreamState(init_caches(config, batch, context, block, dtype, scanned), length, micro_turn, raw)
 
 
 def flow_noise(seed: jax.Array, micro_turn: jax.Array, temperature: float) -> jax.Array:

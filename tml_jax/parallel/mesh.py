@@ -138,8 +138,7 @@ def stream_shardings(mesh: Mesh, tree: Any, sessions: int) -> Any:
 
     Args:
       mesh: the devices.
-      tree: arrays or ShapeDtypeStructs whose first axis is that of the sessions; behind the axis of scanned periods in
-        the caches of those.
+      tree: arrays or ShapeDtypeStructs whose first axis is that of the sessions.
       sessions: how many there are; where the batch axes do not divide them, every device has all.
 
     Returns:
@@ -149,9 +148,8 @@ def stream_shardings(mesh: Mesh, tree: Any, sessions: int) -> Any:
 
     def sharding(path: tuple, leaf: Any) -> NamedSharding:
         names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
-        before = (None,) if "periods" in names else ()
         heads = names[-1] in ("key", "value") and leaf.shape[-2] % mesh.shape["tensor"] == 0
-        return NamedSharding(mesh, PartitionSpec(*before, rows, *((None, "tensor", None) if heads else ())))
+        return NamedSharding(mesh, PartitionSpec(rows, *((None, "tensor", None) if heads else ())))
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
 

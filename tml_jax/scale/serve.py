@@ -59,16 +59,16 @@ def lower_steps(what: Serving) -> dict[str, Callable[[], jax.stages.Lowered]]:
     """Name → a function that traces a step for TPUs: `micro_turn`, and its parts `input`, `text` and `audio`."""
     config, sessions, context = what.config, what.sessions, what.config.serve.context
     dtype = jnp.dtype(config.serve.dtype)
-    model = InteractionModel(config.model, dtype, placement=serving_placement(what.mesh, sessions))
-    variables = jax.eval_shape(lambda key: init_variables(model.clone(placement=None), key), jax.random.key(0))
-    variables = jax.eval_shape(lambda variables: weights_for_serving(variables, config.serve), variables)
+    model = InteractionModel(config.model, dtype, placement=serving_placement(what.mesh, sessions), scanned=False)
+    as_trained = lambda key: init_variables(InteractionModel(config.model), key)  # noqa: E731
+    variables = jax.eval_shape(lambda key: weights_for_serving(as_trained(key), config), jax.random.key(0))
     variables = abstract(variables, parameter_shardings(what.mesh, variables))
     block = block_sizes(config)[1 if what.frames else 0]
     patches = config.data.video_grid[0] * config.data.video_grid[1] if what.frames else 0
 
     def start() -> tuple[Any, ...]:
         many = lambda *shape, dtype=jnp.int32: jnp.zeros((sessions, *shape), dtype)  # noqa: E731
-        state = init_state(config.model, jnp.arange(sessions), context, block_sizes(config)[-1], dtype)
+        state = init_state(config.model, jnp.arange(sessions), context, block_sizes(config)[-1], dtype, scanned=False)
         elements = ElementArrays(
             many(block, dtype=jnp.int8), many(block), many(block), many(AUDIO_ELEMENTS, MEL_BINS, dtype=jnp.uint8),
             many(patches, *PATCH, dtype=jnp.uint8), many(0, OWN_FRAMES, MEL_BINS, dtype=jnp.float32),
@@ -145,6 +145,7 @@ def serve_report(
             log(f"compiled {shallow.model.num_layers} layers of the {name} step in {program.seconds:.0f} s")
             return cost_of(program)
 
+        # No layer runs in a loop here; the shallow programs are those of `layer_costs` because they compile sooner.
         parts[name] = layer_costs(config, cost_at) if has_loop(config.model) else {"rest": (1, cost_at(config))}
     times = {"input": 1, "text": text_steps(sessions), "audio": AUDIO_ELEMENTS}
     whole, counted = Cost(0.0, 0.0, 0.0, 0.0, {}), 0.0

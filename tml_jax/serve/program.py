@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from tml_jax.config import Config, MeshConfig, ServeConfig
+from tml_jax.config import Config, MeshConfig
 from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.model.interaction import InteractionModel
 from tml_jax.model.stream import InputBlock, MicroTurnOutput, StreamState, init_state, micro_turn
@@ -69,10 +69,8 @@ def load_model(checkpoint: str, step: int | None = None, weights: str | None = N
     return LoadedModel(config, Tokenizer.load(tokenizer), variables, mesh)
 
 
-def _kept(variables: dict[str, Any], config: ServeConfig, mesh: Mesh | None) -> dict[str, Any]:
+def _kept(variables: dict[str, Any], config: Config, mesh: Mesh | None) -> dict[str, Any]:
     """`weights_for_serving`, on the devices where they are."""
-    if config.dtype == "float32" and config.weights == "whole":
-        return variables
     convert = functools.partial(weights_for_serving, config=config)
     where = None if mesh is None else parameter_shardings(mesh, jax.eval_shape(convert, variables))
     return jax.jit(convert, out_shardings=where)(variables)
@@ -90,12 +88,13 @@ class Program:
         mesh = loaded.mesh
         self.loaded = loaded
         variables = jax.device_put(loaded.variables) if mesh is None else loaded.variables
-        self.variables = _kept(variables, loaded.config.serve, mesh)
+        self.variables = _kept(variables, loaded.config, mesh)
         config = loaded.config
 
         def step(variables: dict[str, Any], sessions: Sessions, block: InputBlock) -> tuple:
             placement = None if mesh is None else serving_placement(mesh, len(block.valid))
-            model = InteractionModel(config.model, jnp.dtype(config.serve.dtype), placement=placement)
+            dtype = jnp.dtype(config.serve.dtype)
+            model = InteractionModel(config.model, dtype, placement=placement, scanned=False)
             stream, output = micro_turn(
                 model, variables, sessions.stream, block, config.serve.context, config.serve.delegate
             )
@@ -107,12 +106,8 @@ class Program:
             return self._as_it_came(Sessions(stream, vocoder)), output, samples
 
         def join(sessions: Sessions, slot: jax.Array, seed: jax.Array) -> Sessions:
-            def put(path: tuple, every: jax.Array, one: jax.Array) -> jax.Array:
-                scanned = any(getattr(key, "key", None) == "periods" for key in path)
-                return jax.lax.dynamic_update_slice_in_dim(every, one, slot, axis=1 if scanned else 0)
-
-            new = jax.tree_util.tree_map_with_path(put, sessions, self._empty(seed[None]))
-            return self._as_it_came(new)
+            put = lambda every, one: jax.lax.dynamic_update_slice_in_dim(every, one, slot, axis=0)  # noqa: E731
+            return self._as_it_came(jax.tree.map(put, sessions, self._empty(seed[None])))
 
         self._step = jax.jit(step, donate_argnums=1)
         self._join = jax.jit(join, donate_argnums=0)
@@ -120,7 +115,7 @@ class Program:
     def _empty(self, seeds: jax.Array) -> Sessions:
         config = self.loaded.config
         block, dtype = block_sizes(config)[-1], jnp.dtype(config.serve.dtype)
-        stream = init_state(config.model, seeds, config.serve.context, block, dtype)
+        stream = init_state(config.model, seeds, config.serve.context, block, dtype, scanned=False)
         return Sessions(stream, init_vocoder((len(seeds),)))
 
     def _as_it_came(self, sessions: Sessions) -> Sessions:

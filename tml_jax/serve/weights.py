@@ -12,25 +12,28 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from tml_jax.config import ServeConfig
+from tml_jax.config import Config
+from tml_jax.model.backbone import unstacked
 
 ROUNDED = ("expert_gate", "expert_up", "expert_down")
 _WIDE = ("router", "scale", "bias")
 
 
-def weights_for_serving(variables: dict[str, Any], config: ServeConfig) -> dict[str, Any]:
-    """The weights of a model as `config.dtype` and `config.weights` ask for them.
+def weights_for_serving(variables: dict[str, Any], config: Config) -> dict[str, Any]:
+    """The weights of a model, layer by layer, as `serve.dtype` and `serve.weights` ask for them.
 
     Args:
-      variables: {"params", "balance"} of the model.
-      config: how it is served.
+      variables: {"params", "balance"} of the model as it trains.
+      config: the run.
 
     Returns:
-      The same tree in other types; with `scales` where experts are rounded, see `quantize_experts`.
+      Those of the model with `scanned=False`, in other types; with `scales` where experts are rounded, see
+      `quantize_experts`.
     """
-    if config.weights == "int8":
+    variables = unstacked(variables, config.model)
+    if config.serve.weights == "int8":
         variables = quantize_experts(variables)
-    narrow = lambda path, leaf: leaf if _stays(path, leaf) else leaf.astype(config.dtype)  # noqa: E731
+    narrow = lambda path, leaf: leaf if _stays(path, leaf) else leaf.astype(config.serve.dtype)  # noqa: E731
     return {**variables, "params": jax.tree_util.tree_map_with_path(narrow, variables["params"])}
 
 
