@@ -225,7 +225,7 @@ def test_a_character_cut_by_the_end_of_a_micro_turn_comes_whole(cut):
     assert not any("\ufffd" in text for text, _ in spoken)
 
 
-def test_a_talker_of_parts_keeps_them():
+def test_a_talker_of_parts_keeps_them(small_variables):
     config = small_config()
-    talker = Talker.of(config, tokenizer(), {}, seed=9)
+    talker = Talker.of(config, tokenizer(), small_variables, seed=9)
     assert (talker.config, talker.tokenizer, talker.seed) == (config, tokenizer(), 9)
