@@ -77,17 +77,23 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit(f"launch.compile: argument {argv[1]!r}: every option is a --flag")
     try:
         config = config_flag.get()
+        if _OUTPUT.value:
+            pathlib.Path(_OUTPUT.value).parent.mkdir(parents=True, exist_ok=True)
+            if pathlib.Path(_OUTPUT.value).is_dir():
+                raise ConfigError(f"--output={_OUTPUT.value}: is a folder; give a file")
+        print("compiling, which takes minutes", flush=True)
         report = run(config)
     except DoesNotFit as error:
         raise SystemExit(f"launch.compile: {advice(error, config, _STEP.value)}") from error
-    except (ConfigError, ValueError) as error:
+    except (ConfigError, OSError, ValueError) as error:
         raise SystemExit(f"launch.compile: {error}") from error
     for line in lines(report):
         print(line)
     if _OUTPUT.value:
         path = pathlib.Path(_OUTPUT.value)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=2) + "\n")
+        partial = path.with_name(f"{path.name}.partial")
+        partial.write_text(json.dumps(report, indent=2) + "\n")
+        partial.replace(path)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,8 @@ def join() -> None:
     elif missing:
         given = ", ".join(f"--{name}={value}" for name, value in explicit.items() if value is not None)
         raise ConfigError(f"{given}: needs --{missing[0]} as well; on Cloud TPU give --distributed and none of them")
+    elif _DISTRIBUTED.value:
+        raise ConfigError("--distributed and --coordinator: give one of them; --distributed lets JAX find the others")
     else:
         _check(**explicit)
         explicit["coordinator_address"] = explicit.pop("coordinator")

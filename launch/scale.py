@@ -6,6 +6,7 @@
 The two times and counts that arithmetic cannot know come from `launch.compile`.
 """
 
+import math
 from collections.abc import Sequence
 
 from absl import app, flags
@@ -14,7 +15,7 @@ from launch import config_flag
 from tml_jax.config import ConfigError
 from tml_jax.scale import paper
 
-_STEP_SECONDS = flags.DEFINE_float("step_seconds", None, "Time of a train step.", lower_bound=0.0)
+_STEP_SECONDS = flags.DEFINE_float("step_seconds", None, "Time of a train step.")
 _CHIPS = flags.DEFINE_integer("chips", 512, "Chips that train.", lower_bound=1)
 _PER_REPLICA = flags.DEFINE_integer("sessions_per_replica", None, "Sessions that one replica serves.", lower_bound=1)
 _CHIPS_PER_REPLICA = flags.DEFINE_integer("chips_per_replica", 16, "Chips of one replica.", lower_bound=1)
@@ -25,6 +26,8 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise SystemExit(f"launch.scale: argument {argv[1]!r}: every option is a --flag")
     try:
+        if _STEP_SECONDS.value is not None and not 0 < _STEP_SECONDS.value < math.inf:
+            raise ConfigError(f"--step_seconds={_STEP_SECONDS.value}: must be above 0, and a number")
         config = config_flag.get()
     except ConfigError as error:
         raise SystemExit(f"launch.scale: {error}") from error

@@ -8,6 +8,7 @@ start it with --distributed on every host (see `launch.distributed`), with data 
 read and write.
 """
 
+import contextlib
 import pathlib
 from collections.abc import Sequence
 
@@ -21,6 +22,7 @@ from tml_jax.data import prepare
 from tml_jax.data.shards import DataError
 from tml_jax.parallel.mesh import make_mesh
 from tml_jax.train import checkpoint, curves, goodput, init_from, loop, metrics
+from tml_jax.train.run_lock import RunBusyError, alone
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run; default: runs/ and the name of the configuration.")
 _PROFILE = flags.DEFINE_string("profile_steps", None, "Steps to trace for xprof, such as 10:13 for 10, 11 and 12.")
@@ -78,11 +80,14 @@ def main(argv: Sequence[str]) -> None:
         run_dir = _RUN_DIR.value or f"runs/{config.name}"
         if "://" in run_dir:
             raise ConfigError(f"--run_dir={run_dir}: must be a folder; mount the bucket (README, On a pod)")
-        done = run(config, pathlib.Path(run_dir), profiled_steps(config), goodput.process_start())
+        with alone(run_dir) if jax.process_index() == 0 else contextlib.nullcontext():
+            done = run(config, pathlib.Path(run_dir), profiled_steps(config), goodput.process_start())
         if not done and jax.process_count() > 1:  # or the manager of the job would take it for done
             raise SystemExit(distributed.START_AGAIN)
     except ConfigError as error:
         distributed.end(error, 2)
+    except RunBusyError as error:
+        distributed.end(error, distributed.START_AGAIN)
     except _EXPECTED as error:
         distributed.end(error, 1)
     except Exception as error:

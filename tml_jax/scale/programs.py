@@ -19,11 +19,9 @@ import jax
 
 from tml_jax.config import Config, ConfigError, ModelConfig
 from tml_jax.model.backbone import layer_plan
+from tml_jax.parallel.compile_options import TPU
 from tml_jax.scale.collectives import collective_bytes
 
-# Gathers stay on the main cores. By the compiler's estimate SparseCores would do them in a quarter of the time, but it
-# takes three times as long or more over each (jaxlib 0.10.2, libtpu 0.0.52), and a train step has many.
-OPTIONS = {"xla_tpu_offload_gather_to_sparsecore": "false"}
 # For the cost of steps that wait for weights. The compiler fetches these into VMEM ahead of their products, and then
 # its account has every byte five times: from memory, into VMEM, twice at the end of the fetch, and out of VMEM. Without
 # fetching ahead each is in it once, as the hardware reads it.
@@ -60,6 +58,10 @@ class Cost:
             self.untimed + times * other.untimed,
             moved,
         )
+
+    def times(self, count: float) -> "Cost":
+        """This so many times."""
+        return Cost(0.0, 0.0, 0.0, 0.0, {}).plus(self, count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Program:
     text: str
 
 
-def compile_for_tpu(lowered: jax.stages.Lowered, options: Mapping[str, str] = OPTIONS) -> Program:
+def compile_for_tpu(lowered: jax.stages.Lowered, options: Mapping[str, str] = TPU) -> Program:
     """Compiles.
 
     Args:
@@ -137,14 +139,21 @@ def compile_for_tpu(lowered: jax.stages.Lowered, options: Mapping[str, str] = OP
             text = str(error)
             if "RESOURCE_EXHAUSTED" not in text and "Ran out of memory" not in text:
                 raise
-            used = re.search(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm", text)
-            sizes = (_bytes(*used.group(1, 2)), _bytes(*used.group(3, 4))) if used else (None, None)
-            raise DoesNotFit(" ".join(text.split())[:2000], *sizes) from error
+            raise DoesNotFit(" ".join(text.split())[:2000], *sizes_in(text)) from error
         seconds = time.perf_counter() - began
         written = sorted(pathlib.Path(folder).glob("*after_optimizations.txt"))
         if not written:
             raise RuntimeError(f"the compiler (libtpu) left no text of the program among {os.listdir(folder)}")
         return Program(compiled, seconds, max(written, key=lambda path: path.stat().st_size).read_text())
+
+
+def sizes_in(message: str) -> tuple[int | None, int | None]:
+    """Bytes that are needed and bytes that there are, as far as one of the compiler's messages says so."""
+    size = r"([\d.]+)([KMG])"
+    for pattern in (rf"Used {size} of {size} hbm", rf"\({size}\) exceeds available HBM \({size}\)"):
+        if found := re.search(pattern, message):
+            return _bytes(*found.group(1, 2)), _bytes(*found.group(3, 4))
+    return None, None
 
 
 def _bytes(number: str, unit: str) -> int:
@@ -182,13 +191,19 @@ class Figures:
     compile_seconds: float
 
 
-def measure(config: Config, lower: Callable[[Config], jax.stages.Lowered], log: Callable[[str], None]) -> Figures:
+def measure(
+    config: Config,
+    lower: Callable[[Config], jax.stages.Lowered],
+    log: Callable[[str], None],
+    unlooped: Callable[[Config], Config] | None = None,
+) -> Figures:
     """Compiles a step as it will run, for its memory, and at small depths, for its cost.
 
     Args:
       config: the run.
       lower: traces the step of a run.
       log: takes a line for each program compiled.
+      unlooped: makes the run of which the cost is taken, where the step has a loop besides that over layers.
 
     Returns:
       The figures.
@@ -205,13 +220,13 @@ def measure(config: Config, lower: Callable[[Config], jax.stages.Lowered], log: 
         log(f"compiled {config.model.num_layers} layers in {program.seconds:.0f} s: {gigabytes:.1f} GiB a device")
         return program
 
-    whole = compiled(config)
-    memory = memory_of(whole)
-    if has_loop(config.model):
-        del whole
-        cost = full_cost(config, lambda shallow: cost_of(compiled(shallow)))
-    else:
-        cost = cost_of(whole)
+    memory = memory_of(whole := compiled(config))
+    cost = None if has_loop(config.model) or unlooped else cost_of(whole)
+    del whole
+    if cost is None:
+        run = unlooped(config) if unlooped else config
+        cost_at = lambda config: cost_of(compiled(config))  # noqa: E731
+        cost = full_cost(run, cost_at) if has_loop(config.model) else cost_at(run)
     return Figures(memory, cost, math.fsum(spent))
 
 

@@ -40,7 +40,9 @@ def advice(error: DoesNotFit, config: Config, step: str) -> str:
     if error.needed and error.available:
         over = f" by {(error.needed - error.available) / 2**30:.1f} GiB ({error.needed / 2**30:.1f} needed)"
     if step == "serve":
-        change = "serve fewer --sessions, a shorter config.serve.context, or more chips"
+        change = "serve fewer --sessions, a shorter config.serve.context, config.serve.weights=int8, or more chips"
+    elif config.mesh.expert > 1 and not config.mesh.capacity:
+        change = "bound the room of the experts (config.mesh.transport=capacity, config.mesh.capacity=1.25)"
     elif config.train.remat != "block":
         change = "set config.train.remat=block"
     else:

@@ -18,12 +18,12 @@ from tml_jax.model.flow import TARGET
 from tml_jax.model.inputs import ElementArrays
 from tml_jax.model.interaction import InteractionModel, init_variables
 from tml_jax.model.stream import InputBlock, Said, audio_step, init_state, micro_turn, take_in_block, text_step
+from tml_jax.parallel.compile_options import TPU
 from tml_jax.parallel.mesh import abstract, make_mesh, parameter_shardings, stream_shardings
 from tml_jax.parallel.placement import serving_placement
 from tml_jax.scale.chips import Chip
 from tml_jax.scale.programs import (
     NO_FETCHING_AHEAD,
-    OPTIONS,
     Cost,
     compile_for_tpu,
     cost_of,
@@ -140,7 +140,7 @@ def serve_report(
 
         def cost_at(shallow: Config, name: str = name) -> Cost:
             lowered = lower_steps(dataclasses.replace(what, config=shallow))[name]()
-            program = compile_for_tpu(lowered, OPTIONS | NO_FETCHING_AHEAD)
+            program = compile_for_tpu(lowered, TPU | NO_FETCHING_AHEAD)
             spent.append(program.seconds)
             log(f"compiled {shallow.model.num_layers} layers of the {name} step in {program.seconds:.0f} s")
             return cost_of(program)

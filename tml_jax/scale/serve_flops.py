@@ -7,7 +7,7 @@ compiler's, which shows that nothing was left out of its account.
 import math
 from collections.abc import Mapping
 
-from tml_jax.config import AUDIO_ELEMENTS, DMEL_LEVELS, MEL_BINS, OWN_FRAMES, Config
+from tml_jax.config import AUDIO_ELEMENTS, BATCH_AXES, DMEL_LEVELS, MEL_BINS, OWN_FRAMES, Config
 from tml_jax.kernels.grouped_matmul import ROWS
 from tml_jax.model.attention import BLOCK_APPEND
 from tml_jax.parallel.transport import FEW_TOKENS
@@ -30,15 +30,16 @@ def step_flops(config: Config, mesh: Mapping[str, int], step: str, sessions: int
     """
     model = config.model
     elements = block_sizes(config)[1 if frames else 0] if step == "input" else 1
-    tokens, tensor = sessions * elements, mesh["tensor"]
+    every, tensor = sessions * elements, mesh["tensor"]
     if sessions % mesh["data"] == 0:
-        tokens //= mesh["data"]
+        every //= mesh["data"]  # of one copy of the experts
+    shards = math.prod(mesh[axis] for axis in BATCH_AXES)
+    tokens = sessions * elements // shards if sessions % shards == 0 else every
     parts = {part: each * tokens / tensor for part, each in layer_flops(model).items()}
     parts["routers"] *= tensor  # small, and whole on every device
-    pairs = _expert_pairs(config, mesh["expert"], tokens)
+    pairs = _expert_pairs(config, mesh["expert"], every)
     sparse = model.num_layers - model.num_dense_layers
     parts["routed experts"] = sparse * pairs * 2 * 3 * model.d_model * model.expert_ffn / tensor
-    shards = math.prod(size for axis, size in mesh.items() if axis != "tensor")
     parts["attention"] = (sessions / (shards if sessions % shards == 0 else 1)) * _attention(config, tensor, elements)
     if step == "input":
         parts["audio in"] = 2 * MEL_BINS * DMEL_LEVELS * model.d_model * AUDIO_ELEMENTS * tokens / elements
