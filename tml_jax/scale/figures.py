@@ -40,11 +40,12 @@ def _serve(config: str, topology: str, *sessions: tuple[int, bool]) -> tuple[Fig
     return tuple(Figure(config, topology, "serve", count, frames) for count, frames in sessions)
 
 
+_SESSIONS = ((1, False), (1, True), (128, False), (128, True), (256, False), (256, True))
 FIGURES = (
     Figure("tml_v5p_512", "v5p:8x8x8", "train"),
     Figure("tml_tpu7x_64", "tpu7x:4x4x4", "train"),
-    *_serve("tml_serve_tpu7x_16", "tpu7x:2x2x4", (1, False), (1, True), (256, False), (256, True)),
-    *_serve("tml_serve_v6e_64", "v6e:8x8", (1, False), (1, True), (256, False), (256, True)),
+    *_serve("tml_serve_tpu7x_16", "tpu7x:2x2x4", *_SESSIONS),
+    *_serve("tml_serve_v6e_64", "v6e:8x8", *_SESSIONS),
     *_serve("tml_serve_v6e_16", "v6e:4x4", (1, False), (1, True)),
 )
 
