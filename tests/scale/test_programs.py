@@ -10,7 +10,8 @@ from small import small_config
 
 from tml_jax.config import Config
 from tml_jax.scale.collectives import collective_bytes
-from tml_jax.scale.programs import Cost, full_cost
+from tml_jax.scale.programs import Cost, DoesNotFit, full_cost, sizes_in
+from tml_jax.scale.report import advice
 
 HLO = """
   %gathered = bf16[64,128]{1,0} all-gather(bf16[8,128]{1,0} %x), channel_id=1, replica_groups=[8,8]<=[64]
@@ -113,3 +114,18 @@ def test_a_train_step_with_every_kind_of_layer_compiles_with_every_transport(tra
 @pytest.mark.parametrize("step", ["train", "serve"])
 def test_the_replica_compiles_for_tpus(step, tmp_path):
     compiled(step, tmp_path / "report.json", config="replica")
+
+
+@pytest.mark.parametrize(
+    "message,needed,available",
+    [
+        ("Ran out of memory in memory space hbm. Used 103.50G of 95.74G hbm. Exceeded by 7.76G.", 103.5, 95.74),
+        ("RESOURCE_EXHAUSTED: required for HLO temporaries (122.62G) exceeds available HBM (95.73G)", 122.62, 95.73),
+        ("RESOURCE_EXHAUSTED: something new", None, None),
+    ],
+)
+def test_what_does_not_fit_is_read_from_the_words_of_the_compiler(message, needed, available):
+    found = sizes_in(message)
+    assert found == (needed and int(needed * 2**30), available and int(available * 2**30))
+    told = advice(DoesNotFit(message, *found), small_config(), "serve")
+    assert "config.serve.weights=int8" in told and ("GiB" in told) == (needed is not None)
