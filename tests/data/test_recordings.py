@@ -12,7 +12,8 @@ from test_media import encode_audio, encode_video, spoil, tone
 from tml_jax.data.record import MODEL, USER, Conversation, Word
 from tml_jax.data.recordings import Options, Report, cut, import_recordings
 from tml_jax.data.shards import open_shards
-from tml_jax.signal.media import float_audio, write_wav
+from tml_jax.signal.media import write_wav
+from tml_jax.signal.pcm import float_audio
 
 
 def level(audio):

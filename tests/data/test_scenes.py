@@ -16,7 +16,7 @@ from tml_jax.data import scenes
 from tml_jax.data.record import MODEL, USER, to_bytes
 from tml_jax.data.scene_families import FAMILIES, make_scene
 from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES, Synthesizer
-from tml_jax.signal.media import float_audio
+from tml_jax.signal.pcm import float_audio
 
 EACH = 6  # scenes of each family and split
 

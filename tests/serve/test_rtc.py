@@ -318,7 +318,8 @@ def test_calls_that_come_and_go_leave_nothing_behind():
 
     with Served(ScriptedEngine(quiet)) as served:
         before = come_and_go(4)
-        assert come_and_go(10) == before
+        after = come_and_go(10)  # some of the first ones' threads and sockets may have gone meanwhile
+        assert all(now <= then for now, then in zip(after, before)), f"{before}, then {after}"
 
 
 def test_what_is_wrong_in_an_event_is_said_and_the_call_goes_on_and_ends_with_the_server():

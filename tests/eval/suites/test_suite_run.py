@@ -1,8 +1,10 @@
 """A suite from its files to its report: with a small model of random weights, and with answers that lie there."""
 
 import dataclasses
+import importlib
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +12,6 @@ from absl import flags
 from absl.testing import flagsaver
 from fdb_folders import RATE, make_v1, put, sound, speech
 
-from launch import eval as command
 from tml_jax.data.record import USER, Text
 from tml_jax.eval import replica
 from tml_jax.eval.recognition import HeardWord
@@ -21,6 +22,20 @@ from tml_jax.eval.suites.report import Metric, Section, cell, table, write_repor
 from tml_jax.eval.suites.transcripts import Chunk, SuiteError, read_transcript, subfolders, utterances
 from tml_jax.serve.words import MicroTurn
 from tml_jax.signal.media import read_audio, sample_rate
+
+
+@pytest.fixture(scope="module")
+def command():
+    """`launch.eval`, while the flags of other commands that have the same names are put away."""
+    away = {name: flags.FLAGS[name] for name in ("checkpoint", "output") if name in flags.FLAGS}
+    for name in away:
+        delattr(flags.FLAGS, name)
+    yield importlib.import_module("launch.eval")
+    for flag in list(flags.FLAGS.flags_by_module_dict()["launch.eval"]):
+        delattr(flags.FLAGS, flag.name)
+    for name, flag in away.items():
+        flags.FLAGS[name] = flag
+    del sys.modules["launch.eval"]
 
 
 @pytest.fixture(autouse=True)
@@ -186,14 +201,14 @@ def test_utterances_end_at_silences():
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_each_suite_says_what_to_get_where_its_files_are_missing(name, tmp_path):
+def test_each_suite_says_what_to_get_where_its_files_are_missing(name, tmp_path, command):
     with flagsaver.flagsaver(suite=name, data=str(tmp_path), output=str(tmp_path / "out"), score_only=True):
         with pytest.raises(SystemExit, match=r"^launch\.eval: .*(missing|none of|has no).*\. Get .* as --data$"):
             command.main(["eval"])
     assert not (tmp_path / "out").exists()
 
 
-def test_command_scores_a_folder(tmp_path, capsys):
+def test_command_scores_a_folder(tmp_path, capsys, command):
     make_v1(tmp_path)
     for folder in tmp_path.glob("*/*"):
         if not (folder / "input.wav").exists():
