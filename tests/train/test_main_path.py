@@ -80,7 +80,7 @@ def test_train_evaluate_talk(config, tmp_path, capsys):
     assert found["as recorded (ceiling)"]["words"].startswith("100.0%")
     results = json.loads((run_dir / "eval" / "results.json").read_text())
     assert {kind: list(scores) for kind, scores in results.items()} == {
-        "policies": list(found)[:6],
+        "policies": list(found)[:7],
         "families": ["answer", "pause", "all"],
     }
     assert (run_dir / "curves.png").stat().st_size > 0
