@@ -88,6 +88,7 @@ def test_a_train_step_compiles_for_tpus(tmp_path):
     assert report["mesh"] == {"data": 1, "fsdp": 2, "expert": 2, "sequence": 1, "tensor": 1}
 
 
+@pytest.mark.slow
 def test_a_train_step_on_long_rows_compiles_for_tpus(tmp_path):
     changes = "--config.model.num_layers=2", "--config.mesh.fsdp=1", "--config.mesh.sequence=2"
     report = compiled("train", tmp_path / "report.json", *changes)
