@@ -58,6 +58,18 @@ def _long_session() -> object:
     return long_session_bench(engine, _MINUTES.value, _audio(), _log)
 
 
+def _train() -> object:
+    from tml_jax.bench.train import train_bench  # here, because it needs the parity extra, as the next
+
+    return train_bench(config_flag.get(), _REPEATS.value, log=_log)
+
+
+def _micro_turn() -> object:
+    from tml_jax.bench.micro_turn import micro_turn_bench
+
+    return micro_turn_bench(config_flag.get(), _REPEATS.value, log=_log)
+
+
 def _audio() -> np.ndarray | None:
     return media.read_audio(_AUDIO.value, INPUT_RATE, channels=1)[0] if _AUDIO.value else None
 
@@ -66,22 +78,15 @@ def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+_BENCHES = {"train": _train, "micro_turn": _micro_turn, "serve": _serve, "long_session": _long_session}
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs the command; what is wrong with its input ends it with one line."""
     try:
         if len(argv) > 1:
             raise ConfigError(f"argument {argv[1]!r}: every option is a --flag")
-        if _WHAT.value in ("serve", "long_session"):
-            print(_serve() if _WHAT.value == "serve" else _long_session())
-            return
-        if _WHAT.value == "micro_turn":
-            from tml_jax.bench.micro_turn import micro_turn_bench  # here, because both need the parity extra
-
-            print(micro_turn_bench(config_flag.get(), _REPEATS.value, log=_log))
-            return
-        from tml_jax.bench.train import train_bench
-
-        print(train_bench(config_flag.get(), _REPEATS.value, log=_log))
+        print(_BENCHES[_WHAT.value]())
     except (ConfigError, CheckpointError, ValueError, OSError) as error:
         raise SystemExit(f"launch.bench: {error}") from error
     except ImportError as error:

@@ -75,12 +75,13 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command; what is wrong with its input, or does not fit, ends it with a line that says so."""
     if len(argv) > 1:
         raise SystemExit(f"launch.compile: argument {argv[1]!r}: every option is a --flag")
+    output = pathlib.Path(_OUTPUT.value) if _OUTPUT.value else None
     try:
         config = config_flag.get()
-        if _OUTPUT.value:
-            pathlib.Path(_OUTPUT.value).parent.mkdir(parents=True, exist_ok=True)
-            if pathlib.Path(_OUTPUT.value).is_dir():
-                raise ConfigError(f"--output={_OUTPUT.value}: is a folder; give a file")
+        if output:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            if output.is_dir():
+                raise ConfigError(f"--output={output}: is a folder; give a file")
         print("compiling, which takes minutes", flush=True)
         report = run(config)
     except DoesNotFit as error:
@@ -89,11 +90,10 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit(f"launch.compile: {error}") from error
     for line in lines(report):
         print(line)
-    if _OUTPUT.value:
-        path = pathlib.Path(_OUTPUT.value)
-        partial = path.with_name(f"{path.name}.partial")
+    if output:
+        partial = output.with_name(f"{output.name}.partial")
         partial.write_text(json.dumps(report, indent=2) + "\n")
-        partial.replace(path)
+        partial.replace(output)
 
 
 if __name__ == "__main__":

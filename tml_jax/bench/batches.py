@@ -2,13 +2,18 @@
 
 import numpy as np
 
-from tml_jax.config import AUDIO_ELEMENTS, DMEL_LEVELS, MEL_BINS, OWN_FRAMES, PATCH, Config
+from tml_jax.config import AUDIO_ELEMENTS, DMEL_LEVELS, INPUT_RATE, MEL_BINS, OWN_FRAMES, PATCH, Config
 from tml_jax.data.elements import Elements
 from tml_jax.data.packing import Batch, capacities, empty_batch, pack, sizes
 from tml_jax.signal.mel import OWN_MEL_MAX, OWN_MEL_MIN
 from tml_jax.tokens import Control, Stream
 
 _FRAME_EVERY, _SPEAK_OF = 2, 4  # micro-turns: every second one sees a patch, every fourth one is silent
+
+
+def noise() -> np.ndarray:
+    """Ten seconds of it, (n,) float32 at 16 kHz: what users say where no recording is given."""
+    return (0.1 * np.random.default_rng(0).standard_normal(INPUT_RATE * 10)).astype(np.float32)
 
 
 def random_tokens(config: Config, seed: int = 0) -> np.ndarray:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, PATCH
+from tml_jax.bench.batches import noise
+from tml_jax.config import MICRO_TURN_SECONDS, PATCH
 from tml_jax.data.layout import INPUT_SAMPLES
 from tml_jax.serve.engine import Engine
 from tml_jax.serve.windows import Arrived
@@ -89,7 +90,7 @@ def long_session_bench(
     """
     config = engine.config
     if audio is None:
-        audio = (0.1 * np.random.default_rng(0).standard_normal(INPUT_RATE * 10)).astype(np.float32)
+        audio = noise()
     slots = [engine.join(seed) for seed in range(engine.slots)]
     rows, columns = (size * patch for size, patch in zip(config.data.video_grid, PATCH[1:3]))
     seconds = np.zeros((minutes, TURNS_A_MINUTE))

@@ -7,10 +7,11 @@ is checked first. Float32. Everything is for one session, as nothing else can be
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from tml_jax.bench import machine, reference_model
+from tml_jax.bench import machine
 from tml_jax.bench.own_step import text_variables
 from tml_jax.bench.reference_model import Setting, reference_weights
 from tml_jax.bench.timing import Times, interleaved
+from tml_jax.bench.trials import all_versions, conditions, try_settings
 from tml_jax.bench.turns import OF_A_TURN, OwnTurn, ReferenceTurn, RereadTurn, WholeTurn
 from tml_jax.config import Config
 
@@ -61,20 +62,12 @@ class MicroTurnBench:
                 f"tml_jax, a whole micro-turn, {sessions} session{'s' * (sessions > 1)}, {steps} text steps, all speak"
             )
             rows.append(row(name, times, "–"))
-        tried = [
-            f"  {setting}: {f'{found.median * 1e3:.1f} ms' if isinstance(found, Times) else found}"
-            for setting, found in self.tried.items()
-        ]
-        others = "unknown" if self.other_cores is None else f"{self.other_cores:.2f}"
         return "\n".join(
             [
                 "|  | ms a micro-turn (quartiles) | speed |",
                 "| --- | ---: | ---: |",
                 *rows,
-                "settings of transformers tried:",
-                *tried,
-                ", ".join(f"{name} {version}" for name, version in self.versions.items()),
-                f"cores busy with other programs meanwhile: {others}",
+                *conditions(self.tried, 1, self.other_cores, self.versions),
             ]
         )
 
@@ -107,19 +100,7 @@ def micro_turn_bench(
     most = (context // OF_A_TURN - CHECKED - 1) // 2
     if repeats > most:
         raise ValueError(f"repeats = {repeats}: a context of {context} elements has room for {most}")
-    tried: dict[Setting, Times | str] = {}
-    for setting in settings:
-        try:
-            turn = ReferenceTurn(config.model, setting)
-            tried[setting] = interleaved({"": turn}, repeats=5, steps_per_turn=1, warmup=1)[""]
-        except (RuntimeError, ValueError) as error:  # what torch raises, and transformers
-            tried[setting] = f"does not run ({type(error).__name__}: {str(error).splitlines()[0][:120]})"
-        log(f"transformers, {setting}: {tried[setting]}")
-    ran = {setting: found.median for setting, found in tried.items() if isinstance(found, Times)}
-    if not ran:
-        raise ValueError(f"no setting of transformers ran: {tried}")
-    fastest = min(ran, key=ran.get)
-
+    fastest, tried = try_settings(settings, lambda setting: ReferenceTurn(config.model, setting), 5, 1, log)
     reference = ReferenceTurn(config.model, fastest)
     variables = text_variables(config.model, reference_weights(reference.module))
     turns = {
@@ -146,5 +127,5 @@ def micro_turn_bench(
         tried=tried,
         context=context,
         other_cores=others.cores(),
-        versions={**machine.versions(), **reference_model.versions()},
+        versions=all_versions(),
     )

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 
+from tml_jax.bench.batches import noise
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS
 from tml_jax.serve.sound_formats import to_pcm16
 
@@ -71,7 +72,7 @@ def serve_bench(
       ValueError: it refuses a session, or ends one.
     """
     if audio is None:
-        audio = (0.1 * np.random.default_rng(0).standard_normal(INPUT_RATE * 10)).astype(np.float32)
+        audio = noise()
     count = int(seconds / MICRO_TURN_SECONDS)
 
     async def every() -> list[list[tuple[float, dict[str, Any]]]]:

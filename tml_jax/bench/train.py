@@ -10,19 +10,17 @@ training; it is the train loop's own step without the parts that text does not p
 import dataclasses
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from tml_jax.bench import machine, reference_model, reference_step
+from tml_jax.bench import machine, reference_step
 from tml_jax.bench.batches import random_tokens
 from tml_jax.bench.own_step import text_step, whole_step
 from tml_jax.bench.reference_model import Setting
 from tml_jax.bench.reference_step import SETTINGS, ReferenceStep
 from tml_jax.bench.timing import Times, interleaved
+from tml_jax.bench.trials import all_versions, conditions, try_settings
 from tml_jax.config import Config
 from tml_jax.scale.flops import train_flops
 
 LOSS_STEPS, LOSS_TOLERANCE = 4, 1e-3  # the losses of so many steps agree so far, relatively
-QUIET = 0.1  # cores that other programs may keep busy
 TEXT_PARTS = (
     "projections", "dense MLPs", "routers", "routed experts", "shared experts", "attention", "unembedding",
 )  # fmt: skip
@@ -70,13 +68,6 @@ class TrainBench:
                 f"{self.tokens / times.median:,.0f} | {flops / times.median / 1e12:.3f} | {ratio} |"
             )
 
-        tried = [
-            f"  {setting}: {f'{found.median * 1e3:.0f} ms' if isinstance(found, Times) else found}"
-            for setting, found in self.tried.items()
-        ]
-        others = "unknown" if self.other_cores is None else f"{self.other_cores:.2f}"
-        if (self.other_cores or 0.0) > QUIET:
-            others += ": NOT FAIR, threads that wait for each other suffer most; run it on a quiet machine"
         return "\n".join(
             [
                 "|  | ms a step (quartiles) | tokens/s | TFLOP/s | speed |",
@@ -86,10 +77,7 @@ class TrainBench:
                 row("tml_jax, whole step, all streams", self.whole, self.whole_flops, "–"),
                 f"{self.tokens} tokens a step, {self.parameters:,} parameters (of the same work), float32, "
                 f"{self.text.repeats} turns of each",
-                "settings of transformers tried, fastest of a few steps:",
-                *tried,
-                ", ".join(f"{name} {version}" for name, version in self.versions.items()),
-                f"cores busy with other programs meanwhile: {others}",
+                *conditions(self.tried, 0, self.other_cores, self.versions),
             ]
         )
 
@@ -122,15 +110,13 @@ def train_bench(
     config = dataclasses.replace(config, train=train)
     tokens = random_tokens(config)
 
-    tried: dict[Setting, Times | str] = {}
-    for setting in settings:
-        tried[setting] = _try(config, tokens, setting)
-        log(f"transformers, {setting}: {_spell(tried[setting])}")
-    ran = {setting: found.median for setting, found in tried.items() if isinstance(found, Times)}
-    if not ran:
-        raise ValueError(f"no setting of transformers ran: {tried}")
-    fastest = min(ran, key=ran.get)
+    def step_in(setting: Setting) -> ReferenceStep | str:
+        wanted = reference_step.fetched_bytes(config.model, tokens.size, setting)
+        if wanted > reference_step.MOST_FETCHED:
+            return f"not run, it copies {wanted / 1e9:.1f} GB of expert weights in every layer"
+        return ReferenceStep(config.model, config.train, tokens, setting)
 
+    fastest, tried = try_settings(settings, step_in, 3, 0, log)
     reference = ReferenceStep(config.model, train, tokens, fastest)
     text = text_step(config, tokens, reference.weights())
     _check_same_work(reference, text)
@@ -149,21 +135,9 @@ def train_bench(
         setting=fastest,
         tried=tried,
         other_cores=others.cores(),
-        versions={**machine.versions(), **reference_model.versions()},
+        versions=all_versions(),
         **times,
     )
-
-
-def _try(config: Config, tokens: np.ndarray, setting: Setting) -> Times | str:
-    """Times a setting over a few steps; a setting that does not run is told, not raised."""
-    wanted = reference_step.fetched_bytes(config.model, tokens.size, setting)
-    if wanted > reference_step.MOST_FETCHED:
-        return f"not run, it copies {wanted / 1e9:.1f} GB of expert weights in every layer"
-    try:
-        step = ReferenceStep(config.model, config.train, tokens, setting)
-        return interleaved({"": step}, repeats=3, steps_per_turn=1, warmup=1)[""]
-    except (RuntimeError, ValueError) as error:  # what torch and its compiler raise, and transformers
-        return f"does not run ({type(error).__name__}: {str(error).splitlines()[0][:120]})"
 
 
 def _check_same_work(reference: ReferenceStep, text: Callable[[], float]) -> None:
@@ -173,7 +147,3 @@ def _check_same_work(reference: ReferenceStep, text: Callable[[], float]) -> Non
             raise ValueError(f"step {step}: loss {ours} here, {theirs} in the reference; they do not do the same work")
     if reference.parameters != text.parameters:
         raise ValueError(f"{text.parameters} parameters here, {reference.parameters} in the reference")
-
-
-def _spell(found: Times | str) -> str:
-    return f"{found.median * 1e3:.0f} ms a step" if isinstance(found, Times) else found

@@ -23,7 +23,9 @@ def compiler_options(platform: str) -> dict[str, str]:
     Returns:
       The options that this version of the compiler knows; none where it is not the platform of this machine.
     """
-    options = {"cpu": _CPU, "tpu": TPU}.get(platform, {})
+    options = {"cpu": _CPU, "tpu": TPU}.get(platform)
+    if options is None:
+        return {}
     try:
         jax.jit(jnp.negative, compiler_options=options).lower(jnp.zeros(())).compile()
     except jax.errors.JaxRuntimeError:  # another version, without this option; or another platform than this machine's

@@ -61,7 +61,10 @@ class Cost:
 
     def times(self, count: float) -> "Cost":
         """This so many times."""
-        return Cost(0.0, 0.0, 0.0, 0.0, {}).plus(self, count)
+        return NOTHING.plus(self, count)
+
+
+NOTHING = Cost(0.0, 0.0, 0.0, 0.0, {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +240,7 @@ def has_loop(model: ModelConfig) -> bool:
 
 def full_cost(config: Config, cost_at: Callable[[Config], Cost]) -> Cost:
     """Cost of all layers: the sum of `layer_costs`, see there."""
-    whole = Cost(0.0, 0.0, 0.0, 0.0, {})
+    whole = NOTHING
     for times, cost in layer_costs(config, cost_at).values():
         whole = whole.plus(cost, times)
     return whole

@@ -24,6 +24,7 @@ from tml_jax.parallel.placement import serving_placement
 from tml_jax.scale.chips import Chip
 from tml_jax.scale.programs import (
     NO_FETCHING_AHEAD,
+    NOTHING,
     Cost,
     compile_for_tpu,
     cost_of,
@@ -148,7 +149,7 @@ def serve_report(
         # No layer runs in a loop here; the shallow programs are those of `layer_costs` because they compile sooner.
         parts[name] = layer_costs(config, cost_at) if has_loop(config.model) else {"rest": (1, cost_at(config))}
     times = {"input": 1, "text": text_steps(sessions), "audio": AUDIO_ELEMENTS}
-    whole, counted = Cost(0.0, 0.0, 0.0, 0.0, {}), 0.0
+    whole, counted = NOTHING, 0.0
     for name, layers in parts.items():
         for count, cost in layers.values():
             whole = whole.plus(cost, times[name] * count)

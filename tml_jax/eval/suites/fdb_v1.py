@@ -20,7 +20,7 @@ from scipy.spatial.distance import jensenshannon
 
 from tml_jax.eval.suites.items import Clip, Item, Scoring
 from tml_jax.eval.suites.report import Metric, Section
-from tml_jax.eval.suites.transcripts import SuiteError, Transcript, read_json, read_transcript, subfolders
+from tml_jax.eval.suites.transcripts import SuiteError, Transcript, read_json, read_transcript, subfolders, task_folders
 from tml_jax.eval.voice_activity import RATE, speech
 from tml_jax.signal.media import read_audio, resample, sample_rate
 
@@ -36,11 +36,8 @@ def load(data: pathlib.Path) -> list[Item]:
     Raises:
       SuiteError: no task is there, or a file of one.
     """
-    there = [task for task in TASKS if (data / task).is_dir()]
-    if not there:
-        raise SuiteError(f"{data} has none of the folders {', '.join(TASKS)}")
     items = []
-    for task in there:
+    for task in task_folders(data, TASKS):
         for folder in subfolders(data / task):
             start = 0.0
             if TASKS[task] is _interruption:  # what is scored is the answer to the interruption

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from tml_jax.eval.suites.items import Clip, Item, Scoring
 from tml_jax.eval.suites.report import Metric, Section
-from tml_jax.eval.suites.transcripts import SuiteError, read_json, read_transcript, subfolders
+from tml_jax.eval.suites.transcripts import read_json, read_transcript, subfolders, task_folders
 from tml_jax.eval.voice_activity import RATE, speech
 from tml_jax.signal.media import read_audio
 
@@ -34,11 +34,8 @@ def load(data: pathlib.Path) -> list[Item]:
     Raises:
       SuiteError: no subset is there, or a file of one.
     """
-    there = [task for task in EXPECTED if (data / task).is_dir()]
-    if not there:
-        raise SuiteError(f"{data} has none of the folders {', '.join(EXPECTED)}")
     items = []
-    for task in there:
+    for task in task_folders(data, EXPECTED):
         for folder in subfolders(data / task):
             read_json(folder / "metadata.json")
             for prefix in ("", CLEAN):

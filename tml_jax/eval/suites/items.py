@@ -11,7 +11,7 @@ import numpy as np
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS
 from tml_jax.data.record import Conversation, Text
 from tml_jax.eval.suites.judge import Judge
-from tml_jax.eval.suites.transcripts import Transcript, read_transcript
+from tml_jax.eval.suites.transcripts import SuiteError, Transcript, read_transcript
 from tml_jax.signal.media import read_audio, read_video
 from tml_jax.signal.pcm import pcm16
 
@@ -73,6 +73,16 @@ class Scoring:
     strict: bool = False
     judge: Judge | None = None
     items: tuple[Item, ...] = ()
+
+    def needed_judge(self, suite: str) -> Judge:
+        """The judge of a suite that is scored by nothing else.
+
+        Raises:
+          SuiteError: there is none.
+        """
+        if self.judge is None:
+            raise SuiteError(f"{suite} is scored by a judge alone: give --judge_model")
+        return self.judge
 
     def transcript(self, item: Item) -> Transcript:
         """The words of the answer to an item."""

@@ -88,6 +88,23 @@ def write_report(output: pathlib.Path, facts: Mapping[str, Any], sections: Seque
     return text
 
 
+def metrics_by(name: str, values: Mapping[str, float], category: Mapping[str, str]) -> tuple[Metric, ...]:
+    """A metric of all items, and of those of each category.
+
+    Args:
+      name: of the metric; the category is named behind it.
+      values: item → its value.
+      category: item → its category.
+
+    Returns:
+      `all` first, then the categories as they come.
+    """
+    found: dict[str, dict[str, float]] = {"all": dict(values)}
+    for item, value in values.items():
+        found.setdefault(category[item], {})[item] = value
+    return tuple(Metric(f"{name}, {kind}", entries) for kind, entries in found.items())
+
+
 def draw(path: pathlib.Path, sections: Sequence[Section], title: str) -> None:
     """One panel for each unit: a dot for each figure, a line for its interval."""
     units = [unit for unit in ("%", "s", "") if any(metric.unit == unit for s in sections for metric in s.metrics)]

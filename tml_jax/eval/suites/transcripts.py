@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -69,6 +69,19 @@ def read_transcript(path: pathlib.Path) -> Transcript:
         raise SuiteError(
             f"{path}: expected {{text, chunks: [{{text, timestamp: [start, end]}}]}} ({error!r})"
         ) from error
+
+
+def task_folders(data: pathlib.Path, tasks: Iterable[str]) -> list[str]:
+    """Which of a benchmark's tasks have their folder in `data`.
+
+    Raises:
+      SuiteError: none has.
+    """
+    tasks = list(tasks)
+    there = [task for task in tasks if (data / task).is_dir()]
+    if not there:
+        raise SuiteError(f"{data} has none of the folders {', '.join(tasks)}")
+    return there
 
 
 def write_transcript(path: pathlib.Path, transcript: Transcript) -> None:

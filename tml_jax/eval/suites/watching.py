@@ -54,8 +54,7 @@ def score_proactive(scoring: Scoring) -> list[Section]:
     Raises:
       SuiteError: there is no judge.
     """
-    if scoring.judge is None:
-        raise SuiteError("ProactiveVideoQA is scored by a judge alone: give --judge_model")
+    judge = scoring.needed_judge("ProactiveVideoQA")
     areas: dict[str, dict[str, float]] = {}
     for item in scoring.items:
         said = utterances(scoring.transcript(item).chunks)
@@ -68,7 +67,7 @@ def score_proactive(scoring: Scoring) -> list[Section]:
                     replies.append(text)
                     words = {"question": item.facts["conversation"][0]["content"], "due": answer["content"]}
                     words["said"] = " ".join(replies)
-                    scores[time] = scoring.judge.number("proactive_video_qa", words, "score", (1, 2, 3)) - 1
+                    scores[time] = judge.number("proactive_video_qa", words, "score", (1, 2, 3)) - 1
             related = answer.get("related_timespan", answer["reply_timespan"])[1]
             areas.setdefault(item.task, {})[f"{item.id}#{number}"] = pauc(scores, start, end, related)
     note = "silence gets 25"
@@ -126,14 +125,13 @@ def score_qivd(scoring: Scoring) -> list[Section]:
     Raises:
       SuiteError: there is no judge.
     """
-    if scoring.judge is None:
-        raise SuiteError("QIVD is scored by a judge alone: give --judge_model")
+    judge = scoring.needed_judge("QIVD")
     right, spoke = {}, {}
     for item in scoring.items:
         said = scoring.transcript(item).text
         words = {"question": item.facts["question"], "due": item.facts["answer"], "said": said}
         spoke[item.id] = float(bool(said.strip()))
-        right[item.id] = scoring.judge.yes("qivd", words, "correct") if said.strip() else 0.0
+        right[item.id] = judge.yes("qivd", words, "correct") if said.strip() else 0.0
     return [Section(QIVD, len(right), (Metric("right", right), Metric("spoke at all", spoke)))]
 
 
