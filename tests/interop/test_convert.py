@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from releases import BF16, F32, make_release
-from runs import make_run
 from small import SMALL, small_config
+from trained_run import make_run
 
 from tml_jax.config import ConfigError
 from tml_jax.interop import convert

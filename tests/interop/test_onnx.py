@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import soxr
-from runs import make_run
 from small import SMALL, small_config
+from trained_run import make_run
 
 from tml_jax.config import PATCH
 from tml_jax.data.layout import control_token

@@ -14,9 +14,9 @@ import jax
 import numpy as np
 import pytest
 from jax import export
-from runs import make_run
 from small import small_config
 from synthetic import make_config, make_conversation, tokenizer
+from trained_run import make_run
 
 from tml_jax.data.layout import INPUT_SAMPLES, control_token, fit_samples, text_in_tokens
 from tml_jax.data.record import BACKGROUND, MODEL, USER, Text

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 from small import SMALL, small_config
+from trained_run import make_run
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from runs import make_run
 from tml_jax.tokens import Control
 
 DEPLOY = pathlib.Path(__file__).parents[2] / "launch/deploy"

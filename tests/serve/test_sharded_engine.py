@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from runs import make_run
 from small import small_config
+from trained_run import make_run
 
 from tml_jax.config import MeshConfig
 from tml_jax.serve.engine import Engine

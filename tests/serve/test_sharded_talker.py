@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import numpy as np
-from runs import make_run
 from small import small_config
+from trained_run import make_run
 
 from tml_jax.config import MeshConfig
 from tml_jax.serve.session import Talker
