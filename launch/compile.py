@@ -29,6 +29,7 @@ from jax.experimental import topologies
 
 from launch import config_flag
 from tml_jax.config import Config, ConfigError
+from tml_jax.files import write_whole
 from tml_jax.scale.chips import Chip, chip_of
 from tml_jax.scale.programs import DoesNotFit
 from tml_jax.scale.report import advice, lines, search
@@ -91,9 +92,7 @@ def main(argv: Sequence[str]) -> None:
     for line in lines(report):
         print(line)
     if output:
-        partial = output.with_name(f"{output.name}.partial")
-        partial.write_text(json.dumps(report, indent=2) + "\n")
-        partial.replace(output)
+        write_whole(output, json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ Control tokens are not in the tokenizer: their ids follow the text vocabulary (s
 import hashlib
 import os
 import pathlib
-import uuid
 from collections.abc import Iterable, Sequence
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from tml_jax.files import write_whole
 
 BYTES = 256  # a byte-level vocabulary holds every byte, so that any text can be written
 
@@ -67,11 +68,7 @@ class Tokenizer:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the plain `tokenizers` JSON to `path`, whole or not at all."""
-        path = pathlib.Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-        part.write_text(self._bpe.to_str(pretty=True), encoding="utf-8")
-        os.replace(part, path)
+        write_whole(path, self._bpe.to_str(pretty=True))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Tokenizer":

@@ -9,6 +9,8 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 
+from tml_jax.files import write_whole
+
 _SAY_EVERY = 5.0  # seconds between lines of progress
 
 Log = Callable[[str], None]
@@ -100,9 +102,8 @@ class Journal:
             )
         for entry in entries[1:]:
             self._take(entry["name"], entry["sums"])
-        part = path.with_suffix(".part")  # without a torn line, and never without what was done
-        part.write_text("".join(json.dumps(entry) + "\n" for entry in entries or [{"fingerprint": fingerprint}]))
-        os.replace(part, path)
+        # Without a torn line, and never without what was done.
+        write_whole(path, "".join(json.dumps(entry) + "\n" for entry in entries or [{"fingerprint": fingerprint}]))
         self._file = open(path, "a")
 
     def __enter__(self) -> "Journal":

@@ -18,6 +18,8 @@ from typing import BinaryIO
 import ml_dtypes
 import numpy as np
 
+from tml_jax.files import write_whole
+
 INDEX = "model.safetensors.index.json"
 DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "BF16": np.dtype(ml_dtypes.bfloat16)}
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -229,6 +231,4 @@ def write_index(folder: pathlib.Path, files: Mapping[str, Sequence[tuple[str, np
     total = sum(math.prod(shape) * dtype.itemsize for tensors in files.values() for _, dtype, shape in tensors)
     weight_map = {name: file for file, tensors in files.items() for name, _, _ in tensors}
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    part = folder / (INDEX + ".part")
-    part.write_text(json.dumps(index, indent=2) + "\n")
-    os.replace(part, folder / INDEX)
+    write_whole(folder / INDEX, json.dumps(index, indent=2) + "\n")

@@ -23,6 +23,7 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from tml_jax.config import Config, from_mapping, to_mapping
+from tml_jax.files import write_whole
 from tml_jax.train.checkpoint_arrays import CheckpointError, Damaged, brief, checksums, describe, load
 
 CONFIG, TOKENIZER, CHECKPOINTS = "config.json", "tokenizer.json", "checkpoints"
@@ -129,11 +130,7 @@ class Checkpoints:
 
 def write_config(run_dir: str | os.PathLike, config: Config) -> None:
     """Writes RUN/config.json, whole or not at all."""
-    path = pathlib.Path(run_dir) / CONFIG
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(to_mapping(config), indent=2) + "\n")
-    os.replace(partial, path)
+    write_whole(pathlib.Path(run_dir) / CONFIG, json.dumps(to_mapping(config), indent=2) + "\n")
 
 
 def read_config(run_dir: str | os.PathLike) -> Config:

@@ -16,6 +16,8 @@ from typing import Any
 
 import tensorboardX
 
+from tml_jax.files import write_whole
+
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"
 TRAIN, HELD_OUT = "train", "held_out"
 TIMING = ("micro_turns_per_second", "share_waiting", "goodput", "time")
@@ -91,12 +93,7 @@ def truncate(path: str | os.PathLike, step: int) -> None:
     path = pathlib.Path(path)
     if not path.exists():
         return
-    partial = path.with_suffix(".partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in read(path) if line["step"] <= step)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    write_whole(path, "".join(json.dumps(line) + "\n" for line in read(path) if line["step"] <= step))
 
 
 def read(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
