@@ -1,7 +1,9 @@
 """A server in this process on a real socket, and how tests speak to it."""
 
 import asyncio
+import gc
 import json
+import pathlib
 import threading
 import time
 from collections.abc import Callable
@@ -83,3 +85,10 @@ def wait_until(true: Callable[[], object]) -> None:
     """Waits for what another thread does."""
     while not true():
         time.sleep(0.01)
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    gc.collect()
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024

@@ -1,13 +1,12 @@
 """Clients that come and go, in every way there is, leave nothing behind: no place, task, thread, socket or memory."""
 
 import asyncio
-import gc
 import os
 import pathlib
 import threading
 
 import pytest
-from served import Served, receive, send, wait_until
+from served import Served, receive, resident, send, wait_until
 from small import small_config
 from synthetic import tokenizer
 
@@ -53,12 +52,6 @@ def left_behind(served: Served) -> dict[str, int]:
         "files": len(os.listdir("/proc/self/fd")),
         "places": served.scheduler.engine.slots - served.scheduler.free,
     }
-
-
-def resident() -> int:
-    gc.collect()
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024
 
 
 def cycles(served: Served, first: int, count: int) -> None:

@@ -1,0 +1,147 @@
+"""Whatever a client sends: a typed error or an answer, never a crash, and nobody else notices."""
+
+import base64
+import json
+import logging
+import random
+import threading
+import time
+
+import numpy as np
+import pytest
+from dialogue_client import Client
+from hostile import hostile_frame
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from served import LIMIT, Served, receive, resident, send, wait_until
+from small import small_config
+from synthetic import tokenizer
+from websockets.exceptions import WebSocketException
+
+from tml_jax.serve import scheduler as scheduler_module
+from tml_jax.serve import server as server_module
+from tml_jax.serve.engine import Engine
+from tml_jax.serve.program import LoadedModel
+from tml_jax.serve.protocol import REALTIME, ProtocolError, parse_event
+from tml_jax.serve.sound_formats import to_pcm16
+from tml_jax.serve.windows import Arrived
+
+SEED = 5
+HOSTILE_CLIENTS = 4
+WINDOW = 3200  # samples
+
+
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
+@given(st.integers(0, 2**32), st.integers(1, 30))
+def test_a_dialogue_answers_whatever_it_is_sent_with_events_or_a_typed_error(seed, count):
+    draw, client = random.Random(seed), Client()
+    for _ in range(count):
+        try:
+            events = client.dialogue.client(parse_event(hostile_frame(draw), REALTIME), 0.0)
+        except ProtocolError as error:
+            events = [error.event()]
+        for event in events:
+            json.dumps(event)
+        client.turn(draw.random() < 0.3, " a")
+
+
+class Hostile(threading.Thread):
+    """A client that does everything wrong, one connection after another, until it is told to stop."""
+
+    def __init__(self, served: Served, seed: int) -> None:
+        super().__init__(daemon=True)
+        self._served, self._draw, self.over = served, random.Random(seed), threading.Event()
+        self.connections, self.frames = 0, 0
+
+    def run(self) -> None:
+        while not self.over.is_set():
+            try:
+                self._connection()
+            except (WebSocketException, OSError, TimeoutError):
+                pass  # thrown out, as it should be; or no place is free
+            self.connections += 1
+
+    def _connection(self) -> None:
+        draw = self._draw
+        with self._served.socket("?model=small" + draw.choice(("", "&duplex=1", "&resumable=1"))) as socket:
+            for _ in range(draw.randrange(60)):
+                way = draw.randrange(40)
+                if way == 0:
+                    socket.send(draw.randbytes(1000))
+                elif way == 1:
+                    socket.send("x" * (LIMIT + 1))
+                elif way == 2:
+                    socket.socket.close()  # half open: no goodbye
+                    return
+                elif way == 3:
+                    time.sleep(draw.random())  # reads nothing meanwhile
+                elif way == 4:
+                    socket.recv(timeout=1)
+                else:
+                    socket.send(hostile_frame(draw))
+                self.frames += 1
+                if self.over.is_set():
+                    return
+
+
+@pytest.fixture(scope="module")
+def engine(small_variables):
+    engine = Engine(LoadedModel(small_config(), tokenizer(), small_variables), HOSTILE_CLIENTS + 1)
+    engine.warm_up()
+    return engine
+
+
+def soak(engine: Engine, windows: int, monkeypatch, caplog) -> tuple[Served, list[Hostile], list[int]]:
+    """Hostile clients beside a steady one, which has to hear what it would hear alone; memory, seen ten times."""
+    monkeypatch.setattr(server_module.secrets, "randbits", lambda bits: SEED)
+    monkeypatch.setattr(scheduler_module, "MAX_BEHIND", 1e6)  # a busy machine must not lose windows here
+    sound = 0.1 * np.random.default_rng(1).standard_normal((windows, WINDOW))
+    sound = np.frombuffer(to_pcm16(sound.reshape(-1)), "<i2").reshape(windows, WINDOW)
+    slot = engine.join(SEED)
+    expected = []
+    for part in sound:
+        turn = engine.tick({slot: Arrived(part.astype(np.float32) / 32768)}).turns[slot]
+        expected.append((turn.gate, turn.text, to_pcm16(turn.samples)))
+    engine.leave(slot)
+
+    memory = []
+    with caplog.at_level(logging.ERROR), Served(engine, resume_seconds=0.2) as served:
+        with served.socket("?duplex=1") as steady:
+            receive(steady, "session.created")
+            clients = [Hostile(served, seed) for seed in range(HOSTILE_CLIENTS)]
+            for client in clients:
+                client.start()
+            for index, part in enumerate(sound):
+                # A second ahead: a hostile crowd may hold this process up, but no sound of this client may be late.
+                if index >= 5:
+                    turn = receive(steady, "duplex.micro_turn")
+                    heard = (turn["gate"], turn["text"], base64.b64decode(turn["audio"]))
+                    assert (turn["index"], heard) == (index - 5, expected[index - 5])
+                audio = base64.b64encode(part.tobytes()).decode()
+                send(steady, type="duplex.input", offset=index * WINDOW, audio=audio)
+                if index % max(1, windows // 10) == 0:
+                    memory.append(resident())
+            for client in clients:
+                client.over.set()
+            for client in clients:
+                client.join(30)
+        assert served.get("/healthz")[0] == 200
+        wait_until(lambda: served.scheduler.sessions == 0 and len(served.server.calls) == 0)
+        assert engine.recompilations == 0
+    # The client library complains too, of what these clients do to it.
+    assert not [r for r in caplog.records if r.levelno >= logging.ERROR and not r.name.startswith("websockets")]
+    return served, clients, memory
+
+
+def test_a_crowd_of_hostile_clients_disturbs_nobody(engine, monkeypatch, caplog):
+    _, clients, _ = soak(engine, 25, monkeypatch, caplog)
+    assert all(client.frames for client in clients)
+
+
+@pytest.mark.slow
+def test_ten_minutes_of_hostile_clients_leave_nothing(engine, monkeypatch, caplog):
+    _, clients, memory = soak(engine, 3000, monkeypatch, caplog)
+    connections, frames = (sum(getattr(client, name) for client in clients) for name in ("connections", "frames"))
+    megabytes = [f"{size / 2**20:.0f}" for size in memory]
+    print(f"ten minutes: {connections} connections, {frames} frames, memory {', '.join(megabytes)} MiB")
+    assert memory[-1] - memory[2] < 32 * 2**20
