@@ -8,7 +8,6 @@ stderr, a line for each event, as text or as JSON (--log_format).
 """
 
 import asyncio
-import dataclasses
 import os
 import pathlib
 import sys
@@ -60,10 +59,7 @@ def main(argv: Sequence[str]) -> None:
         model, resume = folder.resolve().name, _RESUME.value
         options = ServerOptions(model, key, origins, resume_seconds=resume, name=_NAME.value)
         runner, desks = background.make_runner(), background.desk_options()
-        loaded = load_model(_CHECKPOINT.value)
-        config = loaded.config
-        serving = dataclasses.replace(config.serve, delegate=runner is not None)
-        loaded = dataclasses.replace(loaded, config=dataclasses.replace(config, serve=serving))
+        loaded = load_model(_CHECKPOINT.value, delegate=runner is not None)
         engine = Engine(loaded, _SESSIONS.value)
         print("compiling", flush=True)
         engine.warm_up()

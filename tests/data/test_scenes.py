@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE
+from tml_jax.data import scene_delegation, scenes
 from tml_jax.data import scene_scripts as scripts
-from tml_jax.data import scenes
 from tml_jax.data.record import MODEL, USER, to_bytes
 from tml_jax.data.scene_families import FAMILIES, make_scene
 from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES, Synthesizer
@@ -218,7 +218,8 @@ def test_scenes_are_short_and_begin_and_end_in_silence(records):
 
 def test_the_splits_share_no_voice_wording_time_size_or_colour(records):
     assert not set(TRAIN_VOICES) & set(HELD_OUT_VOICES)
-    for kind, by_split in scripts.CARRIERS.items():
+    wordings = {**scripts.CARRIERS, "delegation": scene_delegation.CARRIERS}
+    for kind, by_split in wordings.items():
         train, held_out = by_split[scripts.TRAIN], by_split[scripts.HELD_OUT]
         assert len(set(train)) == len(train) >= 8 and len(set(held_out)) == len(held_out) >= 3, kind
         assert not set(train) & set(held_out), kind
@@ -234,11 +235,11 @@ def test_the_splits_share_no_voice_wording_time_size_or_colour(records):
         for record in found:
             assert record.meta["voice"] in [voice.name for voice in voices[split]] and record.meta["split"] == split
             kind = "count" if family in ("interruption", "backchannel") else family
-            assert record.meta["wording"] in ("", *scripts.CARRIERS[kind][split])
+            assert record.meta["wording"] in ("", *wordings[kind][split])
 
 
 def test_held_out_families_are_equally_frequent_and_all_families_are_trained():
-    held_out = collections.Counter(record.family for record in scenes.generate("held_out", 16, 3, 1))
+    held_out = collections.Counter(record.family for record in scenes.generate("held_out", 2 * len(FAMILIES), 3, 1))
     assert held_out == {family: 2 for family in FAMILIES}
     trained = collections.Counter(record.family for record in scenes.generate("scenes", 60, 3, 1))
     assert set(trained) >= set(FAMILIES) - {"silence"} and trained["silence"] < 12

@@ -4,11 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from synthetic import make_conversation
+from small import small_config
+from synthetic import make_conversation, tokenizer
 
-from tml_jax.data.record import MODEL, USER, Conversation, Word
+from tml_jax.data.record import BACKGROUND, MODEL, USER, Conversation, Text, Word
 from tml_jax.eval import baselines, replica
-from tml_jax.serve.words import MicroTurn
+from tml_jax.serve.words import MicroTurn, Span
+
+CONFIG = small_config()
 
 
 def seen_by(conversation):
@@ -26,6 +29,30 @@ def test_stream_gives_each_conversation_what_it_would_get_alone(small_talker, mo
         alone = [turns[0] for turns in small_talker.talk_together([windows], [small_talker.seed + number])]
         assert [(turn.gate, turn.text) for turn in alone] == [(turn.gate, turn.text) for turn in together[number]]
         np.testing.assert_allclose([turn.mel for turn in alone], [turn.mel for turn in together[number]], atol=1e-3)
+
+
+def test_a_model_that_may_hand_over_tasks_has_a_desk_of_its_own_in_every_conversation(monkeypatch):
+    """A talker that writes what it read: each reads the results of its own tasks, and no result of the record."""
+
+    class Reader:
+        seed, tokenizer = 0, tokenizer()
+        config = dataclasses.replace(CONFIG, serve=dataclasses.replace(CONFIG.serve, delegate=True))
+
+        def talk_together(self, sessions, seeds):
+            silence = baselines.as_recorded(Conversation("", 0.2))[0]
+            for index, arrived in enumerate(zip(*sessions, strict=True)):
+                assert not any(arrived[seeds.index(seed)].texts for seed in seeds)
+                asked = [(Span(f"{seed} + 1"),) if index == 1 else () for seed in seeds]
+                yield [dataclasses.replace(silence, index=index, spans=spans) for spans in asked]
+
+    monkeypatch.setattr(replica, "TOGETHER", 2)
+    results = (Text(BACKGROUND, "#1. here", 0.3),)
+    conversations = [Conversation(name, 3.0 + number, texts=results) for number, name in enumerate("abc")]
+    streamed = replica.stream(Reader(), conversations)
+    assert [len(turns) for turns in streamed] == [15, 20, 25]
+    for number, turns in enumerate(streamed):
+        assert {turn.index: turn.given for turn in turns if turn.given} == {6: (f"#1. {number + 1}",)}
+        assert [event.what for turn in turns for event in turn.tasks] == ["asked", "done"]
 
 
 def test_user_side_holds_nothing_that_the_model_said():

@@ -11,7 +11,7 @@ from tml_jax.background import tasks
 from tml_jax.background.context import Privacy
 from tml_jax.background.grammar import MalformedError, parse_request, result_text
 from tml_jax.background.history import Budget, History, Note, heard, noted, spoken
-from tml_jax.background.runner import Job, Runner
+from tml_jax.background.runner import Job, RunsTasks
 from tml_jax.background.tasks import Change, Limits, Start, TaskBook, TaskEvent
 from tml_jax.config import Config
 from tml_jax.data.record import BACKGROUND, Text
@@ -34,7 +34,7 @@ class Background:
 
     def __init__(
         self,
-        runner: Runner,
+        runner: RunsTasks,
         tokenizer: Tokenizer,
         config: Config,
         options: DeskOptions = DeskOptions(),
@@ -73,6 +73,7 @@ class Desk:
         self._book = TaskBook(background.options.limits)
         self._meter = meters.meter_of(background.config)
         self._events: list[TaskEvent] = []
+        self._given: tuple[str, ...] = ()
 
     @property
     def book(self) -> TaskBook:
@@ -89,12 +90,12 @@ class Desk:
         self._meter, self._book, tokens, chunks = meters.give(
             self._meter, self._book, tuple(arrived.texts), arrived.lost, now, background.tokenizer, background.config
         )
-        given = tuple(Text(BACKGROUND, result_text(chunk.number, chunk.mark, chunk.text), 0.0) for chunk in chunks)
-        self._history = heard(self._history, arrived, given)
+        self._given = tuple(result_text(chunk.number, chunk.mark, chunk.text) for chunk in chunks)
+        self._history = heard(self._history, arrived, tuple(Text(BACKGROUND, text, 0.0) for text in self._given))
         return dataclasses.replace(arrived, results=tokens)
 
     def put_out(self, turn: MicroTurn) -> MicroTurn:
-        """What the model put out, with what became of its tasks since the last time."""
+        """What the model put out, with what became of its tasks since the last time, and what it read of them."""
         now = self._history.micro_turns
         for span in turn.spans:
             if span.text:
@@ -106,7 +107,7 @@ class Desk:
         events, self._events = tuple(self._events), []
         for event in events:
             self._background.observe(event)
-        return dataclasses.replace(turn, tasks=events)
+        return dataclasses.replace(turn, tasks=events, given=self._given)
 
     def close(self) -> None:
         """Ends all tasks: the session is over."""

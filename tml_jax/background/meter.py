@@ -9,7 +9,7 @@ import dataclasses
 from tml_jax.background.grammar import result_tag, result_text
 from tml_jax.background.tasks import Chunk, TaskBook, release
 from tml_jax.config import Config
-from tml_jax.data.layout import control_token, text_in_tokens
+from tml_jax.data.layout import control_token, results_room, text_in_tokens
 from tml_jax.data.record import BACKGROUND, Text
 from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.tokens import Control
@@ -35,8 +35,8 @@ class Meter:
 
 
 def meter_of(config: Config) -> Meter:
-    """A meter that leaves half of the text of each micro-turn free."""
-    return Meter(most=max(1, config.serve.max_text_in // 2))
+    """A meter that leaves half of the text of each micro-turn free, as training does."""
+    return Meter(most=results_room(config, config.serve.max_text_in))
 
 
 def drop(meter: Meter, number: int) -> Meter:

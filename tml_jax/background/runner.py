@@ -12,6 +12,7 @@ import logging
 import queue
 import random
 import threading
+import typing
 
 from tml_jax.background.backend import Backend, BackendError
 from tml_jax.background.context import Package, Privacy, package
@@ -74,6 +75,25 @@ class Job:
 class _End:
     channel: Channel
     key: tuple[int, int] | None  # number and revision; None for all of the channel
+
+
+class RunsTasks(typing.Protocol):
+    """What a desk needs of a runner; all of it returns at once."""
+
+    def open(self) -> Channel:
+        """The way of a new session."""
+
+    def begin(self, job: Job) -> bool:
+        """Begins a task; false where that is not possible now."""
+
+    def end(self, channel: Channel, number: int, revision: int) -> None:
+        """Ends a revision of a task."""
+
+    def collect(self, channel: Channel) -> list[Result]:
+        """What has come since the last time; asked once in each micro-turn."""
+
+    def close(self, channel: Channel) -> None:
+        """Ends all tasks of a session that is over."""
 
 
 class Runner:

@@ -19,7 +19,7 @@ from tml_jax.config import (
     Config,
     ModelConfig,
 )
-from tml_jax.data.record import MODEL, TASK, USER, Conversation, Word
+from tml_jax.data.record import BACKGROUND, MODEL, TASK, USER, Conversation, Word
 from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.signal.pcm import float_audio
 from tml_jax.tokens import Control
@@ -64,6 +64,11 @@ def text_in_tokens(speaker: str, text: str, tokenizer: Tokenizer, config: ModelC
     """Tokens of typed text (`speaker` USER) or of a result (BACKGROUND): the source, then the text."""
     source = Control.FROM_USER if speaker == USER else Control.FROM_BACKGROUND
     return [control_token(source, config), *tokenizer.encode_words(text)]
+
+
+def results_room(config: Config, free: int) -> int:
+    """Tokens of results that a micro-turn takes in, where what is typed leaves `free`: at most half of its text."""
+    return min(free, max(1, config.serve.max_text_in // 2))
 
 
 def written_tokens(kind: str, text: str, tokenizer: Tokenizer, config: ModelConfig) -> list[int]:
@@ -209,11 +214,14 @@ def layout(conversation: Conversation, tokenizer: Tokenizer, config: Config) -> 
         frames = _frame_pairs(conversation.frame_times, count)
 
     texts = sorted(conversation.texts, key=lambda text: text.time)
-    typed = [
-        (_window(text.time), text_in_tokens(text.speaker, text.text, tokenizer, config.model))
-        for text in texts
-        if text.speaker != MODEL
-    ]
+    typed, results = (
+        [
+            (_window(text.time), text_in_tokens(text.speaker, text.text, tokenizer, config.model))
+            for text in texts
+            if text.speaker == speaker
+        ]
+        for speaker in (USER, BACKGROUND)
+    )
     said = [(word.start, tokenizer.encode_words(word.text)) for word in words]
     written = [
         (text.time, written_tokens(text.kind, text.text, tokenizer, config.model))
@@ -224,8 +232,12 @@ def layout(conversation: Conversation, tokenizer: Tokenizer, config: Config) -> 
     out = [(_window(time) - 1, tokens) for time, tokens in sorted(said + written, key=lambda item: item[0])]
     arrived = arrived_samples(conversation, count)
     lost = (~arrived).any(axis=1) & (conversation.user_audio is not None)
-    text_in, cut_in = _spread(typed, (config.serve.max_text_in - lost).tolist())
-    text_in = [[control_token(Control.LOST_AUDIO, config.model)] * int(gap) + text for gap, text in zip(lost, text_in)]
+    room = config.serve.max_text_in - lost
+    text_in, cut_in = _spread(typed, room.tolist())
+    free = (results_room(config, int(most) - len(text)) for most, text in zip(room, text_in))
+    given, cut_results = _spread(results, free)
+    mark = control_token(Control.LOST_AUDIO, config.model)
+    text_in = [[mark] * int(gap) + text + result for gap, text, result in zip(lost, text_in, given)]
     text_out, cut_out = _spread(out, [config.model.max_text_out] * count)
     return Layout(
         text_in=text_in,
@@ -234,7 +246,7 @@ def layout(conversation: Conversation, tokenizer: Tokenizer, config: Config) -> 
         heard=AUDIO_ELEMENTS * (arrived.any(axis=1) & (conversation.user_audio is not None)),
         text_out=text_out,
         speak=gates(conversation),
-        cut=cut_in + cut_out,
+        cut=cut_in + cut_results + cut_out,
     )
 
 

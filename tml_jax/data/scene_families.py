@@ -12,6 +12,7 @@ import numpy as np
 from tml_jax.config import MICRO_TURN_SECONDS
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.record import USER, Conversation
+from tml_jax.data.scene_delegation import play_delegation
 from tml_jax.data.scene_render import FRAME_RATE, Shape, Timeline, draw_video, lengthen_pause, scene_duration
 from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES, Synthesizer, vary
 
@@ -199,6 +200,7 @@ FAMILIES: dict[str, tuple[Callable[[Scene], float], float]] = {
     "cue": (_cue, 0.13),
     "visual": (_visual, 0.11),
     "silence": (_silence, 0.05),
+    "delegation": (play_delegation, 0.15),
 }
 
 

@@ -62,9 +62,9 @@ class Timeline:
         self._words.append(Word(MODEL, word, start, end))
         return end
 
-    def text(self, speaker: str, text: str, time: float) -> None:
-        """Places text that is typed or shown."""
-        self._texts.append(Text(speaker, text, time))
+    def text(self, speaker: str, text: str, time: float, kind: str = "") -> None:
+        """Places text that is typed, shown, handed over (`kind` TASK) or sent by the background."""
+        self._texts.append(Text(speaker, text, time, kind))
 
     def cue(self, kind: str, start: float, end: float, text: str = "") -> None:
         """Notes what is expected of the model."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from tml_jax.config import INPUT_RATE, MEL_BINS, MICRO_TURN_SECONDS
 from tml_jax.data.layout import INPUT_SAMPLES, OUTPUT_SAMPLES, fit_samples, gates, spoken_words
-from tml_jax.data.record import MODEL, TASK, USER, Conversation, Cue, Word
+from tml_jax.data.record import BACKGROUND, MODEL, TASK, USER, Conversation, Cue, Word
 from tml_jax.serve.words import MicroTurn, Span
 from tml_jax.signal.mel import SILENT_OWN_MEL, own_mel
 
@@ -157,13 +157,15 @@ def as_recorded(conversation: Conversation) -> list[MicroTurn]:
     samples = _output_windows(conversation, 1, count)
     mel = own_mel(samples.reshape(-1)).reshape(count, -1, MEL_BINS)
     pieces = _pieces(spoken_words(conversation), 1, count)
-    shown, asked = [""] * count, [()] * count
+    shown, asked, given = [""] * count, [()] * count, [()] * count
     for text in conversation.texts:
         window = min(_window(text.time), count - 1)
         if text.kind == TASK:
             asked[window] += (Span(text.text),)
         elif text.speaker == MODEL:
             shown[window] += text.text
+        elif text.speaker == BACKGROUND:
+            given[window] += (text.text,)
     return [
         MicroTurn(
             index=index,
@@ -175,6 +177,7 @@ def as_recorded(conversation: Conversation) -> list[MicroTurn]:
             samples=samples[index] if speaks else np.zeros(OUTPUT_SAMPLES, np.float32),
             compute_seconds=0.0,
             spans=asked[index],
+            given=given[index],
         )
         for index, speaks in enumerate(gates(conversation))
     ]

@@ -36,7 +36,7 @@ import collections
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -272,16 +272,17 @@ def by_family(measurements: Sequence[Measurement], seed: int = 0, resamples: int
     return {name: aggregate(items, seed, resamples) for name, items in {**rows, "all": list(measurements)}.items()}
 
 
-def table(rows: Mapping[str, Score]) -> str:
+def table(rows: Mapping[str, Any]) -> str:
     """A Markdown table, a row for each score; columns undefined in every row are left out.
 
     Args:
-      rows: name of the row → score.
+      rows: name of the row → score: a dataclass of `conversations` and of estimates.
 
     Returns:
       The table, cells such as `97% (95–99)` or `0.20 s (0.15–0.25)`, ending with a newline.
     """
-    fields = [field.name for field in dataclasses.fields(Score) if field.name != "conversations"]
+    kind = type(next(iter(rows.values())))
+    fields = [field.name for field in dataclasses.fields(kind) if field.name != "conversations"]
     fields = [name for name in fields if any(getattr(score, name).count for score in rows.values())]
     lines = [
         ["", "conversations", *(name.replace("_", " ") for name in fields)],

@@ -18,6 +18,7 @@ from tml_jax.data.record import MODEL, Conversation
 from tml_jax.data.shards import open_shards
 from tml_jax.eval import baselines
 from tml_jax.eval.conversation import write_conversation
+from tml_jax.eval.delegation import by_variant, desk_of, planned, rehearse, score_delegation
 from tml_jax.eval.interactivity import aggregate, by_family, measure, reply_frequency, table
 from tml_jax.eval.sound import plain_words, recognise, word_error_rate
 from tml_jax.serve.session import Talker
@@ -56,7 +57,8 @@ def evaluate(run_dir: str | pathlib.Path, config: Config, log: Callable[[str], N
     if not any(conversation.cues for conversation in held_out):
         log("the held-out conversations have no cues: no metrics of replies' timing, of holding, yielding and keeping")
 
-    talker = Talker(str(run_dir), weights=config.serve.weights)
+    tasks = any(planned(conversation) for conversation in held_out)
+    talker = Talker(str(run_dir), weights=config.serve.weights, delegate=tasks)
     log(f"evaluating on {len(held_out)} held-out conversations")
     spoken = stream(talker, held_out)
     muted = stream(talker, [mute(conversation) for conversation in held_out])
@@ -76,6 +78,9 @@ def evaluate(run_dir: str | pathlib.Path, config: Config, log: Callable[[str], N
     output = run_dir / ("eval" if config.serve.weights == "whole" else f"eval_{config.serve.weights}")
     output.mkdir(exist_ok=True)
     results = {"policies": scores, "families": families}
+    if tasks:
+        results["tasks"] = by_variant([score_delegation(*pair) for pair in zip(held_out, spoken)])
+        tables += f"\nTasks for the background, done by the embedded one:\n\n{table(results['tasks'])}"
     plain = {kind: {name: dataclasses.asdict(score) for name, score in rows.items()} for kind, rows in results.items()}
     (output / "results.json").write_text(json.dumps(plain, indent=1))
     (output / "table.md").write_text(tables)
@@ -86,7 +91,7 @@ def evaluate(run_dir: str | pathlib.Path, config: Config, log: Callable[[str], N
 
 
 def stream(talker: Talker, conversations: Sequence[Conversation]) -> list[list[MicroTurn]]:
-    """Streams the user's side of conversations through a model.
+    """Streams the user's side of conversations through a model; one that may hand over tasks has a desk in each.
 
     Args:
       talker: the model.
@@ -95,6 +100,9 @@ def stream(talker: Talker, conversations: Sequence[Conversation]) -> list[list[M
     Returns:
       The micro-turns of each conversation, in the order given.
     """
+    desks = {}
+    if talker.config.serve.delegate:
+        desks = {index: desk_of(each, talker.tokenizer, talker.config) for index, each in enumerate(conversations)}
     order = sorted(range(len(conversations)), key=lambda index: conversations[index].micro_turns)
     turns: list[list[MicroTurn]] = [[] for _ in conversations]
     for start in range(0, len(order), TOGETHER):
@@ -103,8 +111,13 @@ def stream(talker: Talker, conversations: Sequence[Conversation]) -> list[list[M
         group += [group[-1]] * (min(TOGETHER, len(order)) - len(group))
         longest = max(conversations[index].micro_turns for index in group)
         windows = [user_side(conversations[index], longest) for index in group]
+        filled = len(set(group))  # what stands in for more has no desk: its micro-turns are not used
+        windows[:filled] = [
+            rehearse(desks[index], side) if index in desks else side for index, side in zip(group[:filled], windows)
+        ]
         for together in talker.talk_together(windows, [talker.seed + index for index in group]):
-            for index, turn in dict(zip(group, together)).items():
+            for index, turn in zip(group[:filled], together):
+                turn = desks[index].put_out(turn) if index in desks else turn
                 if turn.index < conversations[index].micro_turns:
                     turns[index].append(turn)
     return turns

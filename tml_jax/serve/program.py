@@ -42,13 +42,16 @@ class LoadedModel:
     mesh: Mesh | None = None
 
 
-def load_model(checkpoint: str, step: int | None = None, weights: str | None = None) -> LoadedModel:
+def load_model(
+    checkpoint: str, step: int | None = None, weights: str | None = None, delegate: bool | None = None
+) -> LoadedModel:
     """Loads a trained model, over the devices of the configuration's `serve.mesh`.
 
     Args:
       checkpoint: folder of a run, or of one of its checkpoints.
       step: which checkpoint; None takes the newest.
       weights: `whole` or `int8`, in place of `serve.weights`.
+      delegate: in place of `serve.delegate`.
 
     Returns:
       The model.
@@ -64,8 +67,9 @@ def load_model(checkpoint: str, step: int | None = None, weights: str | None = N
         saved = saved_model(folder)
         where = abstract(saved, parameter_shardings(mesh, saved))
     config, tokenizer, variables = restore_params_for_inference(folder, None, where)
-    if weights is not None:
-        config = dataclasses.replace(config, serve=dataclasses.replace(config.serve, weights=weights))
+    given = {"weights": weights, "delegate": delegate}
+    given = {name: value for name, value in given.items() if value is not None}
+    config = dataclasses.replace(config, serve=dataclasses.replace(config.serve, **given))
     return LoadedModel(config, Tokenizer.load(tokenizer), variables, mesh)
 
 

@@ -24,7 +24,14 @@ class NotFiniteError(RuntimeError):
 class Talker:
     """A model that talks. Sessions that are talked through together do not influence each other."""
 
-    def __init__(self, checkpoint: str, seed: int = 0, step: int | None = None, weights: str | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: str,
+        seed: int = 0,
+        step: int | None = None,
+        weights: str | None = None,
+        delegate: bool = False,
+    ) -> None:
         """Loads a trained model, over the devices of the configuration's `serve.mesh`.
 
         Args:
@@ -32,12 +39,13 @@ class Talker:
           seed: of the noise from which the sound is made.
           step: which checkpoint; None takes the newest.
           weights: `whole` or `int8`, in place of `serve.weights`.
+          delegate: whether it may hand over tasks.
 
         Raises:
           CheckpointError: there is no such checkpoint, or it is damaged.
           ConfigError: `serve.mesh` does not fit the devices.
         """
-        self._set(load_model(checkpoint, step, weights), seed)
+        self._set(load_model(checkpoint, step, weights, delegate), seed)
 
     @classmethod
     def of(cls, config: Config, tokenizer: Tokenizer, variables: dict[str, Any], seed: int = 0) -> "Talker":

@@ -7,8 +7,8 @@ import numpy as np
 
 from tml_jax.config import AUDIO_ELEMENTS, MEL_BINS, MICRO_TURN_SECONDS, OWN_FRAMES, PATCH, Config
 from tml_jax.data.elements import Elements, input_elements, patches_of_pair
-from tml_jax.data.layout import INPUT_SAMPLES, control_token, text_in_tokens
-from tml_jax.data.record import Text
+from tml_jax.data.layout import INPUT_SAMPLES, control_token, results_room, text_in_tokens
+from tml_jax.data.record import BACKGROUND, Text
 from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.model.inputs import ElementArrays
 from tml_jax.model.stream import InputBlock
@@ -41,9 +41,10 @@ class Arrived:
 
 @dataclasses.dataclass(frozen=True)
 class Ear:
-    """What the input side of a session carries: text still waiting, the last frame, the last samples."""
+    """What the input side of a session carries: typed text and results still waiting, the last frame and samples."""
 
     waiting: tuple[int, ...] = ()
+    results: tuple[int, ...] = ()
     frame: np.ndarray | None = None
     samples: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(HISTORY, np.float32))
 
@@ -92,13 +93,16 @@ def take_in(ear: Ear, arrived: Arrived, tokenizer: Tokenizer, config: Config) ->
       InputError: see `check_arrived`.
     """
     check_arrived(arrived, config)
-    waiting = list(ear.waiting)
+    waiting, results = list(ear.waiting), list(ear.results)
     for text in arrived.texts:
-        waiting += text_in_tokens(text.speaker, text.text, tokenizer, config.model)
+        queue = results if text.speaker == BACKGROUND else waiting
+        queue += text_in_tokens(text.speaker, text.text, tokenizer, config.model)
     waiting += arrived.results
     if arrived.lost:  # before all else, as what was typed stays true in the next micro-turn
         waiting.insert(0, control_token(Control.LOST_AUDIO, config.model))
     now, later = waiting[: config.serve.max_text_in], waiting[config.serve.max_text_in :]
+    room = results_room(config, config.serve.max_text_in - len(now))
+    now, results = now + results[:room], results[room:]
 
     patches, last = None, ear.frame
     if arrived.frames:
@@ -111,7 +115,7 @@ def take_in(ear: Ear, arrived: Arrived, tokenizer: Tokenizer, config: Config) ->
     if arrived.audio is not None:
         levels = dmel(arrived.audio.astype(np.float32), ear.samples)
         samples = arrived.audio[-HISTORY:].astype(np.float32)
-    return Ear(tuple(later), last, samples), input_elements(now, patches, levels, config.model)
+    return Ear(tuple(later), tuple(results), last, samples), input_elements(now, patches, levels, config.model)
 
 
 def make_block(inputs: Sequence[Elements | None], config: Config, length: int | None = None) -> InputBlock:

@@ -44,6 +44,7 @@ class MicroTurn:
       elements_out: length of its text, gate and sound.
       spans: tasks handed over, whose end is in this micro-turn.
       tasks: what became of tasks since the last micro-turn, where there is a background.
+      given: pieces of results that the model began to read in it, as `background.grammar` writes them.
     """
 
     index: int
@@ -58,6 +59,7 @@ class MicroTurn:
     elements_out: int = 0
     spans: tuple[Span, ...] = ()
     tasks: tuple[TaskEvent, ...] = ()
+    given: tuple[str, ...] = ()
 
 
 class Mouth:

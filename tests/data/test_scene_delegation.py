@@ -1,0 +1,184 @@
+"""Scenes with tasks for the background: written as the grammar has it, read as a session's desk gives it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from configs import replica
+from tml_jax.background.calculator import calculate
+from tml_jax.background.grammar import Action, parse_request, parse_result
+from tml_jax.config import MICRO_TURN_SECONDS, from_mapping
+from tml_jax.data import scene_delegation as delegation
+from tml_jax.data import scene_scripts as scripts
+from tml_jax.data.layout import layout, layout_sizes
+from tml_jax.data.packing import capacities
+from tml_jax.data.record import BACKGROUND, MODEL, TASK, USER
+from tml_jax.data.scene_families import make_scene
+from tml_jax.data.tokenizer import train_tokenizer
+from tml_jax.data.voices import Synthesizer
+from tml_jax.eval.baselines import as_recorded
+from tml_jax.eval.delegation import aggregate, by_variant, desk_of, planned, rehearse, score_delegation
+from tml_jax.eval.replica import user_side
+from tml_jax.serve.words import Span
+
+CONFIG = from_mapping(replica.get_config())
+EACH = 30
+
+
+@pytest.fixture(scope="module")
+def records():
+    synthesizer = Synthesizer()
+    return [
+        make_scene(synthesizer, f"{split}{index}", np.random.default_rng([3, index]), split, "delegation")
+        for split in (scripts.TRAIN, scripts.HELD_OUT)
+        for index in range(EACH)
+    ]
+
+
+@pytest.fixture(scope="module")
+def vocabulary(records):
+    """A tokenizer as a run makes it."""
+    texts = [item.text for record in records for item in (*record.words, *record.texts)]
+    return train_tokenizer(texts, CONFIG.model.text_vocab_size)
+
+
+def texts(record, speaker):
+    return [text for text in record.texts if text.speaker == speaker]
+
+
+def test_every_variant_is_played_and_what_they_say_is_said_in_one_split_alone(records):
+    assert {record.meta["variant"] for record in records} == set(delegation.VARIANTS)
+    for table in (delegation.CARRIERS, delegation.FOLLOWING, delegation.NONSENSE, delegation.FAILURES):
+        assert not set(table[scripts.TRAIN]) & set(table[scripts.HELD_OUT])
+
+
+def test_tasks_are_the_sums_that_were_asked_for_once_they_were_heard(records):
+    for record in records:
+        asked = [parse_request(text.text) for text in texts(record, MODEL)]
+        new = [request for request in asked if request.action == Action.NEW]
+        assert [request.text for request in new] == [task.text for task in planned(record)]
+        heard = " ".join(word.text for word in record.words if word.speaker == USER)
+        for request in new:
+            first, sign, second = request.text.split()
+            spoken = {value: word for word, value in delegation.SIGNS.items()}
+            numbers = [scripts.NUMBERS[int(number) - 1] for number in (first, second)]
+            assert f"{numbers[0]} {spoken[sign]} {numbers[1]}" in heard
+        for text in texts(record, MODEL):
+            before = [word.end for word in record.words if word.speaker == USER and word.end < text.time]
+            # Nothing is known before the micro-turn is over in which the last word ended.
+            assert text.kind == TASK and np.floor(text.time / 0.2) > np.floor(max(before) / 0.2)
+        stopped = [request for request in asked if request.action == Action.CANCEL]
+        assert len(stopped) == (record.meta["variant"] == "cancelled")
+
+
+def test_the_result_is_read_before_it_is_spoken_and_is_the_sums_or_an_apology(records):
+    for record in records:
+        said = [word for word in record.words if word.speaker == MODEL]
+        for text, task in zip(texts(record, BACKGROUND), planned(record), strict=record.meta["variant"] != "cancelled"):
+            _, _, result = parse_result(text.text)
+            assert result == (task.result if task.faulty else calculate(task.text))
+            assert task.due == ("sorry" if task.faulty else scripts.NUMBERS[int(result) - 1])
+            # Two micro-turns take it in, and the next is the first that knows it.
+            spoken = [word.start for word in said if word.text == task.due and word.start > text.time]
+            assert spoken and spoken[0] / 0.2 >= np.floor(text.time / 0.2) + 2 - 1e-6
+        if record.meta["variant"] == "cancelled":
+            assert not texts(record, BACKGROUND) and said[-1].text == "okay"
+
+
+def test_what_comes_meanwhile_comes_first(records):
+    for record in (record for record in records if record.meta["variant"] == "moved_on"):
+        said = [word.text for word in record.words if word.speaker == MODEL]
+        assert said == ["one", "moment", record.meta["keyword"], planned(record)[0].due]
+
+
+def test_scenes_fit_a_row_and_the_sessions_of_the_replica(records, vocabulary):
+    for record in records:
+        plan = layout(record, vocabulary, CONFIG)
+        sizes = layout_sizes(plan)
+        assert (sizes <= capacities(CONFIG.data.packing)).all() and sizes[0] <= CONFIG.serve.context
+        assert plan.cut == 0
+
+
+def replayed(record, tokenizer):
+    """The record's own model side, with a desk in the loop: what it took in, and what it put out."""
+    desk = desk_of(record, tokenizer, CONFIG)
+    turns, taken = [], []
+    for arrived, turn in zip(rehearse(desk, user_side(record, record.micro_turns)), as_recorded(record), strict=True):
+        taken.append(arrived)
+        turns.append(desk.put_out(dataclasses.replace(turn, given=())))
+    return taken, turns
+
+
+def test_training_reads_results_token_for_token_as_a_desk_gives_them(records, vocabulary):
+    """But for the micro-turn in which they begin: the task of the record may be a micro-turn early or late."""
+    for record in records:
+        taken, _ = replayed(record, vocabulary)
+        live = [tuple(arrived.results) for arrived in taken if arrived.results]
+        laid = [tuple(tokens) for tokens in layout(record, vocabulary, CONFIG).text_in if tokens]
+        assert live == laid and len(live) >= len(texts(record, BACKGROUND))
+
+
+def test_results_come_when_the_record_has_them(records, vocabulary):
+    for record in records:
+        taken, _ = replayed(record, vocabulary)
+        tag = CONFIG.model.text_vocab_size + 4
+        came = [index for index, arrived in enumerate(taken) if tag in arrived.results]
+        due = [int(text.time / MICRO_TURN_SECONDS + 1e-6) for text in texts(record, BACKGROUND)]
+        assert len(came) == len(due) and np.abs(np.subtract(came, due)).max(initial=0) <= 1, record.meta
+
+
+def test_a_model_that_does_as_recorded_scores_in_full(records, vocabulary):
+    score = aggregate([score_delegation(record, replayed(record, vocabulary)[1]) for record in records])
+    for name in ("precision", "recall", "text", "result", "faithful", "cancelled"):
+        assert getattr(score, name).value == 1.0, name
+    assert score.conversations == 2 * EACH and score.recall.count > 2 * EACH
+
+
+def spoil(record, tokenizer, **changes):
+    """The score of a record's own side with something changed: `spans` or `text` of micro-turns, by their index."""
+    desk, turns = desk_of(record, tokenizer, CONFIG), []
+    windows = rehearse(desk, user_side(record, record.micro_turns))
+    for _, turn in zip(windows, as_recorded(record), strict=True):
+        changed = {name: change(turn) for name, change in changes.items()}
+        turns.append(desk.put_out(dataclasses.replace(turn, **changed)))
+    return score_delegation(record, turns)
+
+
+def only(records, variant):
+    return next(record for record in records if record.meta["variant"] == variant)
+
+
+def test_a_wrong_task_is_found_but_not_right_and_its_result_is_not_the_one_due(records, vocabulary):
+    record = only(records, "usual")
+    wrong = "4 + 4" if planned(record)[0].text != "4 + 4" else "1 + 1"
+    score = spoil(record, vocabulary, spans=lambda turn: tuple(Span(wrong) for _ in turn.spans))
+    assert (score.found, score.asked, score.right) == (1, 1, 0)
+    assert score.result == (True,)  # it still says what the record says
+    assert score.faithful == (planned(record)[0].due == delegation.spoken_result(calculate(wrong)),)
+
+
+def test_tasks_that_are_missed_early_or_not_due_are_told_apart(records, vocabulary):
+    record = only(records, "usual")
+    missed = spoil(record, vocabulary, spans=lambda turn: ())
+    assert (missed.due, missed.asked, missed.found, missed.faithful) == (1, 0, 0, ())
+    early = spoil(record, vocabulary, spans=lambda turn: (Span(planned(record)[0].text),) * (turn.index == 0))
+    assert (early.asked, early.found) == (1, 0)
+    twice = spoil(record, vocabulary, spans=lambda turn: turn.spans * 2 + (Span("#3"),) * len(turn.spans))
+    assert (twice.asked, twice.found, twice.right) == (3, 1, 1)
+    table = by_variant([missed, early, twice])
+    assert table["all"].precision.value == pytest.approx(1 / 4) and table["all"].recall.value == pytest.approx(1 / 3)
+
+
+def test_numbers_that_are_not_due_spoil_the_result(records, vocabulary):
+    record = only(records, "moved_on")
+    said = spoil(record, vocabulary, text=lambda turn: turn.text + " four" * (turn.index == record.micro_turns - 1))
+    assert said.result == (False,) and said.faithful == (False,)
+    assert spoil(record, vocabulary).result == (True,)
+
+
+def test_a_cancellation_that_is_not_written_lets_the_result_come(records, vocabulary):
+    record = only(records, "cancelled")
+    kept = lambda turn: tuple(span for span in turn.spans if "stop" not in span.text)  # noqa: E731
+    score = spoil(record, vocabulary, spans=kept)
+    assert score.cancelled == (False,) and score.faithful == (False,) and score.result == (True,)
