@@ -5,7 +5,8 @@ import numpy as np
 from tml_jax.config import MICRO_TURN_SECONDS
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.record import MODEL, USER, Conversation
-from tml_jax.data.scene_render import FRAME_RATE, Shape, Timeline, draw_video, scene_duration
+from tml_jax.data.scene_pictures import Shape, draw_video, frame_times
+from tml_jax.data.scene_render import Timeline, scene_duration
 from tml_jax.data.voices import TRAIN_VOICES, Synthesizer, vary
 
 # What the user types to ask for each kind of writing.
@@ -102,9 +103,9 @@ def make_captioned(synthesizer: Synthesizer, name: str, rng: np.random.Generator
     along = rng.uniform(0, room)
     towards = {1: across, -1: room - across, 0: along}
     centre = (radius + towards[down], radius + towards[right])
-    times = rng.uniform(0.0, 1.0 / FRAME_RATE) + np.arange(int(duration * FRAME_RATE)) / FRAME_RATE
+    times = frame_times(rng, duration)
     shape = Shape(kind, colours[colour], radius, centre, (down * speed, right * speed))
-    timeline.video(draw_video(rng, times, shape), times)
+    timeline.video(draw_video(rng, times, (shape,)), times)
     timeline.text(USER, DESCRIBE, 0.0)
     caption = f"a {colour} {kind} moving {direction}"
     timeline.text(MODEL, caption, round(3 * MICRO_TURN_SECONDS + _INSIDE, 6))
