@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tml_jax.data import scene_company, scene_listening, scene_sights, scene_turns
+from tml_jax.data.acoustics import draw_acoustics
 from tml_jax.data.record import Conversation
 from tml_jax.data.scene import Scene, new_scene
 from tml_jax.data.voices import Synthesizer
@@ -49,7 +50,8 @@ def make_scene(synthesizer: Synthesizer, name: str, rng: np.random.Generator, sp
     """
     scene = new_scene(synthesizer, rng, split)
     end = FAMILIES[family][0](scene) + scene.draw(scene.grids.tail)
-    return scene.timeline.conversation(name, family, end, scene.meta, microphone=scene.microphone)
+    microphone = draw_acoustics(rng, split) if scene.microphone else None
+    return scene.timeline.conversation(name, family, end, scene.meta, microphone)
 
 
 def draw_family(rng: np.random.Generator) -> str:

@@ -6,11 +6,11 @@ import numpy as np
 import soxr
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE
+from tml_jax.data.acoustics import Acoustics, at_microphone
 from tml_jax.data.record import MODEL, OTHER, USER, Conversation, Cue, Text, Word
-from tml_jax.data.voices import RATE, Speech, Synthesizer, TimedWord, Voice
+from tml_jax.data.voices import LEVEL, RATE, Speech, Synthesizer, TimedWord, Voice
 from tml_jax.signal.pcm import pcm16
 
-_USER_LEVEL = 0.5  # of the synthesizer's level, so that +6 dB does not clip
 _FADE = 0.01  # seconds: fade of a word that is cut
 
 
@@ -81,7 +81,7 @@ class Timeline:
         self._frames = (frames, times)
 
     def conversation(
-        self, name: str, family: str, end: float, meta: dict, microphone: bool = True, speaker: bool = True
+        self, name: str, family: str, end: float, meta: dict, microphone: Acoustics | None, speaker: bool = True
     ) -> Conversation:
         """The finished record, ending with the first micro-turn boundary at or after `end`.
 
@@ -90,15 +90,15 @@ class Timeline:
           family: kind of scene.
           end: seconds.
           meta: facts to note.
-          microphone: whether there is a user channel at all (silent or not).
+          microphone: how the user's side is heard, silent or not; None for no user channel at all.
           speaker: whether there is a model channel at all.
         """
         duration = scene_duration(end)
-        meta = dict(meta)
+        own = _mix(self._model, duration, OUTPUT_RATE)
         user = None
-        if microphone:
-            user, facts = self._user_channel(duration)
-            meta.update(facts)
+        if microphone is not None:
+            user = self._user_channel(microphone, own)
+            meta = {**meta, **microphone.facts()}
         frames, times = self._frames if self._frames is not None else (None, None)
         if times is not None:
             frames, times = frames[times < duration], times[times < duration]
@@ -106,7 +106,7 @@ class Timeline:
             id=name,
             duration=duration,
             user_audio=user,
-            model_audio=pcm16(_mix(self._model, duration, OUTPUT_RATE)) if speaker else None,
+            model_audio=pcm16(own) if speaker else None,
             frames=frames,
             frame_times=times,
             words=tuple(sorted(self._words, key=lambda word: (word.start, word.speaker))),
@@ -116,22 +116,28 @@ class Timeline:
             meta=meta,
         )
 
-    def _user_channel(self, duration: float) -> tuple[np.ndarray, dict]:
-        """Speech at a random gain over a random noise floor: (samples,) int16 at 16 kHz, and what was drawn."""
-        gain = float(self.rng.uniform(-6.0, 6.0))
-        floor = float(self.rng.uniform(35.0, 50.0))
-        colour = str(self.rng.choice(["white", "pink"]))
-        level = _USER_LEVEL * 10 ** (gain / 20)
-        heard, others = (
-            [(start, soxr.resample(samples, RATE, INPUT_RATE)) for start, samples in pieces]
-            for pieces in (self._user, self._others)
+    def _user_channel(self, microphone: Acoustics, own: np.ndarray) -> np.ndarray:
+        """What is heard while the model's sound is `own`, (m,) float32 at 24 kHz: (samples,) int16 at 16 kHz."""
+
+        def resampled(pieces: list[tuple[float, np.ndarray]]) -> list[tuple[float, np.ndarray]]:
+            return [(start, soxr.resample(samples, RATE, INPUT_RATE)) for start, samples in pieces]
+
+        seconds = len(own) / OUTPUT_RATE
+        user = resampled(self._user)
+        talkers = [
+            (0.0, self._synthesizer.say(text, voice, seed=microphone.seed).samples)
+            for voice, text in microphone.talkers
+        ]
+        spoken = np.concatenate([piece for _, piece in user]) if user else np.full(1, LEVEL, np.float32)
+        heard = at_microphone(
+            microphone,
+            _mix(user, seconds, INPUT_RATE),
+            _mix(resampled(self._others), seconds, INPUT_RATE),
+            _mix([(0.0, soxr.resample(own, OUTPUT_RATE, INPUT_RATE))], seconds, INPUT_RATE),
+            [samples for _, samples in resampled(talkers)],
+            float(np.sqrt(np.mean(np.square(spoken)))),
         )
-        samples = _mix(heard + others, duration, INPUT_RATE) * np.float32(level)
-        spoken = [piece for _, piece in heard] or [np.full(1, 0.07, np.float32)]
-        rms = np.sqrt(np.mean(np.square(np.concatenate(spoken)))) * level
-        noise = _noise(self.rng, len(samples), colour) * np.float32(rms * 10 ** (-floor / 20))
-        facts = {"gain_db": round(gain, 2), "noise": colour, "noise_below_speech_db": round(floor, 2)}
-        return pcm16(samples + noise), facts
+        return pcm16(heard)
 
 
 def scene_duration(end: float) -> float:
@@ -147,17 +153,6 @@ def _mix(pieces: list[tuple[float, np.ndarray]], duration: float, rate: int) -> 
         piece = piece[: max(0, len(samples) - first)]
         samples[first : first + len(piece)] += piece
     return samples
-
-
-def _noise(rng: np.random.Generator, count: int, colour: str) -> np.ndarray:
-    """(count,) float32 of white or pink (1/f) noise of rms 1."""
-    white = rng.standard_normal(count, dtype=np.float32)
-    if colour == "white":
-        return white
-    spectrum = np.fft.rfft(white)
-    spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 1.0))
-    pink = np.fft.irfft(spectrum, count).astype(np.float32)
-    return pink / np.sqrt(np.mean(np.square(pink)))
 
 
 def lengthen_pause(speech: Speech, word: int, pause: float) -> Speech:

@@ -293,6 +293,12 @@ class Grids:
       gap: from the end of one word to the next where the model repeats each.
       beside: dB of somebody else in the room relative to the user.
       television: dB of a television relative to the user.
+      gain: dB of speech in the microphone.
+      faint_noise: how many dB noise lies below speech in scenes that are near clean.
+      noise: the same in the others.
+      rt60: of a room.
+      echo: dB of the model's own voice in the microphone relative to its own level.
+      echo_delay: after which it is heard there.
       tail: silence after the last event.
       speed: of the user's speech.
       size: radius of an object in pixels.
@@ -312,6 +318,12 @@ class Grids:
     gap: tuple[float, ...]
     beside: tuple[float, ...]
     television: tuple[float, ...]
+    gain: tuple[float, ...]
+    faint_noise: tuple[float, ...]
+    noise: tuple[float, ...]
+    rt60: tuple[float, ...]
+    echo: tuple[float, ...]
+    echo_delay: tuple[float, ...]
     tail: tuple[float, ...]
     speed: tuple[float, ...]
     size: tuple[float, ...]
@@ -333,10 +345,42 @@ def _grids(half: bool) -> Grids:
         gap=_grid(0.35, 0.6, 0.05, half),
         beside=_grid(-9.0, -3.0, 1.0, half),
         television=_grid(-20.0, -12.0, 1.0, half),
+        gain=_grid(-6.0, 6.0, 0.5, half),
+        faint_noise=_grid(35.0, 50.0, 1.0, half),
+        noise=_grid(15.0, 50.0, 1.0, half),
+        rt60=_grid(0.1, 0.5, 0.05, half),
+        echo=_grid(-35.0, -20.0, 1.0, half),
+        echo_delay=_grid(0.02, 0.2, 0.02, half),
         tail=_grid(0.6, 1.0, 0.1, half),
         speed=_grid(0.9, 1.1, 0.04, half),
         size=_grid(5.0, 10.0, 1.0, half),
     )
 
 
-GRIDS = {TRAIN: _grids(False), HELD_OUT: _grids(True)}
+# Longer waits, faster speech, more noise and larger rooms than in training; all other times are between the held-out
+# ones.
+_BEYOND = dict(
+    pause=_grid(2.0, 3.0, 0.25, False),
+    event=_grid(3.0, 5.0, 0.5, False),
+    stay=_grid(2.6, 3.4, 0.2, False),
+    beat=_grid(1.6, 2.2, 0.2, False),
+    period=_grid(0.7, 1.3, 0.6, False),
+    speed=_grid(1.2, 1.4, 0.05, False),
+    television=_grid(-10.0, -8.0, 0.75, False),
+    noise=_grid(5.0, 12.0, 0.75, False),
+    rt60=_grid(0.6, 0.9, 0.1, False),
+    echo=_grid(-18.0, -12.0, 1.5, False),
+)
+
+
+def _shifted(grids: Grids) -> Grids:
+    """The same grids, a quarter of a step on, so that no value is shared; what `_BEYOND` names is beyond training."""
+    fields = {}
+    for field in dataclasses.fields(Grids):
+        values = getattr(grids, field.name)
+        step = (values[1] - values[0]) / 4
+        fields[field.name] = _BEYOND.get(field.name) or tuple(round(value - step, 4) for value in values)
+    return Grids(**fields)
+
+
+GRIDS = {TRAIN: _grids(False), HELD_OUT: _grids(True), EXTRAPOLATION: _shifted(_grids(True))}
