@@ -13,13 +13,14 @@ import numpy as np
 from tml_jax.config import MICRO_TURN_SECONDS
 
 USER, MODEL, BACKGROUND = "user", "model", "background"
+OTHER = "other"  # somebody in the user's room who does not speak to the model
 TASK = "task"
 FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Word:
-    """A spoken word. `speaker` is USER or MODEL, `start` and `end` are seconds."""
+    """A spoken word. `speaker` is USER, MODEL or OTHER (heard on the user's side), `start` and `end` are seconds."""
 
     speaker: str
     text: str
@@ -71,7 +72,7 @@ class Conversation:
       model_audio: (samples,) int16 at 24 kHz, or None.
       frames: (frames, rows, columns, 3) uint8; rows and columns are multiples of 40.
       frame_times: (frames,) float64, seconds, rising.
-      words: spoken words of both sides, by start.
+      words: spoken words of all speakers, by start.
       texts: typed, sent, shown and delegated text, by time.
       cues: what is expected of the model, for evaluation.
       gaps: (start, end) seconds of what the model did not get of the user's sound, rising and apart; `user_audio` is
@@ -111,7 +112,8 @@ class Conversation:
         edges = np.ravel(self.gaps)
         check(edges.size % 2 == 0 and bool(np.all(np.diff(edges) > 0)), "gaps", "(start, end) each, rising and apart")
         for word in self.words:
-            check(word.speaker in (USER, MODEL), "words", f"{word}: speaker must be {USER} or {MODEL}")
+            known = word.speaker in (USER, MODEL, OTHER)
+            check(known, "words", f"{word}: speaker must be {USER}, {MODEL} or {OTHER}")
             check(0 <= word.start <= word.end, "words", f"{word}: must start at 0 or later and end after its start")
         for text in self.texts:
             check(text.speaker in (USER, MODEL, BACKGROUND), "texts", f"{text}: unknown speaker")

@@ -7,15 +7,12 @@ says meanwhile comes first: another request, another sum, or that the result is 
 
 import dataclasses
 import itertools
-from typing import TYPE_CHECKING
 
 from tml_jax.background.calculator import calculate
 from tml_jax.background.grammar import Action, Mark, Request, request_text, result_text
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.record import BACKGROUND, MODEL, TASK
-
-if TYPE_CHECKING:
-    from tml_jax.data.scene_families import Scene
+from tml_jax.data.scene import Scene
 
 FILLER, SORRY, OKAY = "one moment", "sorry", "okay"  # what the model says besides numbers
 CANCELS = ("never mind", "forget it", "leave it")
@@ -94,7 +91,7 @@ class PlannedTask:
 class _Play:
     """A delegation while it is played out: the scene, the tasks so far, and when the model is free to speak."""
 
-    scene: "Scene"
+    scene: Scene
     tasks: list[PlannedTask] = dataclasses.field(default_factory=list)
     free: float = 0.0
 
@@ -102,15 +99,15 @@ class _Play:
         """The user asks for a sum, the model hands it over and says the filler; returns the time of the task."""
         scene = self.scene
         task, words = scene.draw(SUMS)
-        carrier = scene.draw((FOLLOWING if self.tasks else CARRIERS)[scene.split])
+        carrier = scene.draw((FOLLOWING if self.tasks else CARRIERS)[scene.part])
         scene.meta["wording"] = scene.meta["wording"] or carrier
         due = scene.timeline.user(carrier.format(sum=words), start)
         asked = due + scene.draw(scene.grids.reply)
         result = {
             "": calculate(task),
             "empty": "",
-            "failed": scene.draw(FAILURES[scene.split]),
-            "nonsense": scene.draw(NONSENSE[scene.split]),
+            "failed": scene.draw(FAILURES[scene.part]),
+            "nonsense": scene.draw(NONSENSE[scene.part]),
         }[fault]
         text = request_text(Request(Action.NEW, None, task))
         scene.timeline.text(MODEL, text, asked, TASK)
@@ -157,7 +154,7 @@ def _moved_on(play: _Play) -> float:
     scene = play.scene
     asked = play.ask(scene.lead(), 0.0)
     keyword = scene.keyword()
-    request = scene.draw(scripts.CARRIERS["answer"][scene.split]).format(keyword=keyword)
+    request = scene.draw(scripts.CARRIERS["answer"][scene.part]).format(keyword=keyword)
     begins = play.free + scene.lead()
     ends = scene.timeline.user(request, begins)
     play.free = scene.reply(keyword, ends, scene.draw(scene.grids.reply))
@@ -213,7 +210,7 @@ VARIANTS = {
 }
 
 
-def play_delegation(scene: "Scene") -> float:
+def delegation(scene: Scene) -> float:
     """Plays out one scene; `meta` notes the `variant`, and the `tasks` as `PlannedTask` has them.
 
     Args:

@@ -1,19 +1,16 @@
 """Renders a scene: puts speech, text and pictures on one time axis and turns them into a conversation record."""
 
-import dataclasses
 import math
 
 import numpy as np
 import soxr
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE
-from tml_jax.data.record import MODEL, USER, Conversation, Cue, Text, Word
-from tml_jax.data.voices import RATE, Speech, Synthesizer, TimedWord, Voice
+from tml_jax.data.acoustics import Acoustics, at_microphone
+from tml_jax.data.record import MODEL, OTHER, USER, Conversation, Cue, Text, Word
+from tml_jax.data.voices import LEVEL, RATE, Speech, Synthesizer, TimedWord, Voice
 from tml_jax.signal.pcm import pcm16
 
-FRAME_RATE = 10.0  # frames a second
-FRAME_SIZE = 40  # rows and columns
-_USER_LEVEL = 0.5  # of the synthesizer's level, so that +6 dB does not clip
 _FADE = 0.01  # seconds: fade of a word that is cut
 
 
@@ -31,6 +28,7 @@ class Timeline:
         self.rng = rng
         self._synthesizer, self._voice, self._speed = synthesizer, voice, speed
         self._user: list[tuple[float, np.ndarray]] = []
+        self._others: list[tuple[float, np.ndarray]] = []
         self._model: list[tuple[float, np.ndarray]] = []
         self._words: list[Word] = []
         self._texts: list[Text] = []
@@ -49,9 +47,16 @@ class Timeline:
         self._words += [Word(USER, word.text, start + word.start, start + word.end) for word in speech.words]
         return start + speech.duration
 
-    def model(self, word: str, start: float, until: float = np.inf) -> float:
-        """Places one word of the model, cut off at `until`; returns the time of its end."""
-        speech = self._synthesizer.say(word)
+    def other(self, text: str, start: float, voice: Voice, level: float) -> float:
+        """Somebody else in the room speaks, `level` dB above the user; returns the time of its end."""
+        speech = self._synthesizer.say(text, voice, self._speed, int(self.rng.integers(2**31)))
+        self._others.append((start, speech.samples * np.float32(10 ** (level / 20))))
+        self._words += [Word(OTHER, word.text, start + word.start, start + word.end) for word in speech.words]
+        return start + speech.duration
+
+    def model(self, text: str, start: float, until: float = np.inf) -> float:
+        """Places a word of the model, or a few, cut off at `until`; returns the time of its end."""
+        speech = self._synthesizer.say(text)
         samples = speech.samples
         if start + speech.duration > until:
             samples = samples[: int(round((until - start) * RATE))].copy()
@@ -59,7 +64,8 @@ class Timeline:
             samples[len(samples) - fade :] *= np.linspace(1.0, 0.0, fade, dtype=np.float32)
         end = start + len(samples) / RATE
         self._model.append((start, samples))
-        self._words.append(Word(MODEL, word, start, end))
+        said = [(word.text, start + word.start, min(start + word.end, end)) for word in speech.words]
+        self._words += [Word(MODEL, *word) for word in said if word[1] < end]
         return end
 
     def text(self, speaker: str, text: str, time: float, kind: str = "") -> None:
@@ -75,7 +81,7 @@ class Timeline:
         self._frames = (frames, times)
 
     def conversation(
-        self, name: str, family: str, end: float, meta: dict, microphone: bool = True, speaker: bool = True
+        self, name: str, family: str, end: float, meta: dict, microphone: Acoustics | None, speaker: bool = True
     ) -> Conversation:
         """The finished record, ending with the first micro-turn boundary at or after `end`.
 
@@ -84,15 +90,15 @@ class Timeline:
           family: kind of scene.
           end: seconds.
           meta: facts to note.
-          microphone: whether there is a user channel at all (silent or not).
+          microphone: how the user's side is heard, silent or not; None for no user channel at all.
           speaker: whether there is a model channel at all.
         """
         duration = scene_duration(end)
-        meta = dict(meta)
+        own = _mix(self._model, duration, OUTPUT_RATE)
         user = None
-        if microphone:
-            user, facts = self._user_channel(duration)
-            meta.update(facts)
+        if microphone is not None:
+            user = self._user_channel(microphone, own)
+            meta = {**meta, **microphone.facts()}
         frames, times = self._frames if self._frames is not None else (None, None)
         if times is not None:
             frames, times = frames[times < duration], times[times < duration]
@@ -100,7 +106,7 @@ class Timeline:
             id=name,
             duration=duration,
             user_audio=user,
-            model_audio=pcm16(_mix(self._model, duration, OUTPUT_RATE)) if speaker else None,
+            model_audio=pcm16(own) if speaker else None,
             frames=frames,
             frame_times=times,
             words=tuple(sorted(self._words, key=lambda word: (word.start, word.speaker))),
@@ -110,19 +116,28 @@ class Timeline:
             meta=meta,
         )
 
-    def _user_channel(self, duration: float) -> tuple[np.ndarray, dict]:
-        """Speech at a random gain over a random noise floor: (samples,) int16 at 16 kHz, and what was drawn."""
-        gain = float(self.rng.uniform(-6.0, 6.0))
-        floor = float(self.rng.uniform(35.0, 50.0))
-        colour = str(self.rng.choice(["white", "pink"]))
-        level = _USER_LEVEL * 10 ** (gain / 20)
-        heard = [(start, soxr.resample(samples, RATE, INPUT_RATE)) for start, samples in self._user]
-        samples = _mix(heard, duration, INPUT_RATE) * np.float32(level)
-        spoken = [piece for _, piece in heard] or [np.full(1, 0.07, np.float32)]
-        rms = np.sqrt(np.mean(np.square(np.concatenate(spoken)))) * level
-        noise = _noise(self.rng, len(samples), colour) * np.float32(rms * 10 ** (-floor / 20))
-        facts = {"gain_db": round(gain, 2), "noise": colour, "noise_below_speech_db": round(floor, 2)}
-        return pcm16(samples + noise), facts
+    def _user_channel(self, microphone: Acoustics, own: np.ndarray) -> np.ndarray:
+        """What is heard while the model's sound is `own`, (m,) float32 at 24 kHz: (samples,) int16 at 16 kHz."""
+
+        def resampled(pieces: list[tuple[float, np.ndarray]]) -> list[tuple[float, np.ndarray]]:
+            return [(start, soxr.resample(samples, RATE, INPUT_RATE)) for start, samples in pieces]
+
+        seconds = len(own) / OUTPUT_RATE
+        user = resampled(self._user)
+        talkers = [
+            (0.0, self._synthesizer.say(text, voice, seed=microphone.seed).samples)
+            for voice, text in microphone.talkers
+        ]
+        spoken = np.concatenate([piece for _, piece in user]) if user else np.full(1, LEVEL, np.float32)
+        heard = at_microphone(
+            microphone,
+            _mix(user, seconds, INPUT_RATE),
+            _mix(resampled(self._others), seconds, INPUT_RATE),
+            _mix([(0.0, soxr.resample(own, OUTPUT_RATE, INPUT_RATE))], seconds, INPUT_RATE),
+            [samples for _, samples in resampled(talkers)],
+            float(np.sqrt(np.mean(np.square(spoken)))),
+        )
+        return pcm16(heard)
 
 
 def scene_duration(end: float) -> float:
@@ -140,17 +155,6 @@ def _mix(pieces: list[tuple[float, np.ndarray]], duration: float, rate: int) -> 
     return samples
 
 
-def _noise(rng: np.random.Generator, count: int, colour: str) -> np.ndarray:
-    """(count,) float32 of white or pink (1/f) noise of rms 1."""
-    white = rng.standard_normal(count, dtype=np.float32)
-    if colour == "white":
-        return white
-    spectrum = np.fft.rfft(white)
-    spectrum /= np.sqrt(np.maximum(np.arange(len(spectrum)), 1.0))
-    pink = np.fft.irfft(spectrum, count).astype(np.float32)
-    return pink / np.sqrt(np.mean(np.square(pink)))
-
-
 def lengthen_pause(speech: Speech, word: int, pause: float) -> Speech:
     """Makes the silence before word number `word` last `pause` seconds.
 
@@ -164,64 +168,3 @@ def lengthen_pause(speech: Speech, word: int, pause: float) -> Speech:
     shift = extra / RATE
     later = tuple(TimedWord(w.text, w.start + shift, w.end + shift) for w in speech.words[word:])
     return Speech(samples, speech.words[:word] + later)
-
-
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """An object in a video.
-
-    Attributes:
-      kind: `ball`, `box`, `cross` or `ring`.
-      colour: red, green, blue, 0 … 255.
-      radius: pixels.
-      start: (row, column) of its centre when it appears.
-      velocity: pixels a second, down and to the right.
-      appears: seconds; it stays from then on.
-    """
-
-    kind: str
-    colour: tuple[int, int, int]
-    radius: float
-    start: tuple[float, float]
-    velocity: tuple[float, float] = (0.0, 0.0)
-    appears: float = 0.0
-
-
-def draw_video(rng: np.random.Generator, times: np.ndarray, shape: Shape) -> np.ndarray:
-    """Frames (len(times), 40, 40, 3) uint8: the shape over a dim, drifting, noisy background."""
-    axis = np.arange(FRAME_SIZE, dtype=np.float32)
-    row, column = axis[None, :, None], axis[None, None, :]
-    seconds = times.astype(np.float32)[:, None, None]
-    tint = rng.uniform(20, 80, 3).astype(np.float32)
-    wave = rng.uniform(-0.4, 0.4, 2)
-    drift = rng.uniform(-4, 4)
-    pattern = 0.7 + 0.3 * np.sin(wave[0] * row + wave[1] * column + drift * seconds)
-    frames = pattern[..., None] * tint
-    frames += rng.normal(0.0, 8.0, frames.shape).astype(np.float32)
-    since = np.maximum(seconds - shape.appears, 0.0)
-    # The centre bounces between the edges, so that the shape stays in the picture.
-    low, high = shape.radius, FRAME_SIZE - 1 - shape.radius
-    span = high - low
-    centre = [
-        low + span - np.abs((start - low + speed * since) % (2 * span) - span)
-        for start, speed in zip(shape.start, shape.velocity)
-    ]
-    covered = _covered(shape.kind, row - centre[0], column - centre[1], shape.radius)
-    covered &= seconds >= shape.appears - 1e-6
-    frames[covered] = np.asarray(shape.colour, np.float32)
-    return np.clip(np.rint(frames), 0, 255).astype(np.uint8)
-
-
-def _covered(kind: str, down: np.ndarray, right: np.ndarray, radius: float) -> np.ndarray:
-    """Whether a pixel at (down, right) from the centre belongs to the shape."""
-    distance = np.sqrt(down**2 + right**2)
-    reach = np.maximum(np.abs(down), np.abs(right))
-    if kind == "ball":
-        return distance <= radius
-    if kind == "box":
-        return reach <= radius * 0.85
-    if kind == "ring":
-        return (distance <= radius) & (distance >= radius * 0.55)
-    if kind == "cross":
-        return (reach <= radius) & (np.minimum(np.abs(down), np.abs(right)) <= radius * 0.3)
-    raise ValueError(f"shape {kind!r}: expected ball, box, cross or ring")

@@ -1,14 +1,18 @@
 """What is said, shown and waited for in generated scenes: plain data, one part for training and one held out.
 
-The two splits share the keywords, the words that break in and the shapes, which a replica can only know by having heard
-or seen them. They differ in voices (`voices.py`), wordings, and every time, size and colour (`Grids`).
+The splits share the keywords, the words that break in, the shapes and what they do, which a replica can only know by
+having heard or seen them. They differ in voices (`voices.py`), wordings, and every time, size, level and colour
+(`Grids`). Extrapolation has the held-out wordings, voices and colours, and amounts beyond those of training.
 """
 
 import dataclasses
 
 import numpy as np
 
-TRAIN, HELD_OUT = "train", "held_out"
+from tml_jax.data.record import OTHER, USER
+
+TRAIN, HELD_OUT, EXTRAPOLATION = "train", "held_out", "extrapolation"
+SPLITS = (TRAIN, HELD_OUT, EXTRAPOLATION)
 
 KEYWORDS = (
     "tiger", "banana", "window", "garden", "music", "river", "doctor", "pencil", "coffee", "elephant", "kitchen",
@@ -18,10 +22,23 @@ NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 INTERRUPTIONS = ("stop", "wait", "hold on", "stop please", "that's enough")
 BACKCHANNELS = ("mm hm", "uh huh", "right", "yeah")
 CUE_WORDS = ("go", "now")
-DELAYS = {"two": 2.0, "three": 3.0, "four": 4.0}  # seconds
+DELAYS = {"two": 2.0, "three": 3.0, "four": 4.0, "five": 5.0, "six": 6.0, "seven": 7.0}  # seconds
 SHAPES = ("ball", "box", "cross", "ring")
+GONE = "gone"  # what the model says of an object that is gone, unless asked for a keyword
+LISTENING = "mm hm"  # how the model shows that it listens
+TRANSLATIONS = {"uno": "one", "dos": "two", "tres": "three", "cuatro": "four", "cinco": "five"}
 
-# {keyword}, {cue}, {delay} and {shape} are filled in. A comma is where a `pause` scene pauses.
+# How many there are of what the splits share, by split.
+_NEAR_AMOUNTS = {
+    "delays": ("two", "three", "four"), "repetitions": (2, 3, 4, 5), "objects": (1, 2, 3, 4), "repeated": (3, 4),
+    "beats": (1, 2),
+}  # fmt: skip
+_FAR_AMOUNTS = {
+    "delays": ("five", "six", "seven"), "repetitions": (6, 7, 8), "objects": (5, 6), "repeated": (5, 6), "beats": (3,),
+}  # fmt: skip
+AMOUNTS = {TRAIN: _NEAR_AMOUNTS, HELD_OUT: _NEAR_AMOUNTS, EXTRAPOLATION: _FAR_AMOUNTS}
+
+# {keyword}, {cue}, … are filled in. A comma is where a `pause` scene pauses.
 CARRIERS = {
     "answer": {
         TRAIN: (
@@ -86,6 +103,81 @@ CARRIERS = {
             "look out for a {shape} and say {keyword}",
         ),
     },
+    "visual_stop": {
+        TRAIN: (
+            "say {keyword} when you see the {shape} and {second} when it is gone",
+            "when the {shape} comes say {keyword} and when it goes say {second}",
+            "please say {keyword} when the {shape} appears and {second} when it goes away",
+            "{keyword} when there is a {shape} and {second} when it is gone",
+            "say {keyword} as soon as you see a {shape} and {second} when it leaves",
+            "when you see a {shape} say {keyword} and {second} when it is gone",
+            "watch the {shape} say {keyword} when it comes and {second} when it goes",
+            "can you say {keyword} when the {shape} is there and {second} when it is gone",
+        ),
+        HELD_OUT: (
+            "would you say {keyword} when the {shape} comes and {second} when it leaves",
+            "say {keyword} once you see the {shape} and {second} once it is gone",
+            "look out for a {shape} say {keyword} when it is there and {second} when it goes",
+        ),
+    },
+    "repetition": {
+        TRAIN: (
+            "count how often the {shape} {action}", "count each time the {shape} {action}",
+            "please count when the {shape} {action}", "count aloud when the {shape} {action}",
+            "can you count how often the {shape} {action}", "count along when the {shape} {action}",
+            "each time the {shape} {action} count", "count every time the {shape} {action}",
+        ),
+        HELD_OUT: (
+            "would you count how often the {shape} {action}", "let me hear you count when the {shape} {action}",
+            "as the {shape} {action} count along",
+        ),
+    },
+    "count_seen": {
+        TRAIN: (
+            "how many things do you see", "how many are there", "count the things in the picture",
+            "tell me how many there are", "how many can you see", "please tell me how many you see",
+            "what number of things is there", "say how many things there are", "how many do you see in the picture",
+        ),
+        HELD_OUT: ("would you tell me how many you see", "how many things are in the picture", "so how many are there"),
+    },
+    "quiet_until_seen": {
+        TRAIN: (
+            "tell me what comes into the picture", "what do you see tell me when it comes",
+            "say what appears", "tell me what appears in the picture", "watch and tell me what comes",
+            "please say what comes into sight", "when something comes tell me what it is",
+            "can you tell me what comes", "as soon as you see something say what it is",
+        ),
+        HELD_OUT: (
+            "would you tell me what shows up", "let me know what comes into the picture",
+            "once something comes say what it is",
+        ),
+    },
+    "repeat": {
+        TRAIN: (
+            "repeat every word i say", "say every word after me", "repeat each word right after me",
+            "please repeat all my words", "say each word that i say", "say after me word by word",
+            "can you repeat each word i say", "repeat all i say from now on",
+        ),
+        HELD_OUT: ("would you repeat every word", "say all my words after me", "let me hear each word from you"),
+    },
+    "translate": {
+        TRAIN: (
+            "translate each number for me", "put my numbers into english", "say every number in english",
+            "please translate my numbers", "translate all the numbers i say", "say in english what i count",
+            "can you translate each number", "give me every number in english",
+        ),
+        HELD_OUT: (
+            "would you translate my numbers", "let me hear the numbers in english", "turn each number into english",
+        ),
+    },
+    "story": {
+        TRAIN: (
+            "let me tell you a story, {story}", "listen to my story, {story}", "i must tell you this, {story}",
+            "you will not believe this, {story}", "guess what happened, {story}", "listen to this, {story}",
+            "about my day, {story}", "here is what happened, {story}",
+        ),
+        HELD_OUT: ("i want to tell you a story, {story}", "hear what happened, {story}", "now listen to me, {story}"),
+    },
     "silence": {
         TRAIN: (
             "i went to the market this morning", "the weather is nice today", "my brother lives near the river",
@@ -111,6 +203,48 @@ FILLERS = {
     ),
 }  # fmt: skip
 
+# What the user and somebody else say to each other, which is none of the model's business.
+SIDE_TALK = {
+    TRAIN: (
+        ((USER, "no i'm on the phone"), (OTHER, "okay sorry")),
+        ((OTHER, "are you coming"), (USER, "in a minute")),
+        ((USER, "come in please"), (OTHER, "thank you")),
+        ((OTHER, "where are my shoes"), (USER, "under the table")),
+        ((OTHER, "have you seen the cat"), (USER, "no i have not")),
+        ((USER, "the keys are on the shelf"), (OTHER, "found them")),
+        ((OTHER, "do you want some tea"), (USER, "yes please")),
+        ((USER, "close the door"), (OTHER, "all right")),
+    ),
+    HELD_OUT: (
+        ((USER, "i'm talking on the phone"), (OTHER, "oh i see")),
+        ((OTHER, "is dinner ready"), (USER, "almost")),
+        ((OTHER, "who is there"), (USER, "nobody you know")),
+    ),
+}  # fmt: skip
+
+# What a television says. The words at which the model stops occur here, too.
+TELEVISION = {
+    TRAIN: (
+        "the trains will stop at the border tonight", "and now the weather for the north",
+        "prices went up again in may", "they had to wait for the rain to end", "our next guest comes from the islands",
+        "the game begins at eight", "the minister spoke to the workers", "the road is closed until monday",
+        "two people won the first prize",
+    ),
+    HELD_OUT: (
+        "the buses stop here every hour", "more news after the music", "a storm moved over the coast",
+        "voters have to wait until sunday",
+    ),
+}  # fmt: skip
+
+# What the user tells, piece by piece, in `model_backchannel` scenes.
+STORIES = {
+    TRAIN: (
+        "i missed the first bus", "then it began to rain", "my phone was at home", "a man gave me a lift",
+        "we walked to the station", "nobody was there", "i lost one shoe", "the dog ran after us", "it was closed",
+    ),
+    HELD_OUT: ("the lights went out", "somebody knocked at the door", "it was my old teacher", "we laughed so much"),
+}  # fmt: skip
+
 # Ordinary words for transcription and for plain text.
 ADJECTIVES = ("old", "small", "green", "quiet", "happy", "cold", "heavy", "young", "bright", "slow", "empty", "clean")
 NOUNS = (
@@ -129,6 +263,11 @@ COLOURS = {
 }
 
 
+def part_of(split: str) -> str:
+    """The part of the scripts that a split takes its wordings and colours from."""
+    return TRAIN if split == TRAIN else HELD_OUT
+
+
 def _grid(low: float, high: float, step: float, half: bool) -> tuple[float, ...]:
     """Values from `low` to `high`, or those half-way between them."""
     values = np.arange(low + (step / 2 if half else 0.0), high + step * 0.01, step)
@@ -137,7 +276,7 @@ def _grid(low: float, high: float, step: float, half: bool) -> tuple[float, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Grids:
-    """Values that a split draws its times (seconds), sizes and speeds from. No value occurs in both splits.
+    """Values that a split draws its times (seconds), sizes, levels and speeds from. No value occurs in two splits.
 
     Attributes:
       lead: silence before the user begins.
@@ -145,9 +284,21 @@ class Grids:
       typed_reply: the same for typed requests, whose text may take two micro-turns to come in.
       pause: pause within a sentence.
       cue_reply: from the end of the cue word to the reply.
-      event_reply: from the frame that shows the object to the reply.
+      event_reply: from the frame that shows the event to the reply.
       event: from the end of the request to that frame.
+      stay: how long an object is seen that the model tells to be gone.
+      period: from one repetition of an action to the next.
       break_in: from the start of the model's counting to the user's breaking in.
+      beat: pause of a story in which the model shows that it listens.
+      gap: from the end of one word to the next where the model repeats each.
+      beside: dB of somebody else in the room relative to the user.
+      television: dB of a television relative to the user.
+      gain: dB of speech in the microphone.
+      faint_noise: how many dB noise lies below speech in scenes that are near clean.
+      noise: the same in the others.
+      rt60: of a room.
+      echo: dB of the model's own voice in the microphone relative to its own level.
+      echo_delay: after which it is heard there.
       tail: silence after the last event.
       speed: of the user's speech.
       size: radius of an object in pixels.
@@ -160,7 +311,19 @@ class Grids:
     cue_reply: tuple[float, ...]
     event_reply: tuple[float, ...]
     event: tuple[float, ...]
+    stay: tuple[float, ...]
+    period: tuple[float, ...]
     break_in: tuple[float, ...]
+    beat: tuple[float, ...]
+    gap: tuple[float, ...]
+    beside: tuple[float, ...]
+    television: tuple[float, ...]
+    gain: tuple[float, ...]
+    faint_noise: tuple[float, ...]
+    noise: tuple[float, ...]
+    rt60: tuple[float, ...]
+    echo: tuple[float, ...]
+    echo_delay: tuple[float, ...]
     tail: tuple[float, ...]
     speed: tuple[float, ...]
     size: tuple[float, ...]
@@ -175,11 +338,49 @@ def _grids(half: bool) -> Grids:
         cue_reply=_grid(0.2, 0.4, 0.02, half),
         event_reply=_grid(0.3, 0.5, 0.02, half),
         event=_grid(0.6, 2.4, 0.1, half),
+        stay=_grid(1.4, 2.2, 0.1, half),
+        period=_grid(0.8, 1.1, 0.1, half),
         break_in=_grid(1.0, 2.8, 0.1, half),
+        beat=_grid(0.95, 1.25, 0.1, half),
+        gap=_grid(0.35, 0.6, 0.05, half),
+        beside=_grid(-9.0, -3.0, 1.0, half),
+        television=_grid(-20.0, -12.0, 1.0, half),
+        gain=_grid(-6.0, 6.0, 0.5, half),
+        faint_noise=_grid(35.0, 50.0, 1.0, half),
+        noise=_grid(15.0, 50.0, 1.0, half),
+        rt60=_grid(0.1, 0.5, 0.05, half),
+        echo=_grid(-35.0, -20.0, 1.0, half),
+        echo_delay=_grid(0.02, 0.2, 0.02, half),
         tail=_grid(0.6, 1.0, 0.1, half),
         speed=_grid(0.9, 1.1, 0.04, half),
         size=_grid(5.0, 10.0, 1.0, half),
     )
 
 
-GRIDS = {TRAIN: _grids(False), HELD_OUT: _grids(True)}
+# Longer waits, faster speech, more noise and larger rooms than in training; all other times are between the held-out
+# ones.
+_BEYOND = dict(
+    pause=_grid(2.0, 3.0, 0.25, False),
+    event=_grid(3.0, 5.0, 0.5, False),
+    stay=_grid(2.6, 3.4, 0.2, False),
+    beat=_grid(1.6, 2.2, 0.2, False),
+    period=_grid(0.7, 1.3, 0.6, False),
+    speed=_grid(1.2, 1.4, 0.05, False),
+    television=_grid(-10.0, -8.0, 0.75, False),
+    noise=_grid(5.0, 12.0, 0.75, False),
+    rt60=_grid(0.6, 0.9, 0.1, False),
+    echo=_grid(-18.0, -12.0, 1.5, False),
+)
+
+
+def _shifted(grids: Grids) -> Grids:
+    """The same grids, a quarter of a step on, so that no value is shared; what `_BEYOND` names is beyond training."""
+    fields = {}
+    for field in dataclasses.fields(Grids):
+        values = getattr(grids, field.name)
+        step = (values[1] - values[0]) / 4
+        fields[field.name] = _BEYOND.get(field.name) or tuple(round(value - step, 4) for value in values)
+    return Grids(**fields)
+
+
+GRIDS = {TRAIN: _grids(False), HELD_OUT: _grids(True), EXTRAPOLATION: _shifted(_grids(True))}

@@ -4,8 +4,10 @@ import numpy as np
 
 from tml_jax.config import MICRO_TURN_SECONDS
 from tml_jax.data import scene_scripts as scripts
+from tml_jax.data.acoustics import draw_acoustics
 from tml_jax.data.record import MODEL, USER, Conversation
-from tml_jax.data.scene_render import FRAME_RATE, Shape, Timeline, draw_video, scene_duration
+from tml_jax.data.scene_pictures import Shape, draw_video, frame_times
+from tml_jax.data.scene_render import Timeline, scene_duration
 from tml_jax.data.voices import TRAIN_VOICES, Synthesizer, vary
 
 # What the user types to ask for each kind of writing.
@@ -67,7 +69,7 @@ def make_transcribed(synthesizer: Synthesizer, name: str, rng: np.random.Generat
     for window, words in shown.items():
         timeline.text(MODEL, " ".join(words), round(window * MICRO_TURN_SECONDS + _INSIDE, 6))
     meta = {"voice": voice.name, "speed": speed, "wording": said, "split": scripts.TRAIN}
-    return timeline.conversation(name, "transcribed", end + 0.8, meta)
+    return timeline.conversation(name, "transcribed", end + 0.8, meta, draw_acoustics(rng, scripts.TRAIN))
 
 
 def make_text(synthesizer: Synthesizer, name: str, rng: np.random.Generator) -> Conversation:
@@ -80,7 +82,7 @@ def make_text(synthesizer: Synthesizer, name: str, rng: np.random.Generator) -> 
         timeline.text(MODEL, sentence, round(window * MICRO_TURN_SECONDS + _INSIDE, 6))
         window += -(-len(sentence) // _CHARACTERS) + 1
     end = window * MICRO_TURN_SECONDS
-    return timeline.conversation(name, "text", end, {"split": scripts.TRAIN}, microphone=False, speaker=False)
+    return timeline.conversation(name, "text", end, {"split": scripts.TRAIN}, None, speaker=False)
 
 
 def make_captioned(synthesizer: Synthesizer, name: str, rng: np.random.Generator) -> Conversation:
@@ -102,11 +104,11 @@ def make_captioned(synthesizer: Synthesizer, name: str, rng: np.random.Generator
     along = rng.uniform(0, room)
     towards = {1: across, -1: room - across, 0: along}
     centre = (radius + towards[down], radius + towards[right])
-    times = rng.uniform(0.0, 1.0 / FRAME_RATE) + np.arange(int(duration * FRAME_RATE)) / FRAME_RATE
+    times = frame_times(rng, duration)
     shape = Shape(kind, colours[colour], radius, centre, (down * speed, right * speed))
-    timeline.video(draw_video(rng, times, shape), times)
+    timeline.video(draw_video(rng, times, (shape,)), times)
     timeline.text(USER, DESCRIBE, 0.0)
     caption = f"a {colour} {kind} moving {direction}"
     timeline.text(MODEL, caption, round(3 * MICRO_TURN_SECONDS + _INSIDE, 6))
     meta = {"wording": caption, "split": scripts.TRAIN}
-    return timeline.conversation(name, "captioned", duration, meta, microphone=False, speaker=False)
+    return timeline.conversation(name, "captioned", duration, meta, None, speaker=False)

@@ -17,45 +17,70 @@ from tml_jax.data.record import Conversation
 from tml_jax.data.voices import Synthesizer
 from tml_jax.data.workers import end_with
 
-SOURCES = ("scenes", "transcribed", "text", "captioned", "held_out")
+SPLITS = {
+    "scenes": scene_scripts.TRAIN,
+    "held_out": scene_scripts.HELD_OUT,
+    "extrapolation": scene_scripts.EXTRAPOLATION,
+}  # sources that are made of scenes
+SOURCES = (*SPLITS, "transcribed", "text", "captioned")
 # A chunk is the unit of work of a process. It pays once for loading the voice (about 0.7 s), and it is held in memory.
 _LARGEST_CHUNK = 100
 _LOSSY_SHARE = 0.15  # of training conversations over a network that loses packets
 
 
-def generate(source: str, count: int, seed: int, processes: int) -> Iterator[Conversation]:
+def generate(source: str, count: int, seed: int, processes: int, family: str | None = None) -> Iterator[Conversation]:
     """Generates conversations in order, with a line of progress now and then.
 
     Args:
       source: `scenes` (the training split of every family), `held_out` (the held-out split, families equally often),
-        `transcribed`, `text` or `captioned`.
+        `extrapolation` (the same beyond the times, amounts and levels of training), `transcribed`, `text` or
+        `captioned`.
       count: how many.
       seed: another seed gives other conversations; the result does not depend on `processes`.
       processes: processes to work in (spawned); 0 or 1: this one.
+      family: the only family of scenes wanted, or None.
 
     Yields:
-      `count` conversations with ids `{source}-{seed}-{index}`.
+      `count` conversations with ids `{source}-{seed}-{index}`, or `{source}-{family}-{seed}-{index}`.
 
     Raises:
       ValueError: an argument is out of range (raised at the call).
     """
+    check_request(source, count, seed, family)
+    if processes < 0:
+        raise ValueError(f"processes {processes} must not be negative")
+    return _generate(source, count, seed, processes, family)
+
+
+def check_request(source: str, count: int, seed: int, family: str | None) -> None:
+    """Makes sure that conversations can be made; arguments as in `generate`.
+
+    Raises:
+      ValueError: an argument is out of range.
+    """
     if source not in SOURCES:
         raise ValueError(f"source {source!r}: expected one of {', '.join(SOURCES)}")
-    if count <= 0 or seed < 0 or processes < 0:
-        raise ValueError(f"count {count} must be above 0; seed {seed} and processes {processes} must not be negative")
-    return _generate(source, count, seed, processes)
+    if count <= 0 or seed < 0:
+        raise ValueError(f"count {count} must be above 0; seed {seed} must not be negative")
+    if family is not None and source not in SPLITS:
+        raise ValueError(f"family {family!r} of source {source!r}: only {', '.join(SPLITS)} have families")
+    if family is not None and family not in scene_families.FAMILIES:
+        raise ValueError(f"family {family!r}: expected one of {', '.join(scene_families.FAMILIES)}")
 
 
-def make_conversation(synthesizer: Synthesizer, source: str, seed: int, index: int) -> Conversation:
+def make_conversation(
+    synthesizer: Synthesizer, source: str, seed: int, index: int, family: str | None = None
+) -> Conversation:
     """Makes conversation number `index` of a source; arguments as in `generate`."""
-    rng = np.random.default_rng([seed, zlib.crc32(source.encode()), index])
-    name = f"{source}-{seed}-{index:06d}"
-    if source == "scenes":
-        family = scene_families.draw_family(rng)
-        record = scene_families.make_scene(synthesizer, name, rng, scene_scripts.TRAIN, family)
-    elif source == "held_out":
-        family = list(scene_families.FAMILIES)[index % len(scene_families.FAMILIES)]
-        record = scene_families.make_scene(synthesizer, name, rng, scene_scripts.HELD_OUT, family)
+    kind = source if family is None else f"{source}-{family}"
+    rng = np.random.default_rng([seed, zlib.crc32(kind.encode()), index])
+    name = f"{kind}-{seed}-{index:06d}"
+    if source in SPLITS:
+        if family is None and source == "scenes":
+            family = scene_families.draw_family(rng)
+        elif family is None:
+            family = list(scene_families.FAMILIES)[index % len(scene_families.FAMILIES)]
+        record = scene_families.make_scene(synthesizer, name, rng, SPLITS[source], family)
     else:
         makers = {
             "transcribed": scene_texts.make_transcribed,
@@ -69,18 +94,18 @@ def make_conversation(synthesizer: Synthesizer, source: str, seed: int, index: i
     return record
 
 
-def _chunk(source: str, seed: int, start: int, stop: int) -> list[Conversation]:
+def _chunk(source: str, seed: int, family: str | None, start: int, stop: int) -> list[Conversation]:
     """The work of one process: conversations `start` … `stop` - 1."""
     synthesizer = Synthesizer()
-    return [make_conversation(synthesizer, source, seed, index) for index in range(start, stop)]
+    return [make_conversation(synthesizer, source, seed, index, family) for index in range(start, stop)]
 
 
-def _generate(source: str, count: int, seed: int, processes: int) -> Iterator[Conversation]:
+def _generate(source: str, count: int, seed: int, processes: int, family: str | None) -> Iterator[Conversation]:
     progress = _Progress(source, count)
     if processes <= 1:
         synthesizer = Synthesizer()
         for index in range(count):
-            record = make_conversation(synthesizer, source, seed, index)
+            record = make_conversation(synthesizer, source, seed, index, family)
             progress.made([record])
             yield record
         return
@@ -96,7 +121,7 @@ def _generate(source: str, count: int, seed: int, processes: int) -> Iterator[Co
                 # Few chunks are under way at a time, so that a slow consumer does not fill the memory.
                 while starts and len(waiting) < processes + 1:
                     start = starts.popleft()
-                    waiting.append(pool.submit(_chunk, source, seed, start, min(start + size, count)))
+                    waiting.append(pool.submit(_chunk, source, seed, family, start, min(start + size, count)))
                 records = waiting.popleft().result()
                 progress.made(records)
                 yield from records

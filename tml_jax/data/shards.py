@@ -4,13 +4,14 @@
 format number, the number of records of each shard, and their ids.
 """
 
+import itertools
 import json
 import os
 import pathlib
 import shutil
 import socket
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from array_record.python import array_record_data_source, array_record_module
@@ -45,11 +46,30 @@ def write_shards(
       DataError: the folder exists already or holds other files than records, there are no records, or an id occurs
         twice. Nothing is left behind.
     """
+    if records_per_shard <= 0:
+        raise ValueError(f"records_per_shard = {records_per_shard}: must be above 0")
+    return write_folder(lambda folder: _write_into(folder, records, records_per_shard), directory, overwrite)
+
+
+def write_folder(
+    write: Callable[[pathlib.Path], list[dict[str, Any]]], directory: Path, overwrite: bool = False
+) -> int:
+    """Makes a folder of records of which others write the shards, complete or not at all.
+
+    Args:
+      write: is given a new folder, writes shards into it (see `write_shard`) and returns what that returned, in order.
+      directory: as in `write_shards`.
+      overwrite: as in `write_shards`.
+
+    Returns:
+      The number of records written.
+
+    Raises:
+      DataError: as `write_shards`. Nothing is left behind.
+    """
     directory = pathlib.Path(directory)
     if directory.exists() and overwrite:
         check_replaceable(directory)
-    if records_per_shard <= 0:
-        raise ValueError(f"records_per_shard = {records_per_shard}: must be above 0")
     if directory.exists() and not overwrite:
         raise DataError(f"{directory} exists already: remove it, allow overwriting, or choose another folder")
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +79,7 @@ def write_shards(
     partial = directory.with_name(f".{directory.name}.partial-{socket.gethostname()}-{os.getpid()}")
     partial.mkdir()
     try:
-        shards = _write_into(partial, records, records_per_shard)
+        shards = write(partial)
         if not shards:
             raise DataError(f"{directory}: there are no records to write")
         index = {"format": FORMAT, "records": sum(shard["count"] for shard in shards), "shards": shards}
@@ -111,25 +131,34 @@ def _write_into(folder: pathlib.Path, records: Iterable[Conversation], records_p
     """Writes the shards and returns their part of the index."""
     shards: list[dict[str, Any]] = []
     seen: set[str] = set()
-    writer = None
-    try:
+
+    def unseen() -> Iterator[Conversation]:
         for record in records:
             if record.id in seen:
                 raise DataError(f"record id {record.id!r} occurs twice: ids must differ within a folder")
             seen.add(record.id)
-            if writer is None or shards[-1]["count"] == records_per_shard:
-                if writer is not None:
-                    writer.close()
-                shards.append({"file": f"shard-{len(shards):05d}.array_record", "count": 0, "ids": []})
-                # One record to a group: any record can be read without its neighbours.
-                writer = array_record_module.ArrayRecordWriter(str(folder / shards[-1]["file"]), "group_size:1")
-            writer.write(to_bytes(record))
-            shards[-1]["count"] += 1
-            shards[-1]["ids"].append(record.id)
-    finally:
-        if writer is not None:
-            writer.close()
+            yield record
+
+    remaining = unseen()
+    for first in remaining:
+        rest = itertools.islice(remaining, records_per_shard - 1)
+        shards.append(write_shard(folder, len(shards), itertools.chain([first], rest)))
     return shards
+
+
+def write_shard(folder: pathlib.Path, number: int, records: Iterable[Conversation]) -> dict[str, Any]:
+    """Writes shard `number` of a folder and returns its part of the index."""
+    shard: dict[str, Any] = {"file": f"shard-{number:05d}.array_record", "count": 0, "ids": []}
+    # One record to a group: any record can be read without its neighbours.
+    writer = array_record_module.ArrayRecordWriter(str(folder / shard["file"]), "group_size:1")
+    try:
+        for record in records:
+            writer.write(to_bytes(record))
+            shard["count"] += 1
+            shard["ids"].append(record.id)
+    finally:
+        writer.close()
+    return shard
 
 
 def _sync(path: pathlib.Path) -> None:

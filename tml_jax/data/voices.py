@@ -14,7 +14,7 @@ RATE = 24_000  # Hz
 _PHONEME_FRAME = 0.025  # seconds: unit of the network's durations
 _SPECTRUM_FRAME = 0.0125  # seconds: hop of its spectra
 _DURATIONS = "/Clip_output_0"  # name of the durations inside the network's graph
-_LEVEL = 0.07  # rms of the unmodified voice on running speech, see `Synthesizer.say`
+LEVEL = 0.07  # rms of the unmodified voice on running speech, see `Synthesizer.say`
 
 # What lies between the durations and what is heard, measured on 74 word boundaries at three speeds against forced
 # alignment (median; half of the boundaries lie within 12 ms of it) and, after commas, against energy.
@@ -239,7 +239,7 @@ def _trim(samples: np.ndarray, spoken: list[str], times: list[tuple[float, float
         words.append(TimedWord(text, float(start), float(max(start, stop))))
     samples = samples[begin:end]
     loud = samples[np.repeat(sounding[first : last + 1], _HOP)]
-    gain = min(_LEVEL / np.sqrt(np.mean(np.square(loud))), 0.9 / np.abs(samples).max())
+    gain = min(LEVEL / np.sqrt(np.mean(np.square(loud))), 0.9 / np.abs(samples).max())
     samples = samples * np.float32(gain)
     fade = np.linspace(0.0, 1.0, _HOP, dtype=np.float32)
     samples[:_HOP] *= fade

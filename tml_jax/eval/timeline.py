@@ -13,14 +13,14 @@ from matplotlib.text import Text as MatplotlibText
 from matplotlib.transforms import blended_transform_factory
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE
-from tml_jax.data.record import BACKGROUND, MODEL, USER, Cue, Text, Word
+from tml_jax.data.record import BACKGROUND, MODEL, OTHER, USER, Cue, Text, Word
 
 if TYPE_CHECKING:
     from tml_jax.serve.words import MicroTurn
 
 DPI = 100
 INK, FAINT = "#2b2f36", "#9aa1ab"
-COLOURS = {USER: "#3b6ea5", MODEL: "#c05f2e", BACKGROUND: "#5d7f4f"}
+COLOURS = {USER: "#3b6ea5", OTHER: "#7f6a9e", MODEL: "#c05f2e", BACKGROUND: "#5d7f4f"}
 CUE_COLOURS = {"respond": "#d9a441", "hold": "#8d96a3", "yield": "#b0526a", "keep": "#5d9c8b"}
 _LANE = 0.21  # inches from one line of labels to the next
 _LEFT, _RIGHT, _TOP, _BOTTOM = 1.05, 0.25, 0.5, 0.5  # margins, inches
@@ -78,7 +78,7 @@ def draw_timeline(
       frames: (time in seconds, (rows, columns, 3) uint8) of each video frame.
       texts: typed, background and shown text. The model's own shown text comes from `micro_turns`.
       cues: what was expected.
-      words: spoken words; the user's are drawn. The model's come from `micro_turns`.
+      words: spoken words; the user's and others' are drawn. The model's come from `micro_turns`.
       title: a line above.
 
     Raises:
@@ -90,7 +90,7 @@ def draw_timeline(
     width = float(np.clip(0.7 * seconds, 16, 60))
 
     heard = np.concatenate([np.zeros(round(MICRO_TURN_SECONDS * OUTPUT_RATE)), *(turn.samples for turn in micro_turns)])
-    user_words = [(word.start, word.text) for word in words if word.speaker == USER]
+    heard_words = {who: [(word.start, word.text) for word in words if word.speaker == who] for who in (OTHER, USER)}
     said = [(turn.start + MICRO_TURN_SECONDS, turn.text) for turn in micro_turns if turn.text.strip()]
     notes = [(text.time, text.speaker, text.text) for text in texts if text.speaker != MODEL]
     notes += [(turn.start + MICRO_TURN_SECONDS, MODEL, turn.display) for turn in micro_turns if turn.display.strip()]
@@ -99,8 +99,7 @@ def draw_timeline(
     rows = []
     if frames:
         rows.append(_Row("video", 0.85, lambda axes: _draw_frames(axes, frames)))
-    if user_words:
-        rows.append(_word_row(user_words, COLOURS[USER]))
+    rows += [_word_row(spoken, COLOURS[who]) for who, spoken in heard_words.items() if spoken]
     if user_audio is not None:
         rows.append(_Row("user", 0.9, lambda axes: _draw_wave(axes, user_audio, INPUT_RATE, COLOURS[USER])))
     if said:
