@@ -40,28 +40,29 @@ def get_config() -> ConfigDict:
         directory="data/replica",
         # Transcribed speech has a word to learn in every second, scenes one in five: it is what teaches words quickly.
         sources={
-            "scenes": {"path": "scenes", "weight": 1.0},
-            "transcribed": {"path": "transcribed", "weight": 2.0},
-            "text": {"path": "text", "weight": 0.1},
+            "scenes": {"path": "scenes", "weight": 2.0},
+            "transcribed": {"path": "transcribed", "weight": 1.0},
+            "text": {"path": "text", "weight": 0.05},
             "captioned": {"path": "captioned", "weight": 0.1},
         },
         held_out="held_out",
-        generate={"scenes": 2800, "transcribed": 5000, "text": 300, "captioned": 300, "held_out": 200},
+        generate={"scenes": 15000, "transcribed": 6000, "text": 300, "captioned": 800, "held_out": 408},
         packing=dict(elements=512, audio_in=320, video=48, audio_out=112, outputs=160, segments=12),
         batch_size=4,
         workers=1,
     )
     config.train = dict(
-        steps=1000,
+        steps=5500,
         learning_rate=3e-3,
-        warmup_steps=50,
+        final_rate=0.02,
+        warmup_steps=100,
         text_weight=3.0,
         flow_draws=2,
         balance_rate=0.01,
         own_audio_noise=1.0,
         own_audio_drop=0.15,
-        checkpoint_every=250,
-        eval_every=250,
+        checkpoint_every=500,
+        eval_every=500,
     )
     config.serve = dict(context=512)  # as long as the rows of training, and as the reach of the relative bias
     return config

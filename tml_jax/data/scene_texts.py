@@ -14,6 +14,11 @@ from tml_jax.data.voices import TRAIN_VOICES, Synthesizer, vary
 TRANSCRIBE, WRITE, DESCRIBE = "transcribe", "write", "describe"
 # Shown text stands well inside its micro-turn's window, so that no rounding can move it into a neighbour.
 _INSIDE = MICRO_TURN_SECONDS / 4
+# Words that scenes turn on.
+_TURNED_ON = (
+    *scripts.KEYWORDS, *scripts.NUMBERS, *scripts.SHAPES, *scripts.CUE_WORDS, *scripts.TRANSLATIONS, "say", "please",
+    "word", "stop", "wait", "seconds", "count", "see", "gone", "plus", "minus", "times", "what", "is",
+)  # fmt: skip
 _CHARACTERS = 8  # of plain text in a micro-turn: about four tokens of a small vocabulary
 
 
@@ -37,8 +42,7 @@ def _spoken_words(rng: np.random.Generator) -> str:
     """A sentence, or (mostly) a few keywords and numbers in a row: the words that the scenes turn on."""
     if rng.random() < 0.2:
         return random_sentence(rng)
-    vocabulary = scripts.KEYWORDS + scripts.NUMBERS + ("say", "please", "word", "stop", "wait", "go", "now", "seconds")
-    return " ".join(str(word) for word in rng.choice(vocabulary, int(rng.integers(2, 7))))
+    return " ".join(str(word) for word in rng.choice(_TURNED_ON, int(rng.integers(2, 7))))
 
 
 def make_transcribed(synthesizer: Synthesizer, name: str, rng: np.random.Generator) -> Conversation:
