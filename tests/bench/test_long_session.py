@@ -7,7 +7,7 @@ from small import small_config
 from synthetic import tokenizer
 
 from tml_jax.bench import long_session
-from tml_jax.bench.long_session import long_session_bench
+from tml_jax.bench.long_session import LongSession, long_session_bench
 from tml_jax.serve.engine import Engine
 from tml_jax.serve.program import LoadedModel
 
@@ -28,7 +28,16 @@ def test_every_tick_is_measured_and_memory_stays(engine, monkeypatch):
     assert count >= 120 * 7 > seen == engine.config.serve.context  # time, frame, four of sound, gate: past the context
     assert found.recompilations == 0 and len(lines) == 3 and not engine.taken
     assert found.on_device[1] == found.on_device[-1] > 0 and (found.speaks <= 1).all()
+    assert found.speaks.shape == (3, 40)
     assert f"last minute / first minute: {found.ratio:.3f}" in str(found) and "| 3 |" in str(found)
+
+
+def test_only_ticks_of_the_same_work_are_compared_like_with_like():
+    seconds = np.asarray([[0.01, 0.01, 0.5], [0.02, 0.9, 0.9]])
+    speaks = np.asarray([[0.0, 0.0, 1.0], [0.0, 0.5, 1.0]])
+    found = LongSession(1, (10, 5), seconds, np.ones(3), np.ones(3), speaks, 0)
+    assert found.listening_ratio == pytest.approx(2.0) and found.ratio == pytest.approx(90.0)
+    assert np.isnan(LongSession(1, (10, 5), seconds, np.ones(3), np.ones(3), np.ones((2, 3)), 0).listening_ratio)
 
 
 def test_numbers_that_are_none_end_it(small_variables):

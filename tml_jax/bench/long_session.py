@@ -30,7 +30,7 @@ class LongSession:
       seconds: (minutes, 300) of each tick.
       resident: (minutes + 1,) bytes of the process before the first minute and after each; 0 where unknown.
       on_device: the same of all arrays on devices.
-      speaks: share of micro-turns in which the model spoke, in each minute.
+      speaks: (minutes, 300) share of the sessions in which the model spoke.
       recompilations: programs compiled meanwhile.
     """
 
@@ -47,6 +47,12 @@ class LongSession:
         """Median tick of the last minute over that of the first."""
         return float(np.median(self.seconds[-1]) / np.median(self.seconds[0]))
 
+    @property
+    def listening_ratio(self) -> float:
+        """The same of ticks that do the same work: those in which the model only listens. NaN without any."""
+        first, last = (self.seconds[minute][self.speaks[minute] == 0] for minute in (0, -1))
+        return float(np.median(last) / np.median(first)) if len(first) and len(last) else float("nan")
+
     def __str__(self) -> str:
         minutes = len(self.seconds)
         shown = sorted({0, *range(4, minutes, 5), minutes - 1})
@@ -55,7 +61,7 @@ class LongSession:
             percentiles = np.percentile(1e3 * self.seconds[minute], (50, 95, 99))
             memory = self.resident[minute + 1] / 2**20, self.on_device[minute + 1] / 2**20
             numbers = [f"{value:.1f}" for value in (*percentiles, *memory)]
-            rows.append(f"| {minute + 1} | " + " | ".join(numbers) + f" | {self.speaks[minute]:.0%} |")
+            rows.append(f"| {minute + 1} | " + " | ".join(numbers) + f" | {self.speaks[minute].mean():.0%} |")
         count, seen = self.elements
         return "\n".join(
             [
@@ -63,7 +69,8 @@ class LongSession:
                 "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
                 *rows,
                 f"{self.sessions} session(s) with sound and video, {count} elements each, of which global layers see "
-                f"{seen}; last minute / first minute: {self.ratio:.3f}; recompilations: {self.recompilations}",
+                f"{seen}; last minute / first minute: {self.ratio:.3f}, of ticks that only listen: "
+                f"{self.listening_ratio:.3f}; recompilations: {self.recompilations}",
             ]
         )
 
@@ -94,7 +101,7 @@ def long_session_bench(
     slots = [engine.join(seed) for seed in range(engine.slots)]
     rows, columns = (size * patch for size, patch in zip(config.data.video_grid, PATCH[1:3]))
     seconds = np.zeros((minutes, TURNS_A_MINUTE))
-    speaks = np.zeros(minutes)
+    speaks = np.zeros_like(seconds)
     memory = [_memory()]
     for turn in range(minutes * TURNS_A_MINUTE):
         minute, within = divmod(turn, TURNS_A_MINUTE)
@@ -108,7 +115,7 @@ def long_session_bench(
         if tick.broken:
             raise ValueError(f"micro-turn {turn}: numbers of session {tick.broken[0]} are not finite")
         seconds[minute, within] = tick.seconds
-        speaks[minute] += np.mean([said.gate == "SPEAK" for said in tick.turns.values()]) / TURNS_A_MINUTE
+        speaks[minute, within] = np.mean([said.gate == "SPEAK" for said in tick.turns.values()])
         if within == TURNS_A_MINUTE - 1:
             memory.append(_memory())
             median = 1e3 * np.median(seconds[minute])
