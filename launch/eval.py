@@ -1,6 +1,7 @@
 """Evaluates a trained model, the sound of the vocoder alone, or the model against the reference implementation.
 
   python -m launch.eval --suite=replica --checkpoint=runs/replica [--weights=int8]
+  python -m launch.eval --suite=replica --checkpoint=shipped      (needs its held-out data, which launch.train makes)
   python -m launch.eval --suite=sound
   python -m launch.eval --suite=parity --checkpoint=runs/inkling      (needs the extra `parity`)
 
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from absl import app, flags
 
 from launch import huge_pages
+from tml_jax import shipped
 from tml_jax.config import ConfigError
 from tml_jax.eval.recognition import RECOGNISERS
 from tml_jax.eval.suites.registry import SUITES
@@ -25,7 +27,9 @@ from tml_jax.interop.journal import ConvertError
 from tml_jax.train.checkpoint import CheckpointError, find_checkpoint, read_config
 
 _SUITE = flags.DEFINE_enum("suite", "replica", ["replica", "sound", "parity", *SUITES], "What to measure.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of the run; `sound` and --score_only need none.")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Folder of the run, or `shipped`; `sound` and --score_only need none."
+)
 _REFERENCE = flags.DEFINE_string(
     "reference", None, "For `parity`: a folder that transformers loads; default: the checkpoint, exported for it."
 )
@@ -33,7 +37,12 @@ _WEIGHTS = flags.DEFINE_enum(
     "weights", None, ["whole", "int8"], "For `replica`: how the experts are kept, in place of config.serve.weights."
 )
 _DATA = flags.DEFINE_string("data", None, "For a benchmark: the folder that it was downloaded to.")
-_OUTPUT = flags.DEFINE_string("output", None, "For a benchmark: the folder to write answers, figures and tables to.")
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "For a benchmark: the folder to write answers, figures and tables to. For `replica`: the folder in which `eval` is "
+    "written; default: the run's own, and runs/shipped for the shipped model.",
+)
 _EVALUATOR = flags.DEFINE_enum(
     "evaluator", "compat", ["compat", "strict"], "The published evaluator's numbers, or those with its faults mended."
 )
@@ -69,7 +78,8 @@ def _replica() -> None:
     config = read_config(run_dir)
     weights = _WEIGHTS.value or config.serve.weights
     config = dataclasses.replace(config, serve=dataclasses.replace(config.serve, weights=weights))
-    print(replica.evaluate(_checkpoint(), config))
+    output = _OUTPUT.value or (f"runs/{shipped.NAME}" if _checkpoint() == shipped.NAME else None)
+    print(replica.evaluate(shipped.resolve(_checkpoint()), config, output_dir=output))
 
 
 def _parity() -> None:

@@ -1,6 +1,7 @@
 """Serves a trained model to many people at once, over the OpenAI Realtime protocol.
 
   python -m launch.serve --checkpoint=runs/replica --port=8000
+  python -m launch.serve                                          (the model that comes with the package)
 
 All programs are compiled before the first session. `/healthz` and `/metrics` tell how it goes. SIGTERM and Ctrl-C let
 no new session in, wait up to --drain_seconds for those there are, and end. What happens to sessions is logged on
@@ -9,13 +10,13 @@ stderr, a line for each event, as text or as JSON (--log_format).
 
 import asyncio
 import os
-import pathlib
 import sys
 from collections.abc import Sequence
 
 from absl import app, flags, logging
 
 from launch import background
+from tml_jax import shipped
 from tml_jax.background.desk import Background
 from tml_jax.serve.engine import Engine
 from tml_jax.serve.log import logging_to
@@ -24,7 +25,7 @@ from tml_jax.serve.scheduler import Report, Scheduler
 from tml_jax.serve.tick_log import TickLog
 from tml_jax.train.checkpoint import CheckpointError
 
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a trained model.", required=True)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a trained model; without it, the shipped replica.")
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 for all of this machine's.")
 _PORT = flags.DEFINE_integer("port", 8000, "Port to listen at; 0 takes a free one.", lower_bound=0, upper_bound=65535)
 _SESSIONS = flags.DEFINE_integer("sessions", 4, "Most sessions at once.", lower_bound=1)
@@ -51,15 +52,17 @@ def main(argv: Sequence[str]) -> None:
     except ModuleNotFoundError as error:
         raise SystemExit(f"launch.serve: {error}: serving needs the serve extra, pip install -e '.[serve]'") from error
     logging.set_verbosity(logging.WARNING)  # Orbax says much at INFO
-    folder = pathlib.Path(_CHECKPOINT.value)
     try:
+        folder = shipped.resolve(_CHECKPOINT.value or shipped.NAME)
         if not folder.is_dir():
             raise FileNotFoundError(f"--checkpoint={folder}: no such folder; train a model with launch.train")
+        if _CHECKPOINT.value is None:
+            print(f"serving the shipped replica ({folder}); --checkpoint=RUN serves another model", flush=True)
         key, origins = _API_KEY.value or os.environ.get("TML_API_KEY") or None, tuple(_ORIGIN.value)
         model, resume = folder.resolve().name, _RESUME.value
         options = ServerOptions(model, key, origins, resume_seconds=resume, name=_NAME.value)
         runner, desks = background.make_runner(), background.desk_options()
-        loaded = load_model(_CHECKPOINT.value, delegate=runner is not None)
+        loaded = load_model(str(folder), delegate=runner is not None)
         engine = Engine(loaded, _SESSIONS.value)
         print("compiling", flush=True)
         engine.warm_up()

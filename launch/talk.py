@@ -1,6 +1,7 @@
 """Talks to a trained model: streams a recording, a film or typed text through it, 200 ms at a time.
 
   python -m launch.talk --checkpoint=runs/replica --audio=question.wav --output=answer
+  python -m launch.talk --checkpoint=shipped --audio=question.wav --output=answer        (the model that comes along)
   python -m launch.talk --checkpoint=runs/replica --video=scene.mp4 --text="at 1.0: What is this?" --output=answer
 
 The sound of a film is heard if --audio names the film too; without --audio there is no microphone. Nothing is heard
@@ -10,13 +11,13 @@ folder gets conversation.wav (user left, model right), micro_turns.jsonl and tim
 """
 
 import math
-import pathlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from absl import app, flags
 
+from tml_jax import shipped
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, PATCH
 from tml_jax.data.layout import text_in_tokens
 from tml_jax.data.record import USER, Text
@@ -29,7 +30,7 @@ _AUDIO_HELP = (
     "Recording of the user, any format and rate. Without it the session has no microphone, which is not the same as "
     "silence: for a user who is silent, give a silent file, however short."
 )
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a trained model.", required=True)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a trained model, or `shipped`.", required=True)
 _AUDIO = flags.DEFINE_string("audio", None, _AUDIO_HELP)
 _VIDEO = flags.DEFINE_string("video", None, "Film of what the user shows.")
 _TEXT = flags.DEFINE_multi_string("text", [], 'Typed text: "at 1.5: hello" (seconds), or "hello" for the start.')
@@ -95,7 +96,7 @@ def _load() -> tuple[session.Talker, np.ndarray | None, int, list[tuple[float, n
         raise ValueError("nothing to say to the model: give --audio, --video or --text")
     if not math.isfinite(_TAIL.value):
         raise ValueError(f"--tail={_TAIL.value}: expected a number of seconds")
-    if not pathlib.Path(_CHECKPOINT.value).is_dir():
+    if not shipped.resolve(_CHECKPOINT.value).is_dir():
         raise FileNotFoundError(f"--checkpoint={_CHECKPOINT.value}: no such folder; train a model with launch.train")
     check_output(_OUTPUT.value)
     texts = sorted((parse_text(argument) for argument in _TEXT.value), key=lambda text: text.time)

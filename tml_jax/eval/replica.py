@@ -32,7 +32,12 @@ LOST_PACKETS, LOST_BURST = 0.1, 3.0  # of the line with a bad network: share of 
 HEARD_REPLIES = 60  # replies whose sound is given to the recogniser
 
 
-def evaluate(run_dir: str | pathlib.Path, config: Config, log: Callable[[str], None] = print) -> str:
+def evaluate(
+    run_dir: str | pathlib.Path,
+    config: Config,
+    log: Callable[[str], None] = print,
+    output_dir: str | pathlib.Path | None = None,
+) -> str:
     """Evaluates a run on its held-out conversations. What their records or the installation do not allow is left out,
     with a line to `log`: baselines, metrics of cues, recognised words.
 
@@ -43,6 +48,7 @@ def evaluate(run_dir: str | pathlib.Path, config: Config, log: Callable[[str], N
       run_dir: folder of the run.
       config: its configuration; with `serve.weights` of `int8` it writes RUN/eval_int8 instead.
       log: where progress goes.
+      output_dir: folder to write `eval` in, in place of the run's.
 
     Returns:
       The tables, in Markdown.
@@ -75,8 +81,10 @@ def evaluate(run_dir: str | pathlib.Path, config: Config, log: Callable[[str], N
     families = by_family(measured["model"])
     tables = f"{table(scores)}\nThe model, by family:\n\n{table(families)}\n{_heard_words(held_out, spoken, log)}"
 
-    output = run_dir / ("eval" if config.serve.weights == "whole" else f"eval_{config.serve.weights}")
-    output.mkdir(exist_ok=True)
+    output = pathlib.Path(output_dir or run_dir) / (
+        "eval" if config.serve.weights == "whole" else f"eval_{config.serve.weights}"
+    )
+    output.mkdir(parents=True, exist_ok=True)
     results = {"policies": scores, "families": families}
     if tasks:
         results["tasks"] = by_variant([score_delegation(*pair) for pair in zip(held_out, spoken)])

@@ -33,11 +33,12 @@ def weights_for_serving(variables: dict[str, Any], config: Config) -> dict[str, 
     variables = unstacked(variables, config.model)
     if config.serve.weights == "int8":
         variables = quantize_experts(variables)
-    narrow = lambda path, leaf: leaf if _stays(path, leaf) else leaf.astype(config.serve.dtype)  # noqa: E731
+    narrow = lambda path, leaf: leaf if stays_wide(path, leaf) else leaf.astype(config.serve.dtype)  # noqa: E731
     return {**variables, "params": jax.tree_util.tree_map_with_path(narrow, variables["params"])}
 
 
-def _stays(path: tuple, leaf: jax.Array) -> bool:
+def stays_wide(path: tuple, leaf: jax.Array) -> bool:
+    """Whether a parameter is no matrix of products, or is rounded already, and so keeps its type."""
     *_, owner, name = ("", *(part.key for part in path))
     return leaf.dtype == jnp.int8 or leaf.ndim < 2 or name in _WIDE or owner.endswith("conv")
 

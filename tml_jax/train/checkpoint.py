@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from tml_jax import shipped
 from tml_jax.config import Config, from_mapping, to_mapping
 from tml_jax.files import write_whole
 from tml_jax.train.checkpoint_arrays import CheckpointError, Damaged, brief, checksums, describe, load
@@ -159,7 +160,7 @@ def find_checkpoint(directory: str | os.PathLike, step: int | None = None) -> tu
     """Finds a checkpoint on disk.
 
     Args:
-      directory: RUN, RUN/checkpoints or RUN/checkpoints/STEP.
+      directory: RUN, RUN/checkpoints, RUN/checkpoints/STEP, or `shipped` for the model that comes with the package.
       step: which checkpoint of the run; None takes the newest.
 
     Returns:
@@ -168,7 +169,7 @@ def find_checkpoint(directory: str | os.PathLike, step: int | None = None) -> tu
     Raises:
       CheckpointError: there is none.
     """
-    path = pathlib.Path(directory).absolute()
+    path = shipped.resolve(directory).absolute()
     if path.parent.name == CHECKPOINTS and path.name.isdigit():
         path, step = path.parent.parent, int(path.name) if step is None else step
     run_dir = path.parent if path.name == CHECKPOINTS else path

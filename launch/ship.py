@@ -1,0 +1,80 @@
+"""Makes a light copy of a trained run, to ship with the package: weights, tokenizer, figures and model card.
+
+  python -m launch.ship --checkpoint=runs/replica --output=tml_jax/shipped/replica
+
+The run must have been evaluated (launch.train does that, or launch.eval). Run and copy are then compared on held-out
+conversations, which takes about a minute. `--checkpoint=shipped` stands for the copy afterwards.
+"""
+
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import app, flags, logging
+
+from launch import config_flag
+from tml_jax.config import Config, ConfigError, to_mapping
+from tml_jax.data.shards import DataError
+from tml_jax.interop.journal import ConvertError
+from tml_jax.shipped import make
+from tml_jax.train.checkpoint import CheckpointError, find_checkpoint, read_config
+
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of the run, or of one of its checkpoints.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder to write; new.", required=True)
+_DTYPE = flags.DEFINE_enum("dtype", "float16", make.DTYPES, "Of the matrices.")
+_COMPARE = flags.DEFINE_integer(
+    "compare", 16, "Held-out conversations on which run and copy are compared; 0: none.", lower_bound=0
+)
+_CONFIG_FILE = flags.DEFINE_string(
+    "config_file", None, "What the run was trained with, for the card's command; default: configs/NAME.py."
+)
+_LICENCE = flags.DEFINE_multi_string("licence", [], "SOURCE: LICENCE, for each source that was not generated.")
+
+
+def training_command(config: Config, config_file: pathlib.Path) -> str:
+    """The command that trains a run anew: the file, and a flag for each field in which the run differs from it.
+
+    Raises:
+      ConfigError: the file is not a configuration.
+    """
+    ours, theirs = (dict(_fields(to_mapping(each))) for each in (config, config_flag.load(str(config_file))))
+    changed = [f"--config.{name}={value}" for name, value in ours.items() if theirs.get(name) != value]
+    return " ".join([f"python -m launch.train --config={config_file.as_posix()}", *changed])
+
+
+def _fields(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _fields(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _licences() -> dict[str, str]:
+    found = {}
+    for argument in _LICENCE.value:
+        source, colon, licence = argument.partition(":")
+        if not (colon and source.strip() and licence.strip()):
+            raise ValueError(f'--licence={argument!r}: expected SOURCE: LICENCE, such as "fisher: CC-BY-4.0"')
+        found[source.strip()] = licence.strip()
+    return found
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command; what is wrong with its input ends it with one line."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    logging.set_verbosity(logging.WARNING)  # Orbax says much at INFO
+    try:
+        run, _ = find_checkpoint(_CHECKPOINT.value)
+        config = read_config(run)
+        file = pathlib.Path(_CONFIG_FILE.value or f"configs/{config.name}.py")
+        command = training_command(config, file) if _CONFIG_FILE.value or file.is_file() else ""
+        options = make.ShipOptions(_DTYPE.value, _COMPARE.value, command, _licences())
+        make.ship(_CHECKPOINT.value, _OUTPUT.value, options, log=lambda line: print(line, flush=True))
+    except (CheckpointError, ConfigError, ConvertError, DataError, OSError, ValueError) as error:
+        raise SystemExit(f"launch.ship: {error}") from error
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,178 @@
+"""A run → a light copy that ships with the package: half-width weights, tokenizer, configuration, figures, card.
+
+The copy is laid out like a run with one checkpoint, so everything that takes a run takes it. It has no optimizer state.
+Matrices of products are narrowed, as `serve.dtype` would; what is small, or added up in float32, stays float32.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from orbax.checkpoint import v1 as ocp
+
+from tml_jax.config import Config
+from tml_jax.data.record import Conversation
+from tml_jax.data.shards import open_shards
+from tml_jax.eval import replica
+from tml_jax.eval.agreement import Agreement, agreement
+from tml_jax.eval.interactivity import reply_frequency
+from tml_jax.interop.journal import ConvertError, Log, check_new, new_folder
+from tml_jax.serve.session import Talker
+from tml_jax.serve.weights import stays_wide
+from tml_jax.shipped.card import Facts, card
+from tml_jax.train.checkpoint import (
+    CHECKPOINTS,
+    CONFIG,
+    TOKENIZER,
+    find_checkpoint,
+    restore_params_for_inference,
+    write_config,
+)
+from tml_jax.train.checkpoint_arrays import CheckpointError, checksums
+
+DTYPES = ("float16", "bfloat16", "float32")
+RESULTS, TABLE, CARD = "results.json", "table.md", "CARD.md"
+MOST_BYTES = 25_000_000  # of the whole copy: it lies in the repository and in every wheel
+_FILES = (CONFIG, TOKENIZER, CHECKPOINTS, RESULTS, CARD)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShipOptions:
+    """What the copy is made with.
+
+    Attributes:
+      dtype: of the matrices: `float16`, `bfloat16` or `float32`.
+      compare: held-out conversations on which copy and run are compared; 0 for none, where the data are not there.
+      command: that trained the run, for the card.
+      licences: source of the mixture → its licence, for those that were not generated here.
+    """
+
+    dtype: str = "float16"
+    compare: int = 16
+    command: str = ""
+    licences: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def ship(
+    checkpoint: str | os.PathLike, output: str | os.PathLike, options: ShipOptions, log: Log = print
+) -> Agreement | None:
+    """Writes the copy.
+
+    Args:
+      checkpoint: RUN or RUN/checkpoints/STEP; RUN/eval holds the figures of `launch.eval`.
+      output: new folder; appears whole or not at all.
+      options: see there.
+      log: takes lines of progress.
+
+    Returns:
+      How far run and copy agree, or None where they were not compared.
+
+    Raises:
+      CheckpointError: there is no such checkpoint, it is damaged, or it was not evaluated.
+      ConvertError: `output` holds something already, the copy is too large, a number does not fit the type, or a
+        source has no licence.
+      DataError: the held-out conversations are not there.
+    """
+    output = pathlib.Path(output).absolute()
+    check_new(output)
+    run, folder = find_checkpoint(checkpoint)
+    config, tokenizer, variables = restore_params_for_inference(folder)
+    results, table = (_read_figures(run, name) for name in (RESULTS, TABLE))
+    unlicensed = [name for name in config.data.sources if name not in {**config.data.generate, **options.licences}]
+    if unlicensed:
+        missing = " ".join(f"--licence='{name}: …'" for name in unlicensed)
+        raise ConvertError(
+            f"the card must say under which licence it may learn from {', '.join(unlicensed)}: {missing}"
+        )
+    with new_folder(output, _FILES) as work:
+        _write_weights(work / CHECKPOINTS / folder.name, variables, options.dtype)
+        write_config(work, _without_machine(config))
+        shutil.copyfile(tokenizer, work / TOKENIZER)
+        (work / RESULTS).write_text(results)
+        weights = _size(work / CHECKPOINTS)
+        log(f"weights in {options.dtype}: {weights / 1e6:.1f} MB")
+        compared = _compare(folder, work, config, options.compare, log) if options.compare else None
+        facts = Facts(
+            config=config,
+            step=int(folder.name),
+            dtype=options.dtype,
+            bytes=weights,
+            command=options.command,
+            licences=options.licences,
+            results=json.loads(results),
+            table=table,
+            agreement=compared,
+        )
+        (work / CARD).write_text(card(facts), encoding="utf-8")
+        if (total := _size(work)) > MOST_BYTES:
+            raise ConvertError(f"the copy has {total / 1e6:.1f} MB, at most {MOST_BYTES / 1e6:.0f} may ship")
+    log(f"wrote {output}: {total / 1e6:.1f} MB")
+    return compared
+
+
+def narrowed(variables: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """Variables with their matrices in another type.
+
+    Args:
+      variables: {"params", "balance"}.
+      dtype: one of `DTYPES`.
+
+    Returns:
+      The same tree.
+
+    Raises:
+      ConvertError: there is no such type, or a number lies outside its range.
+    """
+    if dtype not in DTYPES:
+        raise ConvertError(f"dtype = {dtype!r}: expected one of {', '.join(DTYPES)}")
+    narrow = lambda path, leaf: leaf if stays_wide(path, leaf) else leaf.astype(dtype)  # noqa: E731
+    params = jax.tree_util.tree_map_with_path(narrow, variables["params"])
+    finite = jax.tree.map(lambda leaf: bool(jnp.all(jnp.isfinite(leaf))), params)
+    if not all(jax.tree.leaves(finite)):
+        raise ConvertError(f"a weight does not fit into {dtype}, or is not finite: take another type, or checkpoint")
+    return {**variables, "params": params}
+
+
+def _write_weights(folder: pathlib.Path, variables: dict[str, Any], dtype: str) -> None:
+    model = {"model": narrowed(variables, dtype)}
+    metadata = {"data": {"next_step": int(folder.name)}, "checksums": checksums(model)}
+    folder.parent.mkdir()
+    ocp.save_checkpointables(folder, model, custom_metadata=metadata)
+
+
+def _read_figures(run: pathlib.Path, name: str) -> str:
+    try:
+        return (run / "eval" / name).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{run / 'eval' / name} is missing: python -m launch.eval --checkpoint={run} makes it, for the card"
+        ) from error
+
+
+def _without_machine(config: Config) -> Config:
+    """Places of the machine that trained it mean nothing elsewhere; the usual ones take their places."""
+    data, train = config.data, config.train
+    if pathlib.Path(data.directory).is_absolute():
+        data = dataclasses.replace(data, directory=f"data/{config.name}")
+    if pathlib.Path(train.init_from).is_absolute():
+        train = dataclasses.replace(train, init_from=f"runs/{pathlib.Path(train.init_from).name}")
+    return dataclasses.replace(config, data=data, train=train)
+
+
+def _size(folder: pathlib.Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _compare(run: pathlib.Path, copy: pathlib.Path, config: Config, count: int, log: Log) -> Agreement:
+    """Streams held-out conversations through both; their families take turns in the held-out set."""
+    held_out = list(open_shards(pathlib.Path(config.data.directory) / config.data.held_out))
+    conversations: list[Conversation] = held_out[:count]
+    log(f"streaming {len(conversations)} held-out conversations through the run and through the copy")
+    first, second = (replica.stream(Talker(str(folder)), conversations) for folder in (run, copy))
+    return agreement(conversations, first, second, reply_frequency(held_out))
