@@ -8,8 +8,9 @@ defaults, so every field of `tml_jax.config` has its flag. A command uses it so:
 
 import pathlib
 import runpy
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -52,6 +53,25 @@ def get() -> Config:
     if _NAME not in flags.FLAGS:
         raise ConfigError("--config is missing: give a file, such as --config=configs/replica.py")
     return from_mapping(flags.FLAGS[_NAME].value)
+
+
+def training_command(config: Config, path: str) -> str:
+    """The command that trains with a configuration: its file, and a flag for each field that differs from the file.
+
+    Raises:
+      ConfigError: the file is no configuration.
+    """
+    ours, theirs = (dict(_paths(to_mapping(each))) for each in (config, load(path)))
+    changed = [f"--{_NAME}.{name}={value}" for name, value in ours.items() if theirs.get(name) != value]
+    return shlex.join(["python", "-m", "launch.train", f"--{_NAME}={path}", *changed])
+
+
+def _paths(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from _paths(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def parse(argv: Sequence[str]) -> list[str]:

@@ -7,13 +7,12 @@ conversations, which takes about a minute. `--checkpoint=shipped` stands for the
 """
 
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from absl import app, flags, logging
 
 from launch import config_flag
-from tml_jax.config import Config, ConfigError, to_mapping
+from tml_jax.config import ConfigError
 from tml_jax.data.shards import DataError
 from tml_jax.interop.journal import ConvertError
 from tml_jax.shipped import make
@@ -29,25 +28,6 @@ _CONFIG_FILE = flags.DEFINE_string(
     "config_file", None, "What the run was trained with, for the card's command; default: configs/NAME.py."
 )
 _LICENCE = flags.DEFINE_multi_string("licence", [], "SOURCE: LICENCE, for each source that was not generated.")
-
-
-def training_command(config: Config, config_file: pathlib.Path) -> str:
-    """The command that trains a run anew: the file, and a flag for each field in which the run differs from it.
-
-    Raises:
-      ConfigError: the file is not a configuration.
-    """
-    ours, theirs = (dict(_fields(to_mapping(each))) for each in (config, config_flag.load(str(config_file))))
-    changed = [f"--config.{name}={value}" for name, value in ours.items() if theirs.get(name) != value]
-    return " ".join([f"python -m launch.train --config={config_file.as_posix()}", *changed])
-
-
-def _fields(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in mapping.items():
-        if isinstance(value, Mapping):
-            yield from _fields(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _licences() -> dict[str, str]:
@@ -69,7 +49,7 @@ def main(argv: Sequence[str]) -> None:
         run, _ = find_checkpoint(_CHECKPOINT.value)
         config = read_config(run)
         file = pathlib.Path(_CONFIG_FILE.value or f"configs/{config.name}.py")
-        command = training_command(config, file) if _CONFIG_FILE.value or file.is_file() else ""
+        command = config_flag.training_command(config, str(file)) if _CONFIG_FILE.value or file.is_file() else ""
         options = make.ShipOptions(_DTYPE.value, _COMPARE.value, command, _licences())
         make.ship(_CHECKPOINT.value, _OUTPUT.value, options, log=lambda line: print(line, flush=True))
     except (CheckpointError, ConfigError, ConvertError, DataError, OSError, ValueError) as error:

@@ -22,7 +22,8 @@ class Agreement:
       same_gates: share of micro-turns with the same gate.
       same_text: share of micro-turns with the same text, spoken and shown.
       same_conversations: share of conversations in which every gate and text is the same.
-      mel_db: root mean square difference of the mel where both speak, dB; NaN where they never do.
+      mel_db: root mean square difference of the mel where both speak, until something differs in that conversation,
+        after which they say different things; dB, NaN where they never do.
       first: metrics of the first model.
       second: metrics of the second.
     """
@@ -65,7 +66,8 @@ def agreement(
         same_text = [(a.text, a.display) == (b.text, b.display) for a, b in zip(ours, theirs)]
         gates, texts = gates + same_gate, texts + same_text
         whole.append(all(same_gate) and all(same_text))
-        differences += [a.mel - b.mel for a, b in zip(ours, theirs) if a.gate == b.gate == "SPEAK"]
+        until = next((i for i, (a, b) in enumerate(zip(same_gate, same_text)) if not (a and b)), len(ours))
+        differences += [a.mel - b.mel for a, b in zip(ours[:until], theirs[:until]) if a.gate == "SPEAK"]
     scores = [
         aggregate([measure(conversation, turns, frequency) for conversation, turns in zip(conversations, every)])
         for every in (first, second)

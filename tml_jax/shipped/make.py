@@ -144,6 +144,8 @@ def _write_weights(folder: pathlib.Path, variables: dict[str, Any], dtype: str) 
     metadata = {"data": {"next_step": int(folder.name)}, "checksums": checksums(model)}
     folder.parent.mkdir()
     ocp.save_checkpointables(folder, model, custom_metadata=metadata)
+    for note in folder.rglob("commit_success.txt"):  # it names the folder on this machine; only its being there counts
+        note.write_text("")
 
 
 def _read_figures(run: pathlib.Path, name: str) -> str:
