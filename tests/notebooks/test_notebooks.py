@@ -5,12 +5,9 @@ import importlib
 import pathlib
 import re
 
+import nbformat
 import pytest
-
-nbformat = pytest.importorskip("nbformat", reason="needs the notebooks extra")
-pytest.importorskip("nbclient", reason="needs the notebooks extra")
-
-from execute import FOLDER, MOST_BYTES, execute, light, parameter_cell  # noqa: E402
+from execute import FOLDER, MOST_BYTES, execute, light, parameter_cell
 
 NAMES = [path.stem for path in sorted(FOLDER.glob("*.ipynb"))]
 

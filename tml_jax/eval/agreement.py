@@ -22,8 +22,8 @@ class Agreement:
       same_gates: share of micro-turns with the same gate.
       same_text: share of micro-turns with the same text, spoken and shown.
       same_conversations: share of conversations in which every gate and text is the same.
-      mel_db: root mean square difference of the mel where both speak, until something differs in that conversation,
-        after which they say different things; dB, NaN where they never do.
+      mel_db: median difference of a number of the mel where both speak, dB, until something else differs in that
+        conversation (after which they say different things); NaN where they never do.
       first: metrics of the first model.
       second: metrics of the second.
     """
@@ -72,6 +72,6 @@ def agreement(
         aggregate([measure(conversation, turns, frequency) for conversation, turns in zip(conversations, every)])
         for every in (first, second)
     ]
-    difference = 20 * float(np.sqrt(np.mean(np.square(differences)))) if differences else float("nan")  # of magnitudes
+    difference = 20 * float(np.median(np.abs(differences))) if differences else float("nan")  # mel is of magnitudes
     shares = (float(np.mean(part)) for part in (gates, texts, whole))
     return Agreement(len(conversations), len(gates), *shares, difference, *scores)

@@ -111,7 +111,7 @@ def _agreement(facts: Facts) -> str:
         f"{both.conversations} held-out conversations ({both.micro_turns} micro-turns) through the run and through the "
         f"copy, each hearing its own past: the same gate in {both.same_gates:.1%} of the micro-turns, the same text in "
         f"{both.same_text:.1%}, nothing different at all in {both.same_conversations:.0%} of the conversations; until "
-        f"something differs, the mel of what they say is {both.mel_db:.2f} dB apart.\n\n"
+        f"something differs, the median difference of their mel is {both.mel_db:.2f} dB.\n\n"
         "| | run | copy |\n|---|---:|---:|\n" + "\n".join(rows)
     )
 
