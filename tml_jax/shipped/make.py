@@ -21,6 +21,7 @@ from tml_jax.data.record import Conversation
 from tml_jax.data.shards import open_shards
 from tml_jax.eval import replica
 from tml_jax.eval.agreement import Agreement, agreement
+from tml_jax.eval.delegation import planned
 from tml_jax.eval.interactivity import reply_frequency
 from tml_jax.interop.journal import ConvertError, Log, check_new, new_folder
 from tml_jax.serve.session import Talker
@@ -176,5 +177,6 @@ def _compare(run: pathlib.Path, copy: pathlib.Path, config: Config, count: int, 
     held_out = list(open_shards(pathlib.Path(config.data.directory) / config.data.held_out))
     conversations: list[Conversation] = held_out[:count]
     log(f"streaming {len(conversations)} held-out conversations through the run and through the copy")
-    first, second = (replica.stream(Talker(str(folder)), conversations) for folder in (run, copy))
+    tasks = any(planned(conversation) for conversation in held_out)  # as in the evaluation
+    first, second = (replica.stream(Talker(str(folder), delegate=tasks), conversations) for folder in (run, copy))
     return agreement(conversations, first, second, reply_frequency(held_out))
