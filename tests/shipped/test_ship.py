@@ -134,6 +134,7 @@ import pathlib, sys
 from absl import app
 from launch import eval
 from tml_jax import shipped
+from tml_jax.eval import replica
 replica.evaluate = lambda run, config, output_dir: (str(run), output_dir)
 shipped._FOLDER = pathlib.Path(sys.argv.pop())
 app.run(eval.main)
