@@ -41,7 +41,11 @@ def execute(name: str, parameters: str, folder: pathlib.Path) -> nbformat.Notebo
     injected = parameter_cell(notebook) + 1
     notebook.cells.insert(injected, nbformat.v4.new_code_cell(parameters))
     client = NotebookClient(
-        notebook, timeout=3600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        notebook,
+        timeout=3600,
+        startup_timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
     )
     client.execute()
     del notebook.cells[injected]
