@@ -9,6 +9,8 @@ import nbformat
 import pytest
 from execute import FOLDER, MOST_BYTES, execute, light, parameter_cell
 
+from tml_jax.data.scene_families import FAMILIES
+
 NAMES = [path.stem for path in sorted(FOLDER.glob("*.ipynb"))]
 
 
@@ -76,7 +78,7 @@ def test_talking_runs_from_first_cell_to_last_with_a_server_and_its_client(train
 
 
 @pytest.mark.notebooks
-@pytest.mark.parametrize("number", [0, 6])  # with a reply; with frames
+@pytest.mark.parametrize("number", [0, list(FAMILIES).index("visual")])  # with a reply; with frames
 def test_looking_inside_runs_from_first_cell_to_last(trained, number):
     made = execute("inside_a_micro_turn", f"checkpoint, number = 'runs/tiny', {number}", trained)
     assert "AUDIO_IN   50 ms of what it hears" in str(made.cells)
