@@ -39,6 +39,7 @@ def test_a_whole_batch_holds_every_stream_and_cannot_hold_another_micro_turn(con
     assert used["audio_in"] > PACKING.audio_in - 4
 
 
+@pytest.mark.slow
 def test_the_whole_step_learns_the_batch_it_is_given(config):
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, warmup_steps=0))
     step = whole_step(config)

@@ -95,6 +95,7 @@ def test_a_train_step_on_long_rows_compiles_for_tpus(tmp_path):
     assert report["mesh"]["sequence"] == 2 and report["collective_bytes"]["collective-permute"] > 0
 
 
+@pytest.mark.slow
 def test_slices_lie_along_the_data_axis(tmp_path):
     many = "--slices=2", "--config.model.num_layers=1", "--config.mesh.data=2", "--config.data.batch_size=8"
     report = compiled("train", tmp_path / "report.json", *many, devices=8)

@@ -210,6 +210,7 @@ def test_the_loss_weighs_text_gates_and_flow_as_configured():
     assert not any(empty.values())  # a batch without outputs has no loss, and no NaN
 
 
+@pytest.mark.slow
 def test_bfloat16_comes_near_float32(stepped, variables, batch):
     config = tiny_config(compute_dtype="bfloat16", moment_dtype="bfloat16")
     train = make(config)
@@ -287,7 +288,7 @@ def check_equal_on(cache: pathlib.Path, *meshes: dict[str, int]) -> None:
         assert run["cut"] >= 4 * (run["axes"].get("sequence", 1) - 1)
 
 
-@pytest.mark.parametrize("axis", ["tensor", "sequence"])
+@pytest.mark.parametrize("axis", ["tensor", pytest.param("sequence", marks=pytest.mark.slow)])
 def test_the_steps_of_a_run_are_the_same_on_one_device_and_on_eight(compilation_cache, axis):
     check_equal_on(compilation_cache, {"fsdp": 2, "expert": 2, axis: 2})
 
