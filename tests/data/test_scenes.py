@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import pathlib
 import subprocess
 import sys
@@ -286,10 +287,13 @@ def test_the_splits_share_no_voice_wording_time_size_or_colour(records):
         assert len(set(train)) == len(train) >= 8 and len(set(held_out)) == len(held_out) >= 3, kind
         assert not set(train) & set(held_out), kind
     for field in dataclasses.fields(scripts.Grids):
-        train, held_out = (
-            set(getattr(scripts.GRIDS[split], field.name)) for split in (scripts.TRAIN, scripts.HELD_OUT)
-        )
-        assert train and held_out and min(abs(a - b) for a in train for b in held_out) > 1e-3, field.name
+        for one, other in itertools.combinations(scripts.SPLITS, 2):
+            values, others = (getattr(scripts.GRIDS[split], field.name) for split in (one, other))
+            assert values and others and min(abs(a - b) for a in values for b in others) > 1e-3, (
+                field.name,
+                one,
+                other,
+            )
     for table in (scripts.FILLERS, scripts.COLOURS, scripts.SIDE_TALK, scripts.TELEVISION, scripts.STORIES):
         assert not set(table[scripts.TRAIN]) & set(table[scripts.HELD_OUT])
     voices = {scripts.TRAIN: TRAIN_VOICES, scripts.HELD_OUT: HELD_OUT_VOICES}
@@ -348,7 +352,45 @@ def test_text_has_no_sound_and_captions_name_colour_shape_and_direction():
         assert sign * moved[axis] > 3 and abs(moved[1 - axis]) < 1.5, record.id
 
 
+def test_a_family_can_be_asked_for_by_name_with_any_seed_and_index(synthesizer):
+    asked = list(scenes.generate("held_out", 3, 3, 1, "timed"))
+    assert [record.family for record in asked] == ["timed"] * 3
+    assert [record.id for record in asked] == [f"held_out-timed-3-{index:06d}" for index in range(3)]
+    again = scenes.make_conversation(synthesizer, "held_out", 3, 2, "timed")
+    assert to_bytes(again) == to_bytes(asked[2])
+    trained = scenes.make_conversation(synthesizer, "scenes", 3, 0, "repetition")
+    assert trained.family == "repetition" and trained.meta["split"] == scripts.TRAIN
+
+
+def test_extrapolation_begins_where_training_ends(synthesizer):
+    made = [
+        (family, make_scene(synthesizer, family, np.random.default_rng([13, index]), scripts.EXTRAPOLATION, family))
+        for family in FAMILIES
+        for index in range(2)
+    ]
+    train = scripts.GRIDS[scripts.TRAIN]
+    for family, record in made:
+        meta = record.meta
+        assert meta["split"] == scripts.EXTRAPOLATION and meta["speed"] > max(train.speed)
+        assert meta["voice"] in [voice.name for voice in HELD_OUT_VOICES]
+        assert record.user_audio is None or meta["noise_below_speech_db"] < min(train.noise)
+        for name, longest in (("pause", 1.6), ("objects", 4), ("repetitions", 5)):
+            assert name not in meta or meta[name] > longest, record.id
+        if family == "timed":
+            assert scripts.DELAYS[meta["delay"]] > 4.0
+        spoken_count = len(model_words(record))
+        assert family != "repetition" or spoken_count == meta["repetitions"] >= 6
+    source = list(scenes.generate("extrapolation", len(FAMILIES), 1, 1))
+    assert [record.family for record in source] == list(FAMILIES) and not any(record.gaps for record in source)
+
+
 def test_bad_arguments_are_refused_at_the_call():
+    for source, family, message in (
+        ("scenes", "timid", "family 'timid': expected one of answer"),
+        ("text", "timed", "family 'timed' of source 'text': only scenes, held_out, extrapolation have families"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            scenes.generate(source, 1, 0, 1, family)
     with pytest.raises(ValueError, match="'speech': expected one of scenes"):
         scenes.generate("speech", 1, 0, 1)
     with pytest.raises(ValueError, match="count 0"):

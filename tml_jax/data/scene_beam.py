@@ -17,6 +17,9 @@ from tml_jax.data.shards import Path, write_folder, write_shard
 from tml_jax.data.voices import Synthesizer
 
 RECORDS_PER_SHARD = 500
+LOCAL = "DirectRunner"
+# What Beam itself runs under that name first tries to get another program over the network.
+_RUNNERS = {LOCAL: "apache_beam.runners.portability.fn_api_runner.FnApiRunner"}
 _FACTS = "shard-{:05d}.json"  # what a worker leaves beside its shard, until all are done
 
 
@@ -26,7 +29,7 @@ def write_with_beam(
     seed: int,
     directory: Path,
     family: str | None = None,
-    runner: str = "DirectRunner",
+    runner: str = LOCAL,
     options: Sequence[str] = (),
     records_per_shard: int = RECORDS_PER_SHARD,
     overwrite: bool = False,
@@ -39,8 +42,8 @@ def write_with_beam(
       seed: as there.
       directory: the folder to make.
       family: as in `scenes.generate`.
-      runner: one of Beam's.
-      options: of the runner, such as `--direct_num_workers=2`.
+      runner: one of Beam's; `DirectRunner` works in this process, or on this machine.
+      options: of the runner, such as `--direct_num_workers=2` and `--direct_running_mode=multi_processing`.
       records_per_shard: most records in one file.
       overwrite: whether an existing folder is replaced, once the new one is complete.
 
@@ -67,7 +70,7 @@ def write_with_beam(
 
     def write(folder: pathlib.Path) -> list[dict[str, Any]]:
         work = [(number, start, min(start + records_per_shard, count)) for number, start in enumerate(starts)]
-        with beam.Pipeline(options=PipelineOptions([f"--runner={runner}", *options])) as pipeline:
+        with beam.Pipeline(options=PipelineOptions([f"--runner={_RUNNERS.get(runner, runner)}", *options])) as pipeline:
             _ = (
                 pipeline
                 | "Shards" >> beam.Create(work)
