@@ -138,8 +138,12 @@ class _Play:
         return self.free
 
     def drawn_delay(self, low: float = 0.0, high: float = 10.0) -> float:
-        """A delay of the split between two bounds, seconds."""
-        return self.scene.draw(tuple(delay for delay in self.scene.grids.event if low <= delay <= high))
+        """A delay of the split between two bounds, seconds; where extrapolation has none so short, a held-out one."""
+        scene = self.scene
+        for delays in (scene.grids.event, scripts.GRIDS[scene.part].event):
+            if fitting := tuple(delay for delay in delays if low <= delay <= high):
+                break
+        return scene.draw(fitting)
 
 
 def _plain(play: _Play, fault: str = "", low: float = 0.0, high: float = 10.0) -> float:
