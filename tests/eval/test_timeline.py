@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tml_jax.data.record import BACKGROUND, USER, Cue, Text, Word
+from tml_jax.data.record import BACKGROUND, OTHER, USER, Cue, Text, Word
 from tml_jax.eval import timeline
 from tml_jax.serve.words import MicroTurn
 
@@ -63,14 +63,14 @@ def test_every_kind_of_content_shows(tmp_path):
         frames=[(1.0, frame)],
         texts=[Text(USER, "typed", 0.5), Text(BACKGROUND, "found $1 and $2", 4.9)],
         cues=[Cue("hold", 0.2, 1.0), Cue("respond", 2.2, 3.4, "word"), Cue("yield", 3.0, 3.2), Cue("keep", 2.6, 3.0)],
-        words=[Word(USER, "hello", 0.4, 0.9), Word(USER, "there", 0.5, 1.3)],
+        words=[Word(USER, "hello", 0.4, 0.9), Word(USER, "there", 0.5, 1.3), Word(OTHER, "come", 3.0, 3.4)],
         title="a $ sign is not mathematics",
     )
     bare, full = pixels(tmp_path / "bare.png"), pixels(tmp_path / "full.png")
     assert full.shape[1] == bare.shape[1] == 1600 and 600 <= full.shape[0] <= 900
     video = columns_of(full, "#0ac81e", tolerance=2)
     assert video[0] == pytest.approx(column_at(1.0, full, 5.0), abs=2)
-    for colour in (timeline.COLOURS[USER], timeline.COLOURS[BACKGROUND], *timeline.CUE_COLOURS.values()):
+    for colour in (*(timeline.COLOURS[who] for who in (USER, OTHER, BACKGROUND)), *timeline.CUE_COLOURS.values()):
         assert columns_of(full, colour, tolerance=2).size >= columns_of(bare, colour, tolerance=2).size + 3, colour
 
 
