@@ -7,6 +7,7 @@ import os
 
 from absl import flags
 
+from tml_jax.background.backend import NoBackend
 from tml_jax.background.context import Privacy
 from tml_jax.background.desk import DeskOptions
 from tml_jax.background.history import Budget
@@ -16,7 +17,10 @@ from tml_jax.background.runner import Runner, RunnerOptions
 from tml_jax.background.tasks import Limits
 
 _KIND = flags.DEFINE_enum(
-    "background", "none", ["none", "local", "openai"], "What does the tasks that the model hands over."
+    "background",
+    "none",
+    ["none", "local", "openai", "client"],
+    "What does the tasks that the model hands over; `client`: only clients that declare a tool for them.",
 )
 _FOLDER = flags.DEFINE_string("background_folder", None, "Folder of text files to search.")
 _URL = flags.DEFINE_string("background_url", None, "Endpoint of the OpenAI protocol, such as http://localhost:8001/v1.")
@@ -39,6 +43,8 @@ def make_runner() -> Runner | None:
     """
     if _KIND.value == "none":
         return None
+    if _KIND.value == "client":
+        return Runner(NoBackend(), RunnerOptions(concurrent=_CONCURRENT.value))
     library = None if _FOLDER.value is None else read_library(_FOLDER.value)
     tools, options = LocalTools(library), RunnerOptions(concurrent=_CONCURRENT.value)
     if _KIND.value == "local":
