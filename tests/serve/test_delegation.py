@@ -90,6 +90,7 @@ def test_a_task_goes_out_and_its_result_comes_in_over_a_real_socket(background):
             assert said == " let me see 42" and results == ["#1. 42"]
         status, metrics = served.get("/metrics")
         assert 'tml_background_events_total{what="done"} 1.0' in metrics
+        assert 'tml_background_seconds_count{what="done"} 1.0' in metrics and "tml_background_tasks 0.0" in metrics
     tag = CONFIG.model.text_vocab_size + Control.FROM_BACKGROUND
     assert read[0] == tag and read.count(tag) == 1
     assert tokenizer().decode(read[1:]).strip().startswith("#1.")
@@ -130,7 +131,7 @@ def test_a_session_that_leaves_ends_its_tasks(background):
     session.begin(clock.now)
     clock.now += MICRO_TURN_SECONDS
     scheduler.run_tick(clock.now)
-    assert [event.what for event in turns[0].tasks] == ["asked"]
+    assert [event.what for event in turns[0].tasks] == ["asked"] and scheduler.tasks == 1
     jobs = background.runner._jobs
     scheduler.leave(session)
     from served import wait_until

@@ -238,6 +238,12 @@ class Scheduler:
         with self._lock:
             return len(self._open)
 
+    @property
+    def tasks(self) -> int:
+        """Tasks of all sessions that run in the background."""
+        with self._lock:
+            return sum(len(session.desk.book.running) for session in self._open if session.desk is not None)
+
     def join(self, deliver: Deliver, seed: int, stamped: bool) -> LiveSession:
         """A new session. Its time begins with its first input.
 
