@@ -4,10 +4,11 @@ Keys come from the environment alone: TML_BACKGROUND_API_KEY, or OPENAI_API_KEY 
 """
 
 import os
+from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from tml_jax.background.backend import NoBackend
+from tml_jax.background.backend import Backend, NoBackend, Tools
 from tml_jax.background.context import Privacy
 from tml_jax.background.desk import DeskOptions
 from tml_jax.background.history import Budget
@@ -51,6 +52,27 @@ def make_runner() -> Runner | None:
         if _MCP.value or _URL.value or _MODEL.value:
             raise ValueError("--background_mcp, _url and _model need --background=openai")
         return Runner(LocalBackend(tools), options)
+    return Runner(_openai([tools]), options)
+
+
+def tools_backend() -> Callable[[Tools], Backend] | None:
+    """Makes the language model that the flags name, with given tools; None without --background=openai.
+
+    Raises:
+      ValueError: see `make_runner`.
+    """
+    if _KIND.value != "openai":
+        return None
+    _openai([])  # says now what is missing
+    return lambda tools: _openai([tools])
+
+
+def name() -> str:
+    """The language model that the flags name; "" for none."""
+    return _MODEL.value if _KIND.value == "openai" and _MODEL.value else ""
+
+
+def _openai(tools: Sequence[Tools]) -> Backend:
     if not _MODEL.value:
         raise ValueError("--background=openai needs --background_model, the model's name at the endpoint")
     key = os.environ.get("TML_BACKGROUND_API_KEY")
@@ -64,7 +86,7 @@ def make_runner() -> Runner | None:
     except ModuleNotFoundError as error:
         raise ValueError(f"{error}: --background=openai needs pip install -e '.[background]'") from error
     servers = [McpTools(command) for command in _MCP.value]
-    return Runner(OpenAIBackend(_MODEL.value, _URL.value, key or "none", [*servers, tools]), options)
+    return OpenAIBackend(_MODEL.value, _URL.value, key or "none", [*servers, *tools])
 
 
 def desk_options() -> DeskOptions:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from tml_jax.background.desk import Desk
 from tml_jax.config import OUTPUT_RATE, Config
 from tml_jax.data.layout import INPUT_SAMPLES, arrived_samples, fit_samples
 from tml_jax.data.packet_loss import lose_packets
@@ -98,19 +99,22 @@ def evaluate(
     return tables
 
 
-def stream(talker: Talker, conversations: Sequence[Conversation]) -> list[list[MicroTurn]]:
+def stream(
+    talker: Talker, conversations: Sequence[Conversation], desks: Sequence[Desk] | None = None
+) -> list[list[MicroTurn]]:
     """Streams the user's side of conversations through a model; one that may hand over tasks has a desk in each.
 
     Args:
       talker: the model.
       conversations: of any length; those of like length run side by side.
+      desks: of each, not used before; None for those of their records, where the model may hand over tasks.
 
     Returns:
       The micro-turns of each conversation, in the order given.
     """
-    desks = {}
-    if talker.config.serve.delegate:
-        desks = {index: desk_of(each, talker.tokenizer, talker.config) for index, each in enumerate(conversations)}
+    if desks is None:
+        may = talker.config.serve.delegate
+        desks = [desk_of(each, talker.tokenizer, talker.config) for each in conversations] if may else []
     order = sorted(range(len(conversations)), key=lambda index: conversations[index].micro_turns)
     turns: list[list[MicroTurn]] = [[] for _ in conversations]
     for start in range(0, len(order), TOGETHER):
@@ -121,13 +125,15 @@ def stream(talker: Talker, conversations: Sequence[Conversation]) -> list[list[M
         windows = [user_side(conversations[index], longest) for index in group]
         filled = len(set(group))  # what stands in for more has no desk: its micro-turns are not used
         windows[:filled] = [
-            rehearse(desks[index], side) if index in desks else side for index, side in zip(group[:filled], windows)
+            rehearse(desks[index], side) if desks else side for index, side in zip(group[:filled], windows)
         ]
         for together in talker.talk_together(windows, [talker.seed + index for index in group]):
             for index, turn in zip(group[:filled], together):
-                turn = desks[index].put_out(turn) if index in desks else turn
+                turn = desks[index].put_out(turn) if desks else turn
                 if turn.index < conversations[index].micro_turns:
                     turns[index].append(turn)
+    for desk in desks:
+        desk.close()
     return turns
 
 
