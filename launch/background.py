@@ -42,17 +42,27 @@ def make_runner() -> Runner | None:
     Raises:
       ValueError: flags that do not go together, or a folder that is not there.
     """
+    backend = make_backend()
+    return None if backend is None else Runner(backend, RunnerOptions(concurrent=_CONCURRENT.value))
+
+
+def make_backend() -> Backend | None:
+    """The backend that the flags ask for; None for none.
+
+    Raises:
+      ValueError: see `make_runner`.
+    """
     if _KIND.value == "none":
         return None
     if _KIND.value == "client":
-        return Runner(NoBackend(), RunnerOptions(concurrent=_CONCURRENT.value))
+        return NoBackend()
     library = None if _FOLDER.value is None else read_library(_FOLDER.value)
-    tools, options = LocalTools(library), RunnerOptions(concurrent=_CONCURRENT.value)
+    tools = LocalTools(library)
     if _KIND.value == "local":
         if _MCP.value or _URL.value or _MODEL.value:
             raise ValueError("--background_mcp, _url and _model need --background=openai")
-        return Runner(LocalBackend(tools), options)
-    return Runner(_openai([tools]), options)
+        return LocalBackend(tools)
+    return _openai([tools])
 
 
 def tools_backend() -> Callable[[Tools], Backend] | None:

@@ -15,7 +15,7 @@ from tml_jax.background.desk import Desk
 from tml_jax.config import OUTPUT_RATE, Config
 from tml_jax.data.layout import INPUT_SAMPLES, arrived_samples, fit_samples
 from tml_jax.data.packet_loss import lose_packets
-from tml_jax.data.record import MODEL, Conversation
+from tml_jax.data.record import BACKGROUND, MODEL, Conversation
 from tml_jax.data.shards import open_shards
 from tml_jax.eval import baselines
 from tml_jax.eval.conversation import write_conversation
@@ -95,7 +95,7 @@ def evaluate(
     (output / "table.md").write_text(tables)
     for family in sorted({conversation.family for conversation in held_out}):
         index = next(i for i, conversation in enumerate(held_out) if conversation.family == family)
-        _write_example(output / family, held_out[index], spoken[index])
+        _write_example(output / family, held_out[index], spoken[index], desk=tasks)
     return tables
 
 
@@ -215,9 +215,11 @@ def _heard_words(
         return ""
 
 
-def _write_example(folder: pathlib.Path, conversation: Conversation, turns: Sequence[MicroTurn]) -> None:
+def _write_example(folder: pathlib.Path, conversation: Conversation, turns: Sequence[MicroTurn], desk: bool) -> None:
+    """Writes a conversation; with a desk, the results of the record were not read."""
     frames = [] if conversation.frames is None else list(zip(conversation.frame_times.tolist(), conversation.frames))
-    texts = [text for text in conversation.texts if text.speaker != MODEL]
+    unread = (MODEL, BACKGROUND) if desk else (MODEL,)
+    texts = [text for text in conversation.texts if text.speaker not in unread]
     words = [word for word in conversation.words if word.speaker != MODEL]
     audio = fit_samples(
         np.zeros(0, np.int16) if conversation.user_audio is None else conversation.user_audio,
