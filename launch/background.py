@@ -4,9 +4,11 @@ Keys come from the environment alone: TML_BACKGROUND_API_KEY, or OPENAI_API_KEY 
 """
 
 import os
+from collections.abc import Callable, Sequence
 
 from absl import flags
 
+from tml_jax.background.backend import Backend, NoBackend, Tools
 from tml_jax.background.context import Privacy
 from tml_jax.background.desk import DeskOptions
 from tml_jax.background.history import Budget
@@ -16,7 +18,10 @@ from tml_jax.background.runner import Runner, RunnerOptions
 from tml_jax.background.tasks import Limits
 
 _KIND = flags.DEFINE_enum(
-    "background", "none", ["none", "local", "openai"], "What does the tasks that the model hands over."
+    "background",
+    "none",
+    ["none", "local", "openai", "client"],
+    "What does the tasks that the model hands over; `client`: only clients that declare a tool for them.",
 )
 _FOLDER = flags.DEFINE_string("background_folder", None, "Folder of text files to search.")
 _URL = flags.DEFINE_string("background_url", None, "Endpoint of the OpenAI protocol, such as http://localhost:8001/v1.")
@@ -37,14 +42,47 @@ def make_runner() -> Runner | None:
     Raises:
       ValueError: flags that do not go together, or a folder that is not there.
     """
+    backend = make_backend()
+    return None if backend is None else Runner(backend, RunnerOptions(concurrent=_CONCURRENT.value))
+
+
+def make_backend() -> Backend | None:
+    """The backend that the flags ask for; None for none.
+
+    Raises:
+      ValueError: see `make_runner`.
+    """
     if _KIND.value == "none":
         return None
+    if _KIND.value == "client":
+        return NoBackend()
     library = None if _FOLDER.value is None else read_library(_FOLDER.value)
-    tools, options = LocalTools(library), RunnerOptions(concurrent=_CONCURRENT.value)
+    tools = LocalTools(library)
     if _KIND.value == "local":
         if _MCP.value or _URL.value or _MODEL.value:
             raise ValueError("--background_mcp, _url and _model need --background=openai")
-        return Runner(LocalBackend(tools), options)
+        return LocalBackend(tools)
+    return _openai([tools])
+
+
+def tools_backend() -> Callable[[Tools], Backend] | None:
+    """Makes the language model that the flags name, with given tools; None without --background=openai.
+
+    Raises:
+      ValueError: see `make_runner`.
+    """
+    if _KIND.value != "openai":
+        return None
+    _openai([])  # says now what is missing
+    return lambda tools: _openai([tools])
+
+
+def name() -> str:
+    """The language model that the flags name; "" for none."""
+    return _MODEL.value if _KIND.value == "openai" and _MODEL.value else ""
+
+
+def _openai(tools: Sequence[Tools]) -> Backend:
     if not _MODEL.value:
         raise ValueError("--background=openai needs --background_model, the model's name at the endpoint")
     key = os.environ.get("TML_BACKGROUND_API_KEY")
@@ -58,7 +96,7 @@ def make_runner() -> Runner | None:
     except ModuleNotFoundError as error:
         raise ValueError(f"{error}: --background=openai needs pip install -e '.[background]'") from error
     servers = [McpTools(command) for command in _MCP.value]
-    return Runner(OpenAIBackend(_MODEL.value, _URL.value, key or "none", [*servers, tools]), options)
+    return OpenAIBackend(_MODEL.value, _URL.value, key or "none", [*servers, *tools])
 
 
 def desk_options() -> DeskOptions:

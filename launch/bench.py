@@ -12,6 +12,10 @@ talks to a server that runs (launch.serve), in real time over real sockets (need
   python -m launch.bench --what=long_session --checkpoint=runs/replica --minutes=30 --sessions=1
 
 streams long sessions through a model, faster than real time: whether the last minute costs what the first did.
+
+  python -m launch.bench --what=background --checkpoint=runs/replica --sessions=4 --ticks=500
+
+times the server's ticks without a background model, with the embedded one, and with ones that hang, flood and die.
 """
 
 import os
@@ -28,15 +32,17 @@ from tml_jax.train.checkpoint import CheckpointError
 
 _HELP = (
     "What to measure: `train`, the train step beside transformers; `micro_turn`, a micro-turn beside transformers with "
-    "its cache; `serve`, a server that runs; `long_session`, whether long sessions stay as fast."
+    "its cache; `serve`, a server that runs; `long_session`, whether long sessions stay as fast; `background`, whether "
+    "a background costs the ticks anything."
 )
-_WHAT = flags.DEFINE_enum("what", "train", ["train", "micro_turn", "serve", "long_session"], _HELP)
+_WHAT = flags.DEFINE_enum("what", "train", ["train", "micro_turn", "serve", "long_session", "background"], _HELP)
 _REPEATS = flags.DEFINE_integer("repeats", 15, "Turns of each program (train, micro_turn).", lower_bound=1)
 _URL = flags.DEFINE_string("url", "ws://127.0.0.1:8000/v1/realtime", "Of the server (serve).")
-_SESSIONS = flags.DEFINE_integer("sessions", 4, "Sessions at once (serve, long_session).", lower_bound=1)
+_SESSIONS = flags.DEFINE_integer("sessions", 4, "Sessions at once (serve, long_session, background).", lower_bound=1)
 _SECONDS = flags.DEFINE_float("seconds", 30.0, "How long they talk (serve).", lower_bound=1.0)
 _AUDIO = flags.DEFINE_string("audio", None, "What they say, over and over: a recording; without it noise.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a trained model (long_session).")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a trained model (long_session, background).")
+_TICKS = flags.DEFINE_integer("ticks", 500, "Of each kind of background (background).", lower_bound=1)
 _MINUTES = flags.DEFINE_integer("minutes", 30, "How long they talk (long_session).", lower_bound=1)
 
 
@@ -48,14 +54,28 @@ def _serve() -> object:
 
 def _long_session() -> object:
     from tml_jax.bench.long_session import long_session_bench
+
+    engine, _ = _engine(delegate=False)
+    return long_session_bench(engine, _MINUTES.value, _audio(), _log)
+
+
+def _background() -> object:
+    from tml_jax.bench.background import background_bench
+
+    return background_bench(*_engine(delegate=True), _TICKS.value, _log)
+
+
+def _engine(delegate: bool) -> tuple:
+    """A warm engine of the checkpoint, and its tokenizer."""
     from tml_jax.serve.engine import Engine
     from tml_jax.serve.program import load_model
 
     if _CHECKPOINT.value is None:
         raise ConfigError("give --checkpoint=RUN, the folder of a trained model")
-    engine = Engine(load_model(_CHECKPOINT.value), _SESSIONS.value)
+    loaded = load_model(_CHECKPOINT.value, delegate=delegate)
+    engine = Engine(loaded, _SESSIONS.value)
     engine.warm_up()
-    return long_session_bench(engine, _MINUTES.value, _audio(), _log)
+    return engine, loaded.tokenizer
 
 
 def _train() -> object:
@@ -78,7 +98,13 @@ def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-_BENCHES = {"train": _train, "micro_turn": _micro_turn, "serve": _serve, "long_session": _long_session}
+_BENCHES = {
+    "train": _train,
+    "micro_turn": _micro_turn,
+    "serve": _serve,
+    "long_session": _long_session,
+    "background": _background,
+}
 
 
 def main(argv: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ Public benchmarks (extra `suites`), whose data you get yourself; tml_jax/eval/su
   python -m launch.eval --suite=fdb-v1 --data=FOLDER --checkpoint=runs/replica --output=runs/fdb [--evaluator=strict]
   python -m launch.eval --suite=fdb-v1 --data=FOLDER --score_only --output=runs/other     (answers that lie in FOLDER)
   python -m launch.eval --suite=qivd … --judge_model=NAME --judge_url=http://127.0.0.1:8000/v1
+  python -m launch.eval --suite=fdb-v3 … --background=openai --background_model=NAME --background_url=http://…/v1
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from launch import huge_pages
+from launch import background, huge_pages
 from tml_jax import shipped
 from tml_jax.config import ConfigError
 from tml_jax.eval.recognition import RECOGNISERS
@@ -105,13 +106,15 @@ def _benchmark() -> None:
         judge_model=_JUDGE_MODEL.value,
         judge_url=_JUDGE_URL.value,
         limit=_LIMIT.value,
+        backend=background.tools_backend(),
+        backend_name=background.name(),
     )
     data, output = pathlib.Path(_DATA.value), pathlib.Path(_OUTPUT.value)
     if _SCORE_ONLY.value:
         print(run.evaluate(_SUITE.value, data, output, None, options))
         return
     _, checkpoint = find_checkpoint(_checkpoint())  # before the benchmark is read
-    talker = lambda: Talker(str(checkpoint))  # noqa: E731
+    talker = lambda: Talker(str(checkpoint), delegate=SUITES[_SUITE.value].calls is not None)  # noqa: E731
     print(run.evaluate(_SUITE.value, data, output, talker, options, model=str(checkpoint)))
 
 

@@ -3,6 +3,7 @@
   python -m launch.talk --checkpoint=runs/replica --audio=question.wav --output=answer
   python -m launch.talk --checkpoint=shipped --audio=question.wav --output=answer        (the model that comes along)
   python -m launch.talk --checkpoint=runs/replica --video=scene.mp4 --text="at 1.0: What is this?" --output=answer
+  python -m launch.talk --checkpoint=runs/replica --audio=sum.wav --background=local --output=answer
 
 The sound of a film is heard if --audio names the film too; without --audio there is no microphone. Nothing is heard
 ahead of time: each micro-turn takes in 200 ms and answers before it gets the next. One exception: sound that is not at
@@ -17,7 +18,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from absl import app, flags
 
+from launch import background
 from tml_jax import shipped
+from tml_jax.background.backend import Backend
+from tml_jax.background.desk import Background, Desk
+from tml_jax.background.stepped import SteppedRunner
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, PATCH
 from tml_jax.data.layout import text_in_tokens
 from tml_jax.data.record import USER, Text
@@ -37,6 +42,8 @@ _TEXT = flags.DEFINE_multi_string("text", [], 'Typed text: "at 1.5: hello" (seco
 _OUTPUT = flags.DEFINE_string("output", None, "Folder to write: new, empty, or an earlier one.", required=True)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the model's draws.", lower_bound=0, upper_bound=2**31 - 1)
 _TAIL = flags.DEFINE_float("tail", 2.0, "Seconds after the input, for the model to finish.", lower_bound=0.0)
+
+RESULT_DELAY = 1.0  # seconds from a task to its result, at least
 
 
 def parse_text(argument: str) -> Text:
@@ -83,15 +90,21 @@ def narrate(micro_turns: Iterable[session.MicroTurn]) -> Iterator[session.MicroT
     """Passes micro-turns on, printing a line for each that has words or a change of the gate."""
     gate = "LISTEN"
     for turn in micro_turns:
-        if turn.gate != gate or turn.text.strip() or turn.display.strip():
+        asked = "".join(f"  [task: {span.text}]" for span in turn.spans)
+        read = "".join(f"  [result: {text}]" for text in turn.given)
+        if turn.gate != gate or turn.text.strip() or turn.display.strip() or asked or read:
             shown = f"  [shown: {turn.display.strip()}]" if turn.display.strip() else ""
+            shown += read + asked
             print(f"{turn.start + MICRO_TURN_SECONDS:7.1f} s  {turn.gate:<6}  {turn.text.strip()}{shown}", flush=True)
         gate = turn.gate
         yield turn
 
 
-def _load() -> tuple[session.Talker, np.ndarray | None, int, list[tuple[float, np.ndarray]], list[Text]]:
-    """The talker, the user's audio, micro-turns to run, frames and texts. Quick checks come first, the model last."""
+def _load() -> tuple[session.Talker, np.ndarray | None, int, list[tuple[float, np.ndarray]], list[Text], dict]:
+    """The talker, the user's audio, micro-turns to run, frames, texts, and the `desk` if there is a background.
+
+    Quick checks come first, the model last.
+    """
     if not (_AUDIO.value or _VIDEO.value or _TEXT.value):
         raise ValueError("nothing to say to the model: give --audio, --video or --text")
     if not math.isfinite(_TAIL.value):
@@ -102,13 +115,23 @@ def _load() -> tuple[session.Talker, np.ndarray | None, int, list[tuple[float, n
     texts = sorted((parse_text(argument) for argument in _TEXT.value), key=lambda text: text.time)
     audio = media.read_audio(_AUDIO.value, INPUT_RATE, channels=1)[0] if _AUDIO.value else None
 
-    talker = session.Talker(_CHECKPOINT.value, seed=_SEED.value)
+    backend = background.make_backend()
+    may = {} if backend is None else {"delegate": True}
+    talker = session.Talker(_CHECKPOINT.value, seed=_SEED.value, **may)
+    given = {} if backend is None else {"desk": _desk(backend, talker)}
     frames = []
     if _VIDEO.value:
         rows, columns = (cells * size for cells, size in zip(talker.config.data.video_grid, PATCH[1:3]))
         frames = list(media.read_video(_VIDEO.value, rows, columns))
     times = [time for time, _ in frames] + text_ends(texts, talker)
-    return talker, *with_tail(audio, times, _TAIL.value), frames, texts
+    return talker, *with_tail(audio, times, _TAIL.value), frames, texts, given
+
+
+def _desk(backend: Backend, talker: session.Talker) -> Desk:
+    """For one session, whose results come after `RESULT_DELAY`, or as long as the backend takes."""
+    turns = round(RESULT_DELAY / MICRO_TURN_SECONDS)
+    runner = SteppedRunner(backend, lambda number: turns, timed=True)
+    return Background(runner, talker.tokenizer, talker.config, background.desk_options()).open()
 
 
 def main(argv: Sequence[str]) -> None:
@@ -116,14 +139,14 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     try:
-        talker, user_audio, count, frames, texts = _load()
+        talker, user_audio, count, frames, texts, given = _load()
     except (OSError, ValueError, CheckpointError) as error:
         raise SystemExit(f"launch.talk: {error}") from error
 
     print("compiling", flush=True)
     talker.warm_up()
     print("  heard at  gate    words", flush=True)
-    micro_turns = list(narrate(talker.talk(user_audio, frames, texts, micro_turns=count)))
+    micro_turns = list(narrate(talker.talk(user_audio, frames, texts, micro_turns=count, **given)))
     files = write_conversation(_OUTPUT.value, user_audio, micro_turns, frames, texts)
 
     compute = np.asarray([turn.compute_seconds for turn in micro_turns])

@@ -13,7 +13,8 @@ from launch import talk as command
 from tml_jax.data.record import USER, Text
 from tml_jax.eval import conversation
 from tml_jax.serve import session
-from tml_jax.serve.words import MicroTurn
+from tml_jax.serve.windows import Arrived
+from tml_jax.serve.words import MicroTurn, Span
 from tml_jax.signal import media
 
 
@@ -104,6 +105,7 @@ def test_micro_turns_are_written_one_a_line(tmp_path):
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     assert lines[1] == {
         "index": 1, "start": 0.2, "gate": "SPEAK", "text": " naïve", "display": "", "compute_seconds": 0.05,
+        "asked": [], "read": [],
     }  # fmt: skip
     assert len(lines) == 2
 
@@ -158,7 +160,7 @@ def test_typed_text_needs_words():
 def run(**values):
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
-    names = ("checkpoint", "audio", "video", "text", "output", "seed", "tail")
+    names = ("checkpoint", "audio", "video", "text", "output", "seed", "tail", "background")
     settings = {name: values[name] for name in names if name in values}
     with flagsaver.flagsaver(**settings):
         command.main(["talk"])
@@ -196,6 +198,27 @@ def test_the_command_talks_and_reports(prepared, capsys):
         f"wrote {prepared / 'out' / name}" for name in conversation.FILES
     ]
     assert all((prepared / "out" / name).stat().st_size > 0 for name in conversation.FILES)
+
+
+def test_with_a_background_tasks_are_done_and_drawn(prepared, capsys, monkeypatch):
+    class Asks(FakeTalker):
+        def __init__(self, checkpoint, seed=0, delegate=False):
+            super().__init__(checkpoint, seed)
+            assert delegate
+
+        def talk(self, user_audio, frames=(), texts=(), micro_turns=None, desk=None):
+            for index in range(micro_turns):
+                desk.take_in(Arrived(None))
+                spans = (Span("6 times 7"),) if index == 1 else ()
+                yield desk.put_out(dataclasses.replace(micro_turn(index, False), spans=spans))
+
+    monkeypatch.setattr(session, "Talker", Asks)
+    settings = {"checkpoint": str(prepared / "model"), "text": ["hi"], "output": str(prepared / "out"), "tail": 2.4}
+    run(**settings, background="local")
+    printed = capsys.readouterr().out
+    assert "[task: 6 times 7]" in printed and "[result: #1. 42]" in printed
+    lines = [json.loads(line) for line in (prepared / "out" / "micro_turns.jsonl").read_text().splitlines()]
+    assert lines[1]["asked"] == ["6 times 7"] and [line["index"] for line in lines if line["read"]] == [6]
 
 
 def test_text_alone_has_no_microphone_and_lasts_until_after_the_last_text(prepared):

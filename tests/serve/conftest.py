@@ -47,9 +47,9 @@ def browser(spoken, tmp_path_factory):
 
 @pytest.fixture
 def serve():
-    """Starts a server of an engine; it ends after the browser has left."""
+    """Starts a server of an engine, and perhaps a background; it ends after the browser has left."""
     with contextlib.ExitStack() as servers:
-        yield lambda engine: servers.enter_context(Watched(engine))
+        yield lambda engine, background=None: servers.enter_context(Watched(engine, background=background))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ class FakeLive:
 
     def __init__(self):
         self.heard, self.texts, self.frames, self.cleared, self.begun = 0, [], [], 0, 0
+        self.by_client, self.answers = False, []
 
     def hear(self, samples, now, offset=None, lost=0):
         self.heard += len(samples)
@@ -32,6 +33,12 @@ class FakeLive:
 
     def read(self, text, now):
         self.texts.append(text)
+
+    def tasks_by_client(self, does):
+        self.by_client = does
+
+    def answer(self, number, revision, text, now):
+        self.answers.append((number, revision, text))
 
     def clear(self):
         self.cleared += 1
@@ -65,7 +72,7 @@ class Client:
         assert error.value.event_id == "mine"
         return error.value.code
 
-    def turn(self, speaks: bool, text: str = "") -> list:
+    def turn(self, speaks: bool, text: str = "", tasks: tuple = ()) -> list:
         samples = np.full(4800, 0.25 if speaks else 0.0, np.float32)
         made = MicroTurn(
             index=self.index,
@@ -78,6 +85,7 @@ class Client:
             compute_seconds=0.01,
             elements_in=5,
             elements_out=5 if speaks else 1,
+            tasks=tasks,
         )
         self.index += 1
         return self.checked(self.dialogue.micro_turn(made))

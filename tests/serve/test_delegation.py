@@ -77,18 +77,20 @@ def test_a_task_goes_out_and_its_result_comes_in_over_a_real_socket(background):
         with served.socket("?model=small&duplex=1") as socket:
             words = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "six times seven"}]}
             send(socket, type="conversation.item.create", item=words)
-            events, said = [], ""
+            events, results, said = [], [], ""
             while "42" not in said:
                 turn = receive(socket, "duplex.micro_turn")
                 events += turn["tasks"]
+                results += turn["results"]
                 said += turn["text"]
             assert [(event["what"], event["number"], event["text"]) for event in events] == [
                 ("asked", 1, "6 times 7"),
                 ("done", 1, "6 times 7"),
             ]
-            assert said == " let me see 42"
+            assert said == " let me see 42" and results == ["#1. 42"]
         status, metrics = served.get("/metrics")
         assert 'tml_background_events_total{what="done"} 1.0' in metrics
+        assert 'tml_background_seconds_count{what="done"} 1.0' in metrics and "tml_background_tasks 0.0" in metrics
     tag = CONFIG.model.text_vocab_size + Control.FROM_BACKGROUND
     assert read[0] == tag and read.count(tag) == 1
     assert tokenizer().decode(read[1:]).strip().startswith("#1.")
@@ -129,7 +131,7 @@ def test_a_session_that_leaves_ends_its_tasks(background):
     session.begin(clock.now)
     clock.now += MICRO_TURN_SECONDS
     scheduler.run_tick(clock.now)
-    assert [event.what for event in turns[0].tasks] == ["asked"]
+    assert [event.what for event in turns[0].tasks] == ["asked"] and scheduler.tasks == 1
     jobs = background.runner._jobs
     scheduler.leave(session)
     from served import wait_until

@@ -42,6 +42,18 @@ class Backend(typing.Protocol):
         """Lets go of connections and processes."""
 
 
+class NoBackend:
+    """Does nothing: for servers whose clients do the tasks. What nobody does is told to the model."""
+
+    async def run(self, package: Package) -> AsyncIterator[str]:
+        """See `Backend`."""
+        raise BackendError("unavailable")
+        yield ""
+
+    async def close(self) -> None:
+        """See `Backend`."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Tool:
     """A function that a backend may call: its name, what it is for, and the JSON schema of its arguments."""

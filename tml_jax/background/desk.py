@@ -3,8 +3,10 @@
 Nothing here waits, and no text of a model or of a backend makes it fail.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable
+import queue
+from collections.abc import Callable, Iterable, Iterator
 
 from tml_jax.background import meter as meters
 from tml_jax.background import tasks
@@ -12,7 +14,7 @@ from tml_jax.background.context import Privacy
 from tml_jax.background.grammar import MalformedError, parse_request, result_text
 from tml_jax.background.history import Budget, History, Note, heard, noted, spoken
 from tml_jax.background.runner import Job, RunsTasks
-from tml_jax.background.tasks import Change, Limits, Start, TaskBook, TaskEvent
+from tml_jax.background.tasks import Change, Limits, Result, Start, TaskBook, TaskEvent
 from tml_jax.config import Config
 from tml_jax.data.record import BACKGROUND, Text
 from tml_jax.data.tokenizer import Tokenizer
@@ -63,7 +65,7 @@ class Background:
 
 
 class Desk:
-    """One session's tasks. For the thread of the ticks alone."""
+    """One session's tasks. For the thread of the ticks alone, but for `answer` and `by_client`."""
 
     def __init__(self, background: Background) -> None:
         """With no task yet."""
@@ -74,16 +76,22 @@ class Desk:
         self._meter = meters.meter_of(background.config)
         self._events: list[TaskEvent] = []
         self._given: tuple[str, ...] = ()
+        self._answers: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        self.by_client = False  # whether the client does the tasks that begin from now on; set from any thread
 
     @property
     def book(self) -> TaskBook:
         """The tasks as they stand."""
         return self._book
 
+    def answer(self, number: int, revision: int, text: str) -> None:
+        """Takes the whole result of a task from the client. From any thread; once for each task and revision."""
+        self._answers.put(Result(number, revision, text, last=True))
+
     def take_in(self, arrived: Arrived) -> Arrived:
         """What arrived in the window of a micro-turn, with the results that fit in beside it."""
         now = self._history.micro_turns
-        for result in self._background.runner.collect(self._channel):
+        for result in (*self._background.runner.collect(self._channel), *self._answered()):
             self._follow(tasks.arrive(self._book, result, now))
         self._follow(tasks.expire(self._book, now))
         background = self._background
@@ -113,6 +121,11 @@ class Desk:
         """Ends all tasks: the session is over."""
         self._background.runner.close(self._channel)
 
+    def _answered(self) -> Iterator[Result]:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._answers.get_nowait()
+
     def _ask(self, span: Span, now: int) -> None:
         if span.problem:
             self._events.append(TaskEvent("malformed", now, text=span.text, reason=span.problem))
@@ -132,6 +145,8 @@ class Desk:
         for order in change.orders:
             if not isinstance(order, Start):
                 self._background.runner.end(self._channel, order.number, order.revision)
+                continue
+            if self.by_client:  # whose connection reads of it in the events
                 continue
             job = Job(self._channel, order.task, self._history, self._background.options.privacy)
             if not self._background.runner.begin(job):

@@ -6,12 +6,15 @@ a server: a task is done within the micro-turn that asks for it.
 
 import asyncio
 import dataclasses
+import math
+import time
 from collections.abc import Callable
 
 from tml_jax.background.backend import Backend, BackendError
 from tml_jax.background.context import Package, package
 from tml_jax.background.runner import Channel, Job
 from tml_jax.background.tasks import Result
+from tml_jax.config import MICRO_TURN_SECONDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,16 +36,18 @@ class SteppedChannel(Channel):
 
 
 class SteppedRunner:
-    """Does tasks with a backend, one after the other."""
+    """Does tasks with a backend, one after the other, for one session; it ends with it."""
 
-    def __init__(self, backend: Backend, delay: Callable[[int], int]) -> None:
-        """Over a backend that does not wait.
+    def __init__(self, backend: Backend, delay: Callable[[int], int], timed: bool = False) -> None:
+        """Over a backend.
 
         Args:
           backend: does the tasks.
           delay: number of a task → micro-turns from the one that asks to the one that takes in the result, at least 1.
+          timed: a task takes at least as long as the backend did; then other runs may differ.
         """
-        self._backend, self._delay = backend, delay
+        self._backend, self._delay, self._timed = backend, delay, timed
+        self._loop = asyncio.Runner()
 
     def open(self) -> SteppedChannel:
         """See `RunsTasks`."""
@@ -50,13 +55,15 @@ class SteppedRunner:
 
     def begin(self, job: Job) -> bool:
         """See `RunsTasks`."""
-        name = job.task.number, job.task.revision
+        name, began = (job.task.number, job.task.revision), time.monotonic()
         try:
-            text = asyncio.run(_whole(self._backend, package(job.history, job.task, job.privacy)))
+            text = self._loop.run(_whole(self._backend, package(job.history, job.task, job.privacy)))
             result = Result(*name, text, last=True)
         except BackendError as error:
             result = Result(*name, failure=str(error))
-        job.channel.due.append(_Due(job.channel.micro_turn + max(1, self._delay(job.task.number)), result))
+        took = math.ceil((time.monotonic() - began) / MICRO_TURN_SECONDS) if self._timed else 1
+        due = job.channel.micro_turn + max(1, took, self._delay(job.task.number))
+        job.channel.due.append(_Due(due, result))
         return True
 
     def end(self, channel: SteppedChannel, number: int, revision: int) -> None:
@@ -73,6 +80,8 @@ class SteppedRunner:
     def close(self, channel: SteppedChannel) -> None:
         """See `RunsTasks`."""
         channel.due = []
+        self._loop.run(self._backend.close())
+        self._loop.close()
 
 
 async def _whole(backend: Backend, packed: Package) -> str:

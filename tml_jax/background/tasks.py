@@ -121,6 +121,7 @@ class TaskEvent:
       revision: of the task.
       text: what was asked for.
       reason: why it failed, or what is malformed.
+      seconds: since its task was asked or refined.
     """
 
     what: str
@@ -129,6 +130,7 @@ class TaskEvent:
     revision: int = 0
     text: str = ""
     reason: str = ""
+    seconds: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -333,7 +335,8 @@ def _deadline(book: TaskBook, asked: Request, now: int) -> int:
 
 
 def _event(what: str, task: Task, now: int, reason: str = "") -> TaskEvent:
-    return TaskEvent(what, now, task.number, task.revision, task.requests[-1], reason)
+    seconds = round((now - task.asked) * MICRO_TURN_SECONDS, 6)
+    return TaskEvent(what, now, task.number, task.revision, task.requests[-1], reason, seconds)
 
 
 def _end(book: TaskBook, task: Task, state: State, reason: str, now: int) -> Change:

@@ -78,7 +78,8 @@ def write_conversation(
 
     Returns:
       The files written: stereo PCM16 at 24 kHz (user left, model right, see `conversation_sound`); one JSON object a
-      micro-turn with `index`, `start` (seconds), `gate`, `text`, `display`, `compute_seconds`; the picture.
+      micro-turn with `index`, `start` (seconds), `gate`, `text`, `display`, `compute_seconds`, `asked`
+      (tasks for the background) and `read` (their results); the picture.
 
     Raises:
       FileExistsError: the folder holds something else, or is a file.
@@ -95,7 +96,9 @@ def write_conversation(
         written.mkdir()
         write_wav(written / FILES[0], sound, OUTPUT_RATE)
         fields = ("index", "start", "gate", "text", "display", "compute_seconds")
-        lines = [json.dumps({name: getattr(turn, name) for name in fields}, ensure_ascii=False) for turn in micro_turns]
+        tasks = lambda turn: {"asked": [span.text for span in turn.spans], "read": turn.given}  # noqa: E731
+        told = [{name: getattr(turn, name) for name in fields} | tasks(turn) for turn in micro_turns]
+        lines = [json.dumps(line, ensure_ascii=False) for line in told]
         (written / FILES[1]).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         draw_timeline(written / FILES[2], micro_turns, user_audio, frames, texts, cues, words)
         if folder.exists():

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from tml_jax.background.desk import Desk
 from tml_jax.config import OUTPUT_RATE, Config
 from tml_jax.data.layout import INPUT_SAMPLES, arrived_samples, fit_samples
 from tml_jax.data.packet_loss import lose_packets
-from tml_jax.data.record import MODEL, Conversation
+from tml_jax.data.record import BACKGROUND, MODEL, Conversation
 from tml_jax.data.shards import open_shards
 from tml_jax.eval import baselines
 from tml_jax.eval.conversation import write_conversation
@@ -94,23 +95,26 @@ def evaluate(
     (output / "table.md").write_text(tables)
     for family in sorted({conversation.family for conversation in held_out}):
         index = next(i for i, conversation in enumerate(held_out) if conversation.family == family)
-        _write_example(output / family, held_out[index], spoken[index])
+        _write_example(output / family, held_out[index], spoken[index], desk=tasks)
     return tables
 
 
-def stream(talker: Talker, conversations: Sequence[Conversation]) -> list[list[MicroTurn]]:
+def stream(
+    talker: Talker, conversations: Sequence[Conversation], desks: Sequence[Desk] | None = None
+) -> list[list[MicroTurn]]:
     """Streams the user's side of conversations through a model; one that may hand over tasks has a desk in each.
 
     Args:
       talker: the model.
       conversations: of any length; those of like length run side by side.
+      desks: of each, not used before; None for those of their records, where the model may hand over tasks.
 
     Returns:
       The micro-turns of each conversation, in the order given.
     """
-    desks = {}
-    if talker.config.serve.delegate:
-        desks = {index: desk_of(each, talker.tokenizer, talker.config) for index, each in enumerate(conversations)}
+    if desks is None:
+        may = talker.config.serve.delegate
+        desks = [desk_of(each, talker.tokenizer, talker.config) for each in conversations] if may else []
     order = sorted(range(len(conversations)), key=lambda index: conversations[index].micro_turns)
     turns: list[list[MicroTurn]] = [[] for _ in conversations]
     for start in range(0, len(order), TOGETHER):
@@ -121,13 +125,15 @@ def stream(talker: Talker, conversations: Sequence[Conversation]) -> list[list[M
         windows = [user_side(conversations[index], longest) for index in group]
         filled = len(set(group))  # what stands in for more has no desk: its micro-turns are not used
         windows[:filled] = [
-            rehearse(desks[index], side) if index in desks else side for index, side in zip(group[:filled], windows)
+            rehearse(desks[index], side) if desks else side for index, side in zip(group[:filled], windows)
         ]
         for together in talker.talk_together(windows, [talker.seed + index for index in group]):
             for index, turn in zip(group[:filled], together):
-                turn = desks[index].put_out(turn) if index in desks else turn
+                turn = desks[index].put_out(turn) if desks else turn
                 if turn.index < conversations[index].micro_turns:
                     turns[index].append(turn)
+    for desk in desks:
+        desk.close()
     return turns
 
 
@@ -209,9 +215,11 @@ def _heard_words(
         return ""
 
 
-def _write_example(folder: pathlib.Path, conversation: Conversation, turns: Sequence[MicroTurn]) -> None:
+def _write_example(folder: pathlib.Path, conversation: Conversation, turns: Sequence[MicroTurn], desk: bool) -> None:
+    """Writes a conversation; with a desk, the results of the record were not read."""
     frames = [] if conversation.frames is None else list(zip(conversation.frame_times.tolist(), conversation.frames))
-    texts = [text for text in conversation.texts if text.speaker != MODEL]
+    unread = (MODEL, BACKGROUND) if desk else (MODEL,)
+    texts = [text for text in conversation.texts if text.speaker not in unread]
     words = [word for word in conversation.words if word.speaker != MODEL]
     audio = fit_samples(
         np.zeros(0, np.int16) if conversation.user_audio is None else conversation.user_audio,

@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text as MatplotlibText
 from matplotlib.transforms import blended_transform_factory
 
+from tml_jax.background.tasks import State
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE
 from tml_jax.data.record import BACKGROUND, MODEL, OTHER, USER, Cue, Text, Word
+from tml_jax.eval.task_bars import Bar, task_bars
 
 if TYPE_CHECKING:
     from tml_jax.serve.words import MicroTurn
@@ -22,6 +24,7 @@ DPI = 100
 INK, FAINT = "#2b2f36", "#9aa1ab"
 COLOURS = {USER: "#3b6ea5", OTHER: "#7f6a9e", MODEL: "#c05f2e", BACKGROUND: "#5d7f4f"}
 CUE_COLOURS = {"respond": "#d9a441", "hold": "#8d96a3", "yield": "#b0526a", "keep": "#5d9c8b"}
+TASK_COLOURS = {State.RUNNING: "#d9a441", State.DONE: "#5d7f4f", State.FAILED: "#b0526a"}
 _LANE = 0.21  # inches from one line of labels to the next
 _LEFT, _RIGHT, _TOP, _BOTTOM = 1.05, 0.25, 0.5, 0.5  # margins, inches
 _GAP = 0.13  # inches between rows
@@ -109,6 +112,9 @@ def draw_timeline(
     if cues:
         cue_lanes = _cue_lanes(cues, DPI * (width - _LEFT - _RIGHT) / seconds)
         rows.append(_Row("expected", 0.26 * (1 + max(cue_lanes)), lambda axes: _draw_cues(axes, cues, cue_lanes)))
+    if bars := task_bars(micro_turns):
+        task_lanes = _task_lanes(bars, DPI * (width - _LEFT - _RIGHT) / seconds)
+        rows.append(_Row("tasks", 0.26 * (1 + max(task_lanes)), lambda axes: _draw_tasks(axes, bars, task_lanes)))
     if notes:
         lanes = min(len(notes), 3)
         rows.append(_Row("text", _LANE * lanes, lambda axes: _draw_notes(axes, notes, lanes)))
@@ -269,6 +275,28 @@ def _cue_lanes(cues: Sequence[Cue], pixels_per_second: float) -> list[int]:
     ]
     lanes = stagger([(cues[number].start, cues[number].start + width) for number, width in zip(order, room)], len(cues))
     return [lane or 0 for _, lane in sorted(zip(order, lanes))]
+
+
+def _task_lanes(bars: Sequence[Bar], pixels_per_second: float) -> list[int]:
+    """A line for each task, so that neither bars nor labels overlap."""
+    spans = [
+        (bar.start, bar.start + max(bar.end - bar.start, (7 * len(bar.label) + 14) / pixels_per_second)) for bar in bars
+    ]
+    return [lane or 0 for lane in stagger(spans, len(bars))]
+
+
+def _draw_tasks(axes: Axes, bars: Sequence[Bar], lanes: Sequence[int]) -> None:
+    """From asking to the end, with what was asked and found; those that ended otherwise are grey."""
+    height = 1 / (1 + max(lanes))
+    for bar, lane in zip(bars, lanes):
+        bottom = 1 - (lane + 1) * height
+        colour = TASK_COLOURS.get(bar.state, FAINT)
+        span = [(bar.start, max(bar.end - bar.start, 3 / _pixels_per_second(axes)))]
+        axes.broken_barh(span, (bottom + 0.1 * height, 0.8 * height), facecolors=colour, alpha=0.35, lw=0)
+        axes.annotate(
+            bar.label, (bar.start, bottom + 0.5 * height), (5, -0.5), textcoords="offset points", va="center",
+            fontsize=8.5, color=INK, parse_math=False, annotation_clip=False,
+        )  # fmt: skip
 
 
 def _draw_cues(axes: Axes, cues: Sequence[Cue], lanes: Sequence[int]) -> None:

@@ -1,7 +1,8 @@
 """One client of the OpenAI Realtime protocol: its events in, the model's input out, and the other way round.
 
 Everything here happens at once, without waiting and without a socket. What the protocol has and this model has not is
-said in the README ("Serving"): it decides by itself when to speak, and follows no instructions and no tools.
+said in the README ("Serving"): it decides by itself when to speak, and follows no instructions. Of tools it knows one:
+the tasks that it hands over (`client_tasks`).
 """
 
 import secrets
@@ -11,6 +12,7 @@ import numpy as np
 
 from tml_jax.config import INPUT_RATE, OUTPUT_RATE, Config
 from tml_jax.data.record import BACKGROUND, USER, Text
+from tml_jax.serve.client_tasks import ClientCalls, task_tool
 from tml_jax.serve.protocol import REALTIME, ClientEvent, ProtocolError
 from tml_jax.serve.realtime_objects import (
     Object,
@@ -50,6 +52,8 @@ class Dialogue:
         self.session = new_session(_new_id("sess"), model)
         self._items: dict[str, Object] = {}
         self._replies = Replies(_new_id)
+        self._calls, self._tool = ClientCalls(_new_id), None
+        self._answered, self._wanted = False, None  # a call since the last response; a response that is to follow
         self._heard, self._committed = 0, 0  # samples
         self._hear_as("audio/pcm")
         self._user_item = _new_id("item")
@@ -83,7 +87,16 @@ class Dialogue:
     def micro_turn(self, turn: MicroTurn) -> list[Object]:
         """Events of what the model put out."""
         events = self._replies.micro_turn(turn, self.session, self._speech.speaking, self._last)
-        return [self._kept(event) for event in events]
+        events = [self._kept(event) for event in events]
+        for event in turn.tasks:
+            if self._tool is not None and event.what in ("asked", "refined"):
+                item = self._calls.call(event, self._tool)
+                events += [self._kept(made) for made in self._replies.call(item, self.session, self._last)]
+        if self._wanted is not None and self._replies.active is None:
+            session, metadata = self._wanted
+            self._wanted = None
+            events += self._replies.begin(session, asked=True, metadata=metadata)
+        return events
 
     @property
     def _last(self) -> str | None:
@@ -93,7 +106,7 @@ class Dialogue:
         """Keeps the model's own items, as its client left them: it may truncate or delete one that still goes on."""
         if event["type"] == "conversation.item.done" and event["item"]["id"] not in self._items:
             return event
-        if event["type"] == "conversation.item.done" and self._items[event["item"]["id"]]["content"]:
+        if event["type"] == "conversation.item.done" and self._items[event["item"]["id"]].get("content"):
             event = {**event, "item": {**event["item"], "content": [TRUNCATED]}}
         if event["type"] in ("conversation.item.added", "conversation.item.done"):
             self._keep(event["item"])
@@ -138,6 +151,8 @@ class Dialogue:
     def _session_update(self, fields: Object, now: float) -> list[Object]:
         before = self.session["audio"]["input"]["turn_detection"]
         self.session = updated_session(self.session, fields["session"])
+        self._tool = task_tool(self.session)
+        self._live.tasks_by_client(self._tool is not None)
         kind = self.session["audio"]["input"]["format"]["type"]
         if kind != self._format:
             self._hear_as(kind)
@@ -198,10 +213,19 @@ class Dialogue:
         previous = self._previous(fields.get("previous_item_id"))
         item = checked_item(fields["item"], item_id)
         if item["type"] == "function_call_output":
-            self._live.read(Text(BACKGROUND, item["output"], 0.0), now)
+            self._answer(item, now)
         elif item["role"] == "user":
             self._show(item["content"], now)
         return self._add(item, previous)
+
+    def _answer(self, item: Object, now: float) -> None:
+        """Gives the output of a call to the model: as the result of its task, or as it stands where it is of none."""
+        task = self._calls.answered(item["call_id"])
+        if task is None:
+            self._live.read(Text(BACKGROUND, item["output"], 0.0), now)
+        else:
+            self._live.answer(*task, item["output"], now)
+        self._answered = True
 
     def _previous(self, given: Any) -> str | None:
         """The item that a new one comes after, None where it is the first. The model hears it last in any case."""
@@ -248,7 +272,8 @@ class Dialogue:
         return [{"type": "conversation.item.retrieved", "item": self._item(fields)}]
 
     def _response_create(self, fields: Object, now: float) -> list[Object]:
-        if self._replies.active is not None:
+        answered, self._answered = self._answered, False
+        if self._replies.active is not None and not answered:
             message = "there is a response already: wait for its response.done, or cancel it"
             raise ProtocolError("conversation_already_has_active_response", message)
         asked: Any = fields.get("response") or {}
@@ -257,6 +282,9 @@ class Dialogue:
         changes = {name: asked[name] for name in ("output_modalities",) if name in asked}
         session = updated_session(self.session, changes)
         self._live.begin(now)
+        if self._replies.active is not None:  # the model went on talking while the client did its task
+            self._wanted = session, asked.get("metadata")
+            return []
         return self._replies.begin(session, asked=True, metadata=asked.get("metadata"))
 
     def _response_cancel(self, fields: Object, now: float) -> list[Object]:

@@ -4,7 +4,8 @@ The client sends `duplex.input` with `offset` (number of the first sample since 
 16 kHz), in any order and as soon as it can, and `conversation.item.create` with text and pictures. The server sends a
 `duplex.micro_turn` every 200 ms, silent ones too: its `audio` (base64, PCM16 at 24 kHz, 4,800 samples) is heard in the
 window after. Sound that has not arrived in time is marked for the model as lost. Its `tasks` are what has happened to
-the model's tasks for the background (`background.tasks.TaskEvent`) since the micro-turn before.
+the model's tasks for the background (`background.tasks.TaskEvent`) since the micro-turn before, `results` the pieces of
+results that it begins to read in this one (`background.grammar`).
 """
 
 import base64
@@ -37,7 +38,8 @@ class DuplexDialogue(Dialogue):
         said = {name: getattr(turn, name) for name in ("index", "start", "gate", "text", "display", "compute_seconds")}
         tasks = [dataclasses.asdict(event) for event in turn.tasks]
         counts = dataclasses.asdict(self._live.counts)
-        return [{"type": "duplex.micro_turn", **said, "audio": sound, "input": counts, "tasks": tasks}]
+        heard = {"audio": sound, "input": counts}
+        return [{"type": "duplex.micro_turn", **said, **heard, "tasks": tasks, "results": turn.given}]
 
     def _duplex_input(self, fields: Object, now: float) -> list[Object]:
         self._live.hear(from_pcm16(sound_bytes(fields["audio"])), now, fields["offset"])

@@ -2,9 +2,10 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from tml_jax.background.tasks import TaskEvent
+from tml_jax.background.tasks import State, TaskEvent
 from tml_jax.serve.scheduler import Report, Scheduler
 
+_TASK_BUCKETS = (0.2, 0.4, 0.6, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
 _BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 
 
@@ -30,10 +31,16 @@ class ServerMetrics:
         self.errors = Counter("tml_protocol_errors", "Events that were refused", ["code"], **make)
 
         self._tasks = Counter("tml_background_events", "What became of tasks for the background", ["what"], **make)
+        self._task_seconds = Histogram(
+            "tml_background_seconds", "From asking for a task to its end", ["what"], buckets=_TASK_BUCKETS, **make
+        )
+        self._running = Gauge("tml_background_tasks", "Tasks that run now, of all sessions", **make)
 
     def observe_task(self, event: TaskEvent) -> None:
         """Something that happened to a task."""
         self._tasks.labels(event.what).inc()
+        if event.what in set(State) - {State.RUNNING}:
+            self._task_seconds.labels(event.what).observe(event.seconds)
 
     def observe(self, report: Report) -> None:
         """One tick; ticks without a session have no time."""
@@ -46,5 +53,6 @@ class ServerMetrics:
     def text(self, scheduler: Scheduler) -> bytes:
         """All of it in the format that Prometheus reads."""
         self._sessions.set(scheduler.sessions)
+        self._running.set(scheduler.tasks)
         self._recompilations.set(scheduler.engine.recompilations)
         return generate_latest(self.registry)

@@ -66,7 +66,7 @@ def _member(value: Any, name: str, allowed: tuple[type, ...]) -> Any:
 
 
 def updated_session(session: Object, changes: Object) -> Object:
-    """The session after a `session.update`. What this model does not follow (instructions, tools) is kept and shown.
+    """The session after a `session.update`. What this model does not follow, such as instructions, is kept and shown.
 
     Raises:
       ProtocolError: a value is of the wrong type, or none of those allowed.

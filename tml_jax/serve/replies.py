@@ -30,6 +30,7 @@ class _Response:
     opened: bool = False
     previous: str | None = None
     transcript: str = ""
+    calls: tuple[Object, ...] = ()  # function calls in it, after its message
     elements_out: int = 0
     sound_out: int = 0
 
@@ -67,6 +68,41 @@ class Replies:
         """Ends the response because the client says so; what the model goes on to say is not heard until it pauses."""
         self._muted = True
         return self._end("cancelled", "client_cancelled")
+
+    def call(self, item: Object, session: Object, last: str | None) -> list[Object]:
+        """Makes a function call: in the response that speaks now, or else in one that ends with it.
+
+        Args:
+          item: the call, whole.
+          session: as it stands.
+          last: the last item of the conversation.
+
+        Returns:
+          Events, without their ids.
+        """
+        events, muted = [], self._muted
+        if self._now is None:
+            events += self.begin(session, asked=False)
+            self._muted = muted
+        now = self._now
+        place = {"response_id": now.id, "output_index": now.opened + len(now.calls)}
+        now.calls += (item,)
+        begun = {**item, "status": "in_progress", "arguments": ""}
+        call = {**place, "item_id": item["id"], "call_id": item["call_id"]}
+        events += [
+            {"type": "response.output_item.added", **place, "item": begun},
+            {"type": "conversation.item.added", "previous_item_id": last, "item": begun},
+            {"type": "response.function_call_arguments.delta", **call, "delta": item["arguments"]},
+            {
+                "type": "response.function_call_arguments.done",
+                **call,
+                "name": item["name"],
+                "arguments": item["arguments"],
+            },
+            {"type": "response.output_item.done", **place, "item": item},
+            {"type": "conversation.item.done", "previous_item_id": last, "item": item},
+        ]
+        return events if now.opened else events + self._end("completed", None)
 
     def micro_turn(self, turn: MicroTurn, session: Object, user_speaks: bool, last: str | None) -> list[Object]:
         """Goes on by 200 ms.
@@ -138,7 +174,8 @@ class Replies:
         return events
 
     def _end(self, status: str, reason: str | None) -> list[Object]:
-        now, events, output = self._now, [], []
+        now, events = self._now, []
+        output = list(now.calls)
         if now.opened:
             place, text = self._place(), now.transcript
             item_status = "completed" if status == "completed" else "incomplete"
@@ -150,7 +187,7 @@ class Replies:
                 content, part = {"type": "output_text", "text": text}, {"type": "text", "text": text}
                 events.append({"type": "response.output_text.done", **place, "text": text})
             item = message_item(now.item_id, "assistant", item_status, [content])
-            output = [item]
+            output = [item, *now.calls]
             events += [
                 {"type": "response.content_part.done", **place, "part": part},
                 {"type": "response.output_item.done", "response_id": now.id, "output_index": 0, "item": item},

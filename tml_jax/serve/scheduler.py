@@ -130,6 +130,25 @@ class LiveSession:
             self._texts.append(text)
             self._buffer = jitter.begin(self._buffer, now)
 
+    def tasks_by_client(self, does: bool) -> None:
+        """Says whether the client does the tasks that begin from now on, instead of the background."""
+        if self.desk is not None:
+            self.desk.by_client = does
+
+    def answer(self, number: int, revision: int, text: str, now: float) -> None:
+        """Takes in the result of a task that the client has done.
+
+        Raises:
+          InputError: the text is no Unicode.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"text that is no Unicode ({error.reason}): expected whole characters") from error
+        if self.desk is not None:
+            self.desk.answer(number, revision, text)
+        self.begin(now)
+
     def begin(self, now: float) -> None:
         """Starts the session's time, if nothing has come yet."""
         with self._lock:
@@ -218,6 +237,12 @@ class Scheduler:
         """How many there are."""
         with self._lock:
             return len(self._open)
+
+    @property
+    def tasks(self) -> int:
+        """Tasks of all sessions that run in the background."""
+        with self._lock:
+            return sum(len(session.desk.book.running) for session in self._open if session.desk is not None)
 
     def join(self, deliver: Deliver, seed: int, stamped: bool) -> LiveSession:
         """A new session. Its time begins with its first input.

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from tml_jax.background.desk import Desk
 from tml_jax.config import Config
 from tml_jax.data.elements import input_elements
 from tml_jax.data.layout import INPUT_SAMPLES
@@ -82,6 +83,7 @@ class Talker:
         frames: Sequence[tuple[float, np.ndarray]] = (),
         texts: Sequence[Text] = (),
         micro_turns: int | None = None,
+        desk: Desk | None = None,
     ) -> Iterator[MicroTurn]:
         """Streams one conversation, 200 ms at a time; nothing is looked at before its time.
 
@@ -90,6 +92,7 @@ class Talker:
           frames: (seconds, (rows, columns, 3) uint8), by time.
           texts: typed text and background results, by time.
           micro_turns: how many to run; by default as many as the audio fills.
+          desk: of the session's tasks, where the model may hand them over.
 
         Yields:
           What the model puts out.
@@ -99,8 +102,10 @@ class Talker:
                 raise ValueError("without user_audio, say how many micro_turns to run")
             micro_turns = -(-len(user_audio) // INPUT_SAMPLES)
         windows = arrivals(user_audio, frames, texts, micro_turns)
+        if desk is not None:
+            windows = map(desk.take_in, windows)
         for turns in self.talk_together([windows], [self.seed]):
-            yield turns[0]
+            yield turns[0] if desk is None else desk.put_out(turns[0])
 
     def talk_together(self, sessions: Sequence[Iterator[Arrived]], seeds: Sequence[int]) -> Iterator[list[MicroTurn]]:
         """Streams several sessions of the same length side by side.

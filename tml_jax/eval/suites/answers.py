@@ -1,5 +1,6 @@
 """What a model answers to the items of a suite, as files: its sound on the user's clock, and the words in it."""
 
+import json
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,7 @@ from tml_jax.eval.conversation import conversation_sound
 from tml_jax.eval.recognition import HeardWord
 from tml_jax.eval.replica import TOGETHER, stream
 from tml_jax.eval.suites.items import Item, conversation_of
+from tml_jax.eval.suites.mock_tools import ToolDesk
 from tml_jax.eval.suites.transcripts import Chunk, SuiteError, transcript_of, write_transcript
 from tml_jax.eval.timeline import draw_timeline
 from tml_jax.serve.session import Talker
@@ -29,6 +31,7 @@ def answer(
     answers: pathlib.Path,
     listen: Listener | None,
     log: Callable[[str], None] = print,
+    desk: Callable[[Item], ToolDesk] | None = None,
 ) -> None:
     """Streams items through a model and writes `TASK/ID/output.wav`, `output.json`, and a picture of each task's first.
 
@@ -38,6 +41,7 @@ def answer(
       answers: folder to write to.
       listen: whose words count; None for the model's own, which are text beside its sound.
       log: where progress goes.
+      desk: of an item that has tools; their calls go to `calls.json`. None for none.
 
     Raises:
       MediaError: an item's file is missing or damaged.
@@ -53,10 +57,14 @@ def answer(
     for start in range(0, len(items), AT_ONCE):
         group = items[start : start + AT_ONCE]
         conversations = [conversation_of(item, rows, columns) for item in group]
-        for item, conversation, turns in zip(group, conversations, stream(talker, conversations)):
+        desks = None if desk is None else [desk(item) for item in group]
+        streamed = stream(talker, conversations, desks and [each.desk for each in desks])
+        for number, (item, conversation, turns) in enumerate(zip(group, conversations, streamed)):
             folder = answers / item.task / item.id
             folder.mkdir(parents=True, exist_ok=True)
             write_wav(folder / f"{item.prefix}output.wav", conversation_sound(None, turns)[1:], OUTPUT_RATE)
+            if desks is not None:
+                (folder / f"{item.prefix}calls.json").write_text(json.dumps(desks[number].tools.calls, indent=1))
             _write_words(folder, item, conversation, turns, listen)
             if item.task not in drawn and not list(folder.parent.glob("*/timeline.png")):
                 _draw(folder / "timeline.png", item, conversation, turns)

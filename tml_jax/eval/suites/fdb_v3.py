@@ -5,9 +5,11 @@ was said (a judge's), and Pass@1: all tools, no other, all arguments right. With
 by word, as there, and quality is left out. `compat` rounds the scores of an item to 3 digits and leaves items without a
 word out of the first three, as published; `strict` does neither.
 
-A model's calls are the objects `{"function": …, "args": {…}}` in the text that it shows. Nothing answers its calls, and
-it is told nothing of the tools: what it knows of them it must know by training. Scored without a model, `result.json`
-or the one `result_NAME.json` of a folder is taken.
+The tools are mocks in the background (`mock_tools`). The model hands tasks over as in any session, in words where a
+background model calls the tools, or as the call itself, `{"function": …, "args": {…}}`, where there is none; what comes
+back it reads. Such objects in the text that it shows count as calls, too, but nothing answers them. It is told nothing
+of the tools: what it knows of them it must know by training. Scored without a model, `result.json` or the one
+`result_NAME.json` of a folder is taken.
 """
 
 import collections
@@ -18,12 +20,17 @@ from typing import Any
 
 from tml_jax.eval.suites import fdb_v15
 from tml_jax.eval.suites.items import Clip, Item, Scoring
+from tml_jax.eval.suites.mock_tools import Call
 from tml_jax.eval.suites.report import Metric, Section
 from tml_jax.eval.suites.transcripts import SuiteError, json_objects, read_json, read_transcript, subfolders
 
 TASK = "fdb_v3_data_released"
 TURN_GAP = 2.0  # seconds; a longer silence ends the user's turn
-Call = Mapping[str, Any]
+
+
+def expected_calls(item: Item) -> Sequence[Call]:
+    """The calls that an item expects."""
+    return item.facts["expected_tool_calls"]
 
 
 def load(data: pathlib.Path) -> list[Item]:
@@ -126,6 +133,8 @@ def _answer(item: Item, scoring: Scoring) -> tuple[list[Call], str, float | None
         return found.get("actual_tool_calls", []), text, *times
     transcript = read_transcript(folder / "output.json")
     calls = [call for call in json_objects(transcript.shown) if "function" in call]
+    if (folder / "calls.json").exists():
+        calls += read_json(folder / "calls.json")
     heard = fdb_v15.utterances(item.clips[0].sound, TURN_GAP)
     began = transcript.chunks[0].start if transcript.chunks else None
     return calls, transcript.text, began, heard[0][1] if heard else None

@@ -5,10 +5,11 @@ None of the benchmarks' data come with the project, and it downloads none.
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tml_jax.eval.suites import fdb_v1, fdb_v3, fdb_v15, ifeval, spoken, timed, watching
 from tml_jax.eval.suites.items import Item, Scoring
+from tml_jax.eval.suites.mock_tools import Call
 from tml_jax.eval.suites.report import Section
 
 
@@ -24,6 +25,7 @@ class Suite:
       score: scores the answers.
       judge: `needed`, `optional`, or `no`.
       hears: the words that are scored are recognised from the sound; else they are the model's text.
+      calls: item → the calls that it expects of tools, which are then there in the background; None without tools.
     """
 
     figure: str
@@ -33,6 +35,7 @@ class Suite:
     score: Callable[[Scoring], list[Section]]
     judge: str = "no"
     hears: bool = True
+    calls: Callable[[Item], Sequence[Call]] | None = None
 
     @property
     def download(self) -> str:
@@ -65,6 +68,7 @@ SUITES: dict[str, Suite] = {
         fdb_v3.load,
         fdb_v3.score,
         judge="optional",
+        calls=fdb_v3.expected_calls,
     ),
     "timespeak": Suite(
         "64.7",

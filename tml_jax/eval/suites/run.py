@@ -4,13 +4,15 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from tml_jax.background.backend import Backend, Tools
 from tml_jax.eval.recognition import words_heard
 from tml_jax.eval.suites.answers import answer, hear
 from tml_jax.eval.suites.items import Item, Scoring
 from tml_jax.eval.suites.judge import Judge
-from tml_jax.eval.suites.registry import SUITES
+from tml_jax.eval.suites.mock_tools import ToolDesk, tool_desk
+from tml_jax.eval.suites.registry import SUITES, Suite
 from tml_jax.eval.suites.report import write_report
 from tml_jax.eval.suites.transcripts import SuiteError, read_json
 from tml_jax.serve.session import Talker
@@ -29,6 +31,8 @@ class Options:
       judge_model: language model that judges; "" for none.
       judge_url: its endpoint; None for the client's own.
       limit: only the first so many items of each task; 0 for all.
+      backend: makes what does the model's tasks, of a suite's tools; None: they are the calls themselves.
+      backend_name: of that, for the report.
     """
 
     strict: bool = False
@@ -37,6 +41,8 @@ class Options:
     judge_model: str = ""
     judge_url: str | None = None
     limit: int = 0
+    backend: Callable[[Tools], Backend] | None = None
+    backend_name: str = ""
 
 
 def evaluate(
@@ -87,8 +93,10 @@ def evaluate(
     answers = data if talker is None else output / "answers"
     log(f"{name}: {len(items)} items")
     if talker is not None:
-        _claim(answers, {"suite": name, "model": model, "recogniser": words})
-        answer(talker(), items, answers, listen, log)
+        made_by = {"suite": name, "model": model, "recogniser": words}
+        _claim(answers, made_by | ({"background": options.backend_name} if options.backend_name else {}))
+        loaded = talker()
+        answer(loaded, items, answers, listen, log, _desks(suite, items, options, loaded))
     if suite.hears:
         hear(items, answers, listen or words_heard)
     sections = suite.score(Scoring(data, answers, options.strict, judge, tuple(items)))
@@ -99,9 +107,18 @@ def evaluate(
         "evaluator": "strict" if options.strict else "compat",
         "recogniser": words,
         "judge": options.judge_model or None,
+        "background": options.backend_name or None,
         "limit": options.limit or None,
     }
     return write_report(output, facts, sections)
+
+
+def _desks(suite: Suite, items: Sequence[Item], options: Options, talker: Talker) -> Callable[[Item], ToolDesk] | None:
+    """Item → its desk, where the suite has tools."""
+    if suite.calls is None:
+        return None
+    known = [call for item in items for call in suite.calls(item)]
+    return lambda item: tool_desk(known, suite.calls(item), options.backend, talker.tokenizer, talker.config)
 
 
 def _claim(answers: pathlib.Path, made_by: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ import { Microphone } from "./microphone.js";
 import { Player } from "./player.js";
 import { Replies } from "./replies.js";
 import { Stamps } from "./stamps.js";
+import { Tasks } from "./tasks.js";
 import { Timeline } from "./timeline.js";
 import { decode, encode } from "./wire.js";
 
@@ -16,6 +17,7 @@ const milliseconds = (value) => (value === null ? "–" : `${Math.round(value)} 
 
 const timeline = new Timeline(get("timeline"));
 const log = new Log(get("words"), get("announced"));
+const tasks = new Tasks(get("tasks-section"), get("tasks"), (number, state) => timeline.task(number, state, performance.now()));
 const player = new Player({ began: spoken, dropped: (index) => waiting.delete(index), level, waits });
 const microphone = new Microphone(heard, () => problem("The microphone is gone. Choose another under Settings."));
 const camera = new Camera(get("preview"), (image) => say([{ type: "input_image", image_url: image }]));
@@ -142,6 +144,7 @@ function open(session) {
   size = session.duplex.video;
   get("model").textContent = `with ${session.model}`;
   player.clear();
+  tasks.clear();
   if (["queue", "lost"].includes(get("state").dataset.state)) problem(microphone.stream ? "" : "Without a microphone, you can still write.");
   enable(true);
   state("listening", "Listening");
@@ -162,6 +165,7 @@ function turn(event) {
   waiting.set(event.index, { text: event.text, speaks });
   if (!player.turn(event.index, event.gate, decode(event.audio))) spoken(event.index);
   log.show(event.display);
+  tasks.turn(event.tasks, event.results);
   timeline.note("model", event.display && `[${event.display.trim()}]`, now);
   state(speaks ? "speaking" : "listening", (speaks ? "Speaking" : "Listening") + (now < again ? " again" : ""));
   const { missing, late } = event.input;

@@ -1,4 +1,4 @@
-// The last seconds of both sides: levels, when the model speaks, and words where they are spoken.
+// The last seconds of both sides: levels, when the model speaks, words where they are spoken, and tasks as they run.
 
 const SECONDS = 12;
 const LOUD = 0.5; // peak that fills a lane; the root of the peak is drawn, so that quiet speech shows
@@ -11,6 +11,7 @@ export class Timeline {
     this.levels = { user: [], model: [] }; // {at, peak}
     this.gates = []; // {at, speaks}, 200 ms each
     this.notes = []; // {at, text, side}
+    this.tasks = new Map(); // number → {at, until, state}; one that runs has no end yet
     this.drawn = -Infinity;
     const styles = getComputedStyle(document.documentElement);
     this.colour = (name) => styles.getPropertyValue(`--${name}`);
@@ -31,6 +32,14 @@ export class Timeline {
     if (text.trim()) this.notes.push({ at, text: text.trim(), side });
   }
 
+  // A task stands differently from now on.
+  task(number, state, at) {
+    const runs = state === "running";
+    if (runs) this.tasks.delete(number); // one that is refined runs anew
+    const { at: began } = this.tasks.get(number) ?? { at };
+    this.tasks.set(number, { at: began, until: runs ? Infinity : at, state });
+  }
+
   frame(now) {
     // Without motion, the picture fills from the left and begins anew, a step each half second.
     if (!this.still.matches || now - this.drawn > 500) {
@@ -44,6 +53,7 @@ export class Timeline {
     for (const list of [this.levels.user, this.levels.model, this.gates, this.notes]) {
       while (list.length && list[0].at < before) list.shift();
     }
+    for (const [number, { until }] of this.tasks) if (until < before) this.tasks.delete(number);
   }
 
   draw(now) {
@@ -66,6 +76,7 @@ export class Timeline {
     this.draw_levels(context, x, this.levels.user, lane.user, tall, this.colour("user"), 40);
     this.draw_levels(context, x, this.levels.model, lane.model, tall, this.colour("model"), 20);
     this.draw_seconds(context, x, start, height);
+    this.draw_tasks(context, x, now, width, height - 20);
     this.draw_notes(context, x, { user: lane.user + tall + 12, model: lane.model + tall + 16 }, width);
     context.textAlign = "left";
     context.font = "600 13px system-ui, sans-serif";
@@ -97,6 +108,20 @@ export class Timeline {
     context.fillStyle = this.colour("line");
     for (let second = Math.ceil(start / 1000); second * 1000 <= start + SECONDS * 1000; second++) {
       context.fillRect(x(second * 1000), height - 5, 1, 5);
+    }
+  }
+
+  draw_tasks(context, x, now, width, line) {
+    const colours = { running: "mark", done: "model", failed: "bad", cancelled: "soft" };
+    context.font = "600 10px system-ui, sans-serif";
+    context.textAlign = "left";
+    for (const [number, { at, until, state }] of this.tasks) {
+      const left = Math.max(x(at), MARGIN);
+      const right = Math.min(x(Math.min(until, now)), width - MARGIN);
+      if (right < left) continue;
+      context.fillStyle = this.colour(colours[state]);
+      context.fillRect(left, line, Math.max(3, right - left), 4);
+      context.fillText(String(number), left, line + 14);
     }
   }
 

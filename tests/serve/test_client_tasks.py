@@ -1,0 +1,183 @@
+"""Tasks as function calls: clients that declare a tool get them, and what they answer is read as a result."""
+
+import json
+
+import numpy as np
+import pytest
+from dialogue_client import Client, kinds
+from openai import OpenAI
+from scripted import Line, ScriptedEngine
+from served import KEY, Served
+from small import small_config
+from synthetic import tokenizer
+
+from tml_jax.background.backend import NoBackend
+from tml_jax.background.desk import Background
+from tml_jax.background.runner import Runner
+from tml_jax.background.tasks import TaskEvent
+from tml_jax.data.record import BACKGROUND, Text
+from tml_jax.serve.client_tasks import ClientTool, task_tool
+
+TEXT = {"type": "string"}
+DELEGATE = {
+    "type": "function",
+    "name": "delegate",
+    "description": "Does a task.",
+    "parameters": {"type": "object", "properties": {"loud": {"type": "boolean"}, "task": TEXT}, "required": ["task"]},
+}
+WEATHER = {"type": "function", "name": "weather", "parameters": {"properties": {"where": TEXT, "when": TEXT}}}
+
+
+def asked(number: int = 1, revision: int = 1, text: str = "3 + 4", what: str = "asked") -> tuple[TaskEvent]:
+    return (TaskEvent(what, 0, number, revision, text),)
+
+
+@pytest.fixture
+def client():
+    client = Client()
+    client.send("session.update", session={"type": "realtime", "tools": [DELEGATE]})
+    return client
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "expected"),
+    [
+        ([], "auto", None),
+        ([DELEGATE], "auto", ClientTool("delegate", "task")),
+        ([DELEGATE], "none", None),
+        ([WEATHER, DELEGATE], "auto", ClientTool("delegate", "task")),
+        ([WEATHER], "auto", ClientTool("weather", "where")),
+        ([WEATHER, {**WEATHER, "name": "time"}], "auto", None),
+        ([{"type": "mcp", "server_label": "x"}], "auto", None),
+        ([{"name": "delegate", "parameters": 3}, "junk", {"name": 4}], "auto", ClientTool("delegate", "task")),
+        ([{"name": "a", "parameters": {"properties": 1, "required": 2}}], "auto", ClientTool("a", "task")),
+    ],
+)
+def test_tasks_go_to_the_tool_for_them_or_to_the_only_one(tools, choice, expected):
+    assert task_tool({"tools": tools, "tool_choice": choice}) == expected
+
+
+def test_a_task_is_a_function_call_in_a_response_of_its_own_and_its_output_a_result(client):
+    assert client.live.by_client
+    events = client.turn(False, tasks=asked())
+    assert kinds(events) == [
+        "created",
+        "output_item.added",
+        "conversation.item.added",
+        "function_call_arguments.delta",
+        "function_call_arguments.done",
+        "output_item.done",
+        "conversation.item.done",
+        "done",
+    ]
+    (item,) = events[-1]["response"]["output"]
+    assert events[-1]["response"]["status"] == "completed"
+    assert (item["type"], item["name"], json.loads(item["arguments"])) == (
+        "function_call",
+        "delegate",
+        {"task": "3 + 4"},
+    )
+    assert client.send("conversation.item.retrieve", item_id=item["id"])[0]["item"] == item
+
+    output = {"type": "function_call_output", "call_id": item["call_id"], "output": "seven"}
+    added = client.send("conversation.item.create", item=output)
+    assert added[0]["item"]["call_id"] == item["call_id"] and added[0]["previous_item_id"] == item["id"]
+    assert client.live.answers == [(1, 1, "seven")] and not client.live.texts
+    assert kinds(client.send("response.create")) == ["created"]
+    client.send("conversation.item.create", item={**output, "id": "again"})  # nobody waits for it any more
+    assert client.live.answers == [(1, 1, "seven")] and client.live.texts == [Text(BACKGROUND, "seven", 0.0)]
+
+
+def test_a_task_of_a_model_that_speaks_is_one_more_output_of_its_response(client):
+    client.turn(True, " one moment")
+    (response,) = {event["response_id"] for event in client.turn(True, tasks=asked()) if "response_id" in event}
+    assert client.dialogue._replies.active == response
+    output = client.turn(False)[-1]["response"]["output"]
+    assert [item["type"] for item in output] == ["message", "function_call"]
+    assert output[0]["content"] == [{"type": "output_audio", "transcript": "one moment"}]
+
+
+def test_a_response_that_was_asked_for_is_over_with_a_task_and_what_is_said_then_is_another(client):
+    client.send("response.create")
+    events = client.turn(False, tasks=asked())
+    assert kinds(events)[0] == "output_item.added" and kinds(events)[-1] == "done"
+    assert kinds(client.turn(True, " one"))[0] == "created"
+
+
+def test_a_response_asked_for_after_an_output_waits_until_the_model_has_said_what_it_says(client):
+    call = client.turn(False, tasks=asked())[-1]["response"]["output"][0]["call_id"]
+    client.turn(True, " one")
+    assert client.refused("response.create") == "conversation_already_has_active_response"
+    client.send("conversation.item.create", item={"type": "function_call_output", "call_id": call, "output": "seven"})
+    assert client.send("response.create") == []
+    assert kinds(client.turn(False))[-2:] == ["done", "created"]
+    assert "output_audio.delta" in kinds(client.turn(True, " seven"))
+    assert kinds(client.turn(False))[-1] == "done" and client.turn(False) == []
+
+
+def test_a_refined_task_is_another_call_and_what_becomes_of_tasks_otherwise_is_none(client):
+    client.turn(False, tasks=asked())
+    again = client.turn(False, tasks=asked(1, 2, "3 + 5", "refined"))[-1]["response"]["output"][0]
+    for what in ("cancelled", "done", "failed", "expired", "malformed"):
+        assert client.turn(False, tasks=asked(what=what)) == []
+    client.send(
+        "conversation.item.create", item={"type": "function_call_output", "call_id": again["call_id"], "output": "8"}
+    )
+    assert client.live.answers == [(1, 2, "8")]
+
+
+def test_what_the_client_muted_stays_mute_beside_a_task(client):
+    client.turn(True, " one")
+    client.send("response.cancel")
+    client.turn(True, tasks=asked())
+    assert client.turn(True, " two") == []
+
+
+def test_without_a_tool_tasks_are_none_of_the_clients_business():
+    client = Client()
+    assert client.turn(False, tasks=asked()) == [] and not client.live.by_client
+    client.send("session.update", session={"type": "realtime", "tools": [DELEGATE]})
+    client.send("session.update", session={"type": "realtime", "tools": []})
+    assert client.turn(False, tasks=asked()) == [] and not client.live.by_client
+
+
+def test_the_openai_client_does_a_task_and_the_model_reads_what_it_found():
+    config, read = small_config(), []
+
+    def script(index, arrived):
+        read.extend(arrived.results)
+        text = tokenizer().decode([token for token in read if token < tokenizer().size])
+        if index == 1:
+            return Line(tasks=("3 + 4",))
+        return Line(np.ones(4800, np.float32), " seven") if "7" in text and index % 2 else Line()
+
+    runner = Runner(NoBackend())
+    runner.start()
+    with Served(ScriptedEngine(script), Background(runner, tokenizer(), config)) as served:
+        client = OpenAI(api_key=KEY, websocket_base_url=f"ws://127.0.0.1:{served.port}/v1")
+        with client.realtime.connect(model="small") as connection:
+            connection.session.update(session={"type": "realtime", "tools": [DELEGATE]})
+            connection.conversation.item.create(
+                item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": "now"}]}
+            )
+            said, calls = "", []
+            for event in connection:
+                assert event.type != "error", event
+                if event.type == "response.function_call_arguments.done":
+                    calls.append((event.name, event.arguments))
+                    first, _, second = json.loads(event.arguments)["task"].split()
+                    output = {
+                        "type": "function_call_output",
+                        "call_id": event.call_id,
+                        "output": str(int(first) + int(second)),
+                    }
+                    connection.conversation.item.create(item=output)
+                    connection.response.create()
+                if event.type == "response.output_audio_transcript.delta":
+                    said += event.delta
+                if event.type == "response.done" and said:
+                    break
+        assert 'tml_background_events_total{what="done"} 1.0' in served.get("/metrics")[1]
+    runner.stop()
+    assert calls == [("delegate", '{"task": "3 + 4"}')] and said == "seven"
+    assert tokenizer().decode([token for token in read if token < tokenizer().size]).strip() == "#1. 7"
