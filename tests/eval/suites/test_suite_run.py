@@ -13,7 +13,7 @@ from absl.testing import flagsaver
 from fdb_folders import RATE, make_v1, put, sound, speech
 
 from tml_jax.data.record import USER, Text
-from tml_jax.eval import replica
+from tml_jax.eval import streaming
 from tml_jax.eval.recognition import HeardWord
 from tml_jax.eval.suites import answers, fdb_v15, run, timed
 from tml_jax.eval.suites.items import Clip, Item, Scoring, conversation_of
@@ -48,7 +48,7 @@ def parsed():
 @pytest.fixture
 def one_by_one(monkeypatch):
     """One session at a time, so that one compiled program serves all."""
-    monkeypatch.setattr(replica, "TOGETHER", 1)
+    monkeypatch.setattr(streaming, "TOGETHER", 1)
 
 
 def micro_turns(*texts):
