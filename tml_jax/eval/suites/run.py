@@ -87,7 +87,7 @@ def evaluate(
     answers = data if talker is None else output / "answers"
     log(f"{name}: {len(items)} items")
     if talker is not None:
-        _claim(answers, {"suite": name, "model": model, "recogniser": words})
+        claim(answers, {"suite": name, "model": model, "recogniser": words})
         answer(talker(), items, answers, listen, log)
     if suite.hears:
         hear(items, answers, listen or words_heard)
@@ -104,8 +104,12 @@ def evaluate(
     return write_report(output, facts, sections)
 
 
-def _claim(answers: pathlib.Path, made_by: dict[str, str]) -> None:
-    """Writes down what makes the answers in a folder; refuses one that something else made."""
+def claim(answers: pathlib.Path, made_by: dict[str, str]) -> None:
+    """Writes down what makes the answers in a folder.
+
+    Raises:
+      SuiteError: the folder has answers that something else made.
+    """
     path = answers / "made_by.json"
     if path.exists() and read_json(path) != made_by:
         raise SuiteError(f"{answers} holds answers of {read_json(path)}: give another --output, or delete it")
