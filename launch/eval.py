@@ -6,7 +6,7 @@
   python -m launch.eval --suite=parity --checkpoint=runs/inkling      (needs the extra `parity`)
 
   python -m launch.eval --suite=interactivity --checkpoint=runs/replica --output=runs/interactivity \
-      [--scenes=200] [--seeds=0,1,2] [--families=timed,cue]     (abilities beside their targets, on scenes that it makes)
+      [--scenes=200] [--seeds=0,1,2] [--families=timed,cue]     (abilities beside targets, on scenes that it makes)
 
 Public benchmarks (extra `suites`), whose data you get yourself; tml_jax/eval/suites/registry.py lists them:
 
@@ -106,7 +106,7 @@ def _interactivity() -> None:
     weights = _WEIGHTS.value or read_config(run_dir).serve.weights
     print(
         run.evaluate(
-            lambda: Talker(str(checkpoint), weights=weights),
+            lambda: Talker(str(checkpoint), weights=weights, delegate=True),
             pathlib.Path(_OUTPUT.value),
             str(checkpoint) if weights == "whole" else f"{checkpoint} ({weights})",
             _SCENES.value,

@@ -4,8 +4,6 @@ Time is that of the listener: what micro-turn t puts out is heard in window t + 
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,12 +11,8 @@ from tml_jax.config import MICRO_TURN_SECONDS, OUTPUT_RATE
 from tml_jax.data.layout import MIN_OVERLAP, MIN_POWER
 from tml_jax.data.record import Cue
 
-if TYPE_CHECKING:
-    from tml_jax.serve.words import MicroTurn
-
 FRAME_SECONDS = 0.01  # of the sound's level
 PAUSE_SECONDS = 0.4  # a longer silence is a stop
-INTERRUPTION_SECONDS = 1.5  # a stop up to this long before a `yield` cue answers it
 EPSILON = 1e-6  # seconds; far below an audio sample, above what sums of 0.2 lose
 
 
@@ -51,19 +45,19 @@ def of_gates(speak: np.ndarray) -> Activity:
     return Activity(np.asarray(speak, bool), heard, heard, heard + MICRO_TURN_SECONDS, MICRO_TURN_SECONDS)
 
 
-def of_sound(micro_turns: Sequence["MicroTurn"]) -> Activity:
-    """Activity by samples: frames of 10 ms above −50 dBFS, of which a micro-turn needs more than 20 ms.
+def of_sound(samples: np.ndarray) -> Activity:
+    """Activity by sound: frames of 10 ms above −50 dBFS, of which a micro-turn needs more than 20 ms.
 
     Args:
-      micro_turns: from 0 on; their gates are not looked at.
+      samples: (n, 4800) float32 at 24 kHz, of micro-turn 0 and the following.
 
     Returns:
       Starts and ends of the sound to 10 ms.
     """
-    size = round(FRAME_SECONDS * OUTPUT_RATE)
-    frames = np.stack([turn.samples for turn in micro_turns]).reshape(len(micro_turns), -1, size)
-    loud = np.square(frames, dtype=np.float32).mean(axis=2) > MIN_POWER
-    heard = MICRO_TURN_SECONDS * np.arange(1, len(micro_turns) + 1)
+    count = len(samples)
+    frames = samples.reshape(count, -1, round(FRAME_SECONDS * OUTPUT_RATE))
+    loud = np.square(frames).mean(axis=2) > MIN_POWER
+    heard = MICRO_TURN_SECONDS * np.arange(1, count + 1)
     active = loud.sum(axis=1) * FRAME_SECONDS > MIN_OVERLAP + EPSILON
     starts = heard + FRAME_SECONDS * loud.argmax(axis=1)
     ends = heard + FRAME_SECONDS * (loud.shape[1] - loud[:, ::-1].argmax(axis=1))
@@ -83,13 +77,12 @@ def inside(side: Activity, cue: Cue) -> Activity:
     return side[(side.heard >= cue.start - EPSILON) & (ends <= cue.end + EPSILON)]
 
 
-def stop(side: Activity, cue: Cue) -> float | None:
-    """Seconds from the cue's start to the first stop that lasts beyond it, or None: never stopped, or long silent."""
+def stop(side: Activity, cue: Cue, since: float) -> float | None:
+    """Seconds from the cue's start to the first stop that lasts beyond it; None if it came before `since`, or never."""
     for begins, ends, first, last in _silences(side):
         if (_is_long(begins, ends) or last) and ends > cue.start + EPSILON:
             # A silence since the beginning stops nothing.
-            in_time = not first and begins >= cue.start - INTERRUPTION_SECONDS - EPSILON
-            return begins - cue.start if in_time else None
+            return begins - cue.start if not first and begins >= since - EPSILON else None
     return None
 
 

@@ -169,7 +169,7 @@ def input_windows(conversation: Conversation) -> Iterator[np.ndarray]:
 def as_recorded(conversation: Conversation) -> list[MicroTurn]:
     """The model's side of the record as micro-turns: the ceiling of every metric, and a way to draw a record."""
     count = conversation.micro_turns
-    samples = _output_windows(conversation, 1, count)
+    samples = output_windows(conversation, 1, count)
     mel = own_mel(samples.reshape(-1)).reshape(count, -1, MEL_BINS)
     pieces = _pieces(spoken_words(conversation), 1, count)
     shown, asked, given = [""] * count, [()] * count, [()] * count
@@ -229,7 +229,7 @@ def _window(time: float) -> int:
     return int(np.floor(time / MICRO_TURN_SECONDS + 1e-6))
 
 
-def _output_windows(conversation: Conversation, first: int, count: int) -> np.ndarray:
+def output_windows(conversation: Conversation, first: int, count: int) -> np.ndarray:
     """The model's sound in windows first … first + count − 1, (count, 4800) float32, silence where there is none."""
     audio = np.zeros(0, np.int16) if conversation.model_audio is None else conversation.model_audio
     return fit_samples(audio[first * OUTPUT_SAMPLES :], count * OUTPUT_SAMPLES).reshape(count, OUTPUT_SAMPLES)
@@ -252,7 +252,7 @@ def _cut_reply(conversation: Conversation, cue: Cue, count: int) -> tuple[tuple[
     pieces = _pieces(words, first, count)
     if "".join(pieces).split() != cue.text.split():  # words not timed, or cut off by the typical length
         pieces = (f" {cue.text}", *[""] * (count - 1))
-    return pieces, _output_windows(conversation, first, count)
+    return pieces, output_windows(conversation, first, count)
 
 
 def _micro_turn(params: Params, index: int, step: int | None) -> MicroTurn:

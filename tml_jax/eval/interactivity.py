@@ -24,9 +24,9 @@ Metrics. A metric for which a set of conversations has no case is undefined (NaN
 - stop: a silence of more than 0.4 s, or one that lasts to the end; shorter ones are pauses, as between numbers when
   counting. `yield` and `keep` are judged by stops.
 - yielded, silence: share of `yield` cues for which the model stopped, at the latest with the first micro-turn that
-  begins at or after the cue's end. A model that had been silent since more than 1.5 s before the cue's start had
-  nothing to yield, which counts as not yielded; that long because the cue may mark the end of the interrupting words
-  and the model may stop while they last. Silence is the median time from the cue's start to the stop, in time or late,
+  begins at or after the cue's end. A model that had been silent since more than 0.4 s before the user's interrupting
+  words (those that lead up to the cue; else before the cue) had nothing to yield, which counts as not yielded.
+  Silence is the median time from the cue's start to the stop, in time or late,
   negative for a stop before the cue.
 - kept: share of `keep` cues during which the model spoke and did not stop, judged on micro-turns wholly inside.
 - false start: share of conversations with an all-silent reference in which the model spoke at all.
@@ -41,9 +41,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tml_jax.data.layout import gates
-from tml_jax.data.record import MODEL, TASK, USER, Conversation, Cue
+from tml_jax.data.record import MODEL, USER, Conversation, Cue
 from tml_jax.eval.activity import (
     EPSILON,
+    PAUSE_SECONDS,
     Activity,
     first_onset,
     inside,
@@ -53,7 +54,7 @@ from tml_jax.eval.activity import (
     stop,
     stopped_in_time,
 )
-from tml_jax.eval.baselines import as_recorded
+from tml_jax.eval.baselines import output_windows
 from tml_jax.eval.estimates import Estimate, estimate, medians, ratio, resample_weights
 from tml_jax.eval.suites.numbers import numbers_said
 
@@ -89,7 +90,6 @@ class Measurement:
       responses: seconds from the end of what the user said to the reply, `NEVER_SECONDS` without one.
       counts: one entry if numbers are due and nobody cuts them short: the last one due, and the last one said or None.
       sounding: micro-turns whose gate is SPEAK, and those of them that have sound.
-      tasks: handed to the background rightly, wrongly (nobody asked for that), and those missed.
     """
 
     id: str
@@ -109,7 +109,6 @@ class Measurement:
     responses: tuple[float, ...]
     counts: tuple[tuple[int, int | None], ...]
     sounding: tuple[int, int]
-    tasks: tuple[int, int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,8 +182,9 @@ def measure(
         )
     due_gates = np.asarray(gates(conversation), bool)
     speak = np.asarray([turn.gate == "SPEAK" for turn in micro_turns], bool)
-    heard = of_sound(micro_turns)
-    reference = of_sound(as_recorded(conversation)) if sound else of_gates(due_gates)
+    heard = of_sound(np.stack([turn.samples for turn in micro_turns]))
+    recorded = output_windows(conversation, 1, count) * due_gates[:, None]
+    reference = of_sound(recorded) if sound else of_gates(due_gates)
     spoke, early = (heard, ON_TIME_SECONDS) if sound else (of_gates(speak), EARLY_SECONDS)
     pieces = [turn.text for turn in micro_turns]
 
@@ -215,7 +215,7 @@ def measure(
 
     yields, silences = [], []
     for cue in _cues(conversation, "yield"):
-        silence = stop(spoke, cue)
+        silence = stop(spoke, cue, _interrupted(conversation, cue) - PAUSE_SECONDS)
         yields.append(stopped_in_time(silence, spoke, cue))
         if silence is not None:
             silences.append(silence)
@@ -242,7 +242,6 @@ def measure(
         responses=tuple(responses),
         counts=() if cut_short else _counts([cue.text for cue in responds], pieces),
         sounding=(int(speak.sum()), int((speak & heard.active).sum())),
-        tasks=_tasks(conversation, micro_turns),
     )
 
 
@@ -344,12 +343,15 @@ def _counts(due: Sequence[str], pieces: Sequence[str]) -> tuple[tuple[int, int |
     return ((wanted[-1], said[-1] if said else None),) if wanted else ()
 
 
-def _tasks(conversation: Conversation, micro_turns: Sequence["MicroTurn"]) -> tuple[int, int, int]:
-    """Tasks of the record that were handed over, word for word; those that were not in it; those that are missing."""
-    due = collections.Counter(text.text.strip() for text in conversation.texts if text.kind == TASK)
-    asked = collections.Counter(span.text for turn in micro_turns for span in turn.spans)
-    right = (due & asked).total()
-    return right, asked.total() - right, due.total() - right
+def _interrupted(conversation: Conversation, cue: Cue) -> float:
+    """When the user's words begin that a `yield` cue ends; its start, where none lead up to it."""
+    begins = cue.start
+    words = [word for word in conversation.words if word.speaker == USER and word.start < cue.start]
+    for word in sorted(words, key=lambda word: word.start, reverse=True):
+        if word.end < begins - PAUSE_SECONDS:
+            break
+        begins = word.start
+    return begins
 
 
 def _cell(estimate: Estimate, seconds: bool) -> str:

@@ -10,8 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from tml_jax.eval.abilities.ablations import AUDIO_MUTED, TIME_SHUFFLED, VIDEO_FROZEN
+from tml_jax.eval.delegation import Delegation
 from tml_jax.eval.estimates import Estimate, estimate, medians, ratio, resample_weights
 from tml_jax.eval.interactivity import Measurement
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What was observed in one scene: of timing and words, and of tasks for the background."""
+
+    measured: Measurement
+    tasks: Delegation
+
+    @property
+    def family(self) -> str:
+        """Of the scene."""
+        return self.measured.family
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +43,7 @@ class Aim:
 
     name: str
     families: tuple[str, ...]
-    cases: Callable[[Measurement], Sequence[float]]
+    cases: Callable[[Seen], Sequence[float]]
     target: float | None = None
     at_most: bool = False
     median: bool = False
@@ -65,16 +79,16 @@ class Ability:
     aims: tuple[Aim, ...]
 
 
-def figure(aim: Aim, measurements: Sequence[Measurement], seed: int = 0, resamples: int = 1000) -> Estimate:
+def figure(aim: Aim, scenes: Sequence[Seen], seed: int = 0, resamples: int = 1000) -> Estimate:
     """The figure of an aim with its 95% interval over scenes; NaN with a count of 0 where there is no case.
 
     Args:
       aim: what to measure.
-      measurements: of scenes of any family; those of other families than the aim's are left out.
+      scenes: of any family; those of other families than the aim's are left out.
       seed: of the bootstrap.
       resamples: of the bootstrap.
     """
-    rows = [aim.cases(item) for item in measurements if not aim.families or item.family in aim.families]
+    rows = [aim.cases(item) for item in scenes if not aim.families or item.family in aim.families]
     if not any(len(row) for row in rows):
         return Estimate(np.nan, np.nan, np.nan, 0)
     weights = resample_weights(len(rows), seed, resamples)
@@ -87,16 +101,17 @@ def figure(aim: Aim, measurements: Sequence[Measurement], seed: int = 0, resampl
     return estimate(drawn, int(counts.sum()))
 
 
-def passed(measurement: Measurement) -> bool:
+def passed(scene: Seen) -> bool:
     """Whether everything in a scene was right: each reply in time with its right word, no take-over, no false start.
 
-    Where the user interrupts it also yielded, where they do not it kept its turn; tasks were those due, and what it
-    counted was exact.
+    Where the user interrupts it also yielded, where they do not it kept its turn; what it counted was exact; the tasks
+    were those due, in their words, and what came of them was said.
     """
-    item = measurement
-    right = all(item.timely) and all(item.yields) and all(item.keeps)
-    wrong = any(item.take_overs) or any(item.false_starts) or any(item.tasks[1:])
-    return right and not wrong and all(due == said for due, said in item.counts)
+    item, tasks = scene.measured, scene.tasks
+    right = all(item.timely) and all(item.yields) and all(item.keeps) and all(said == due for due, said in item.counts)
+    wrong = any(item.take_overs) or any(item.false_starts)
+    handed_over = tasks.due == tasks.asked == tasks.right and all(tasks.result) and all(tasks.cancelled)
+    return right and not wrong and handed_over
 
 
 def collapses(ability: Ability, model: Mapping[str, Estimate], ablated: Mapping[str, Estimate]) -> bool | None:
@@ -114,28 +129,29 @@ def collapses(ability: Ability, model: Mapping[str, Estimate], ablated: Mapping[
     return any(aim.worse(ablated[aim.name], model[aim.name]) for aim in aims) if aims else None
 
 
-def _holding(item: Measurement) -> list[bool]:
+def _holding(scene: Seen) -> list[bool]:
     """The turn is kept where it is the model's, and not taken where it is not."""
-    return [*item.keeps, *(not taken for taken in item.take_overs)]
+    return [*scene.measured.keeps, *(not taken for taken in scene.measured.take_overs)]
 
 
-def _counted(item: Measurement, tolerance: int) -> list[bool]:
-    return [said is not None and abs(said - due) <= tolerance for due, said in item.counts]
+def _counted(scene: Seen, tolerance: int) -> list[bool]:
+    return [said is not None and abs(said - due) <= tolerance for due, said in scene.measured.counts]
 
 
-def _precision(item: Measurement) -> list[bool]:
-    right, wrong, _ = item.tasks
-    return [True] * right + [False] * wrong
+def _hits(hits: int, cases: int) -> list[bool]:
+    return [True] * hits + [False] * (cases - hits)
 
 
-def _recall(item: Measurement) -> list[bool]:
-    right, _, missed = item.tasks
-    return [True] * right + [False] * missed
+def _timely(scene: Seen) -> Sequence[bool]:
+    return scene.measured.timely
 
 
-def _sounding(item: Measurement) -> list[bool]:
-    speaks, sounds = item.sounding
-    return [True] * sounds + [False] * (speaks - sounds)
+def _take_overs(scene: Seen) -> Sequence[bool]:
+    return scene.measured.take_overs
+
+
+def _responses(scene: Seen) -> Sequence[float]:
+    return scene.measured.responses
 
 
 ABILITIES = (
@@ -143,60 +159,71 @@ ABILITIES = (
         "end of turn",
         AUDIO_MUTED,
         (
-            Aim("time to the reply", ("answer", "pause"), lambda item: item.responses, 0.40, True, median=True),
-            Aim("takes over in a pause", ("pause",), lambda item: item.take_overs, 0.02, True),
+            Aim(
+                "time to the reply",
+                ("answer", "pause"),
+                _responses,
+                0.40,
+                True,
+                median=True,
+            ),
+            Aim("takes over in a pause", ("pause",), _take_overs, 0.02, True),
         ),
     ),
     Ability(
         "yielding and holding",
         AUDIO_MUTED,
         (
-            Aim("yields to an interruption within 0.4 s", ("interruption",), lambda item: item.yields, 0.95),
+            Aim("yields to an interruption within 0.4 s", ("interruption",), lambda scene: scene.measured.yields, 0.95),
             Aim("holds its turn under backchannels", ("backchannel",), _holding, 0.95),
             Aim("holds under side talk", ("side_talk",), _holding, 0.95),
             Aim("holds under background speech", ("background",), _holding, 0.95),
         ),
     ),
     Ability(
-        "TimeSpeak", TIME_SHUFFLED, (Aim("right word after so many seconds", ("timed",), lambda i: i.timely, 0.90),)
+        "TimeSpeak",
+        TIME_SHUFFLED,
+        (Aim("right word after so many seconds", ("timed",), _timely, 0.90),),
     ),
-    Ability("CueSpeak", AUDIO_MUTED, (Aim("right word at the cue", ("cue",), lambda i: i.timely, 0.90),)),
+    Ability("CueSpeak", AUDIO_MUTED, (Aim("right word at the cue", ("cue",), _timely, 0.90),)),
     Ability(
         "visual start and stop",
         VIDEO_FROZEN,
         (
-            Aim("right word when it appears", ("visual",), lambda item: item.timely, 0.90),
-            Aim("right words when it comes and goes", ("visual_stop",), lambda item: item.timely, 0.90),
+            Aim("right word when it appears", ("visual",), _timely, 0.90),
+            Aim("right words when it comes and goes", ("visual_stop",), _timely, 0.90),
         ),
     ),
     Ability(
         "counting",
         VIDEO_FROZEN,
         (
-            Aim("repetitions, off by one at most", ("repetition",), lambda item: _counted(item, 1), 0.90),
-            Aim("repetitions, exact", ("repetition",), lambda item: _counted(item, 0)),
+            Aim("repetitions, off by one at most", ("repetition",), lambda scene: _counted(scene, 1), 0.90),
+            Aim("repetitions, exact", ("repetition",), lambda scene: _counted(scene, 0)),
         ),
     ),
     Ability(
         "delegation",
         AUDIO_MUTED,
         (
-            Aim("precision, over all scenes", (), _precision, 0.95),
-            Aim("recall", ("delegation",), _recall, 0.95),
+            Aim("precision, over all scenes", (), lambda scene: _hits(scene.tasks.found, scene.tasks.asked), 0.95),
+            Aim("recall", ("delegation",), lambda scene: _hits(scene.tasks.found, scene.tasks.due), 0.95),
+            Aim("tasks in the words due", ("delegation",), lambda scene: _hits(scene.tasks.right, scene.tasks.found)),
+            Aim("says what comes back", ("delegation",), lambda scene: scene.tasks.result),
         ),
     ),
     Ability(
         "",
         AUDIO_MUTED,
         (
-            Aim("right word after a request", ("answer", "pause"), lambda item: item.timely),
-            Aim("speaks though nobody asked", ("silence",), lambda item: item.false_starts, at_most=True),
-            Aim("objects counted, exact", ("count_seen",), lambda item: _counted(item, 0)),
-            Aim("says what comes into the picture", ("quiet_until_seen",), lambda item: item.timely),
-            Aim("repeats while the user goes on", ("simultaneous",), lambda item: item.timely),
-            Aim("backchannels in a pause", ("model_backchannel",), lambda item: item.timely),
-            Aim("has sound when its gate is SPEAK", (), _sounding),
+            Aim("right word after a request", ("answer", "pause"), _timely),
+            Aim("speaks though nobody asked", ("silence",), lambda scene: scene.measured.false_starts, at_most=True),
+            Aim("objects counted, exact", ("count_seen",), lambda scene: _counted(scene, 0)),
+            Aim("says what comes into the picture", ("quiet_until_seen",), _timely),
+            Aim("repeats while the user goes on", ("simultaneous",), _timely),
+            Aim("backchannels in a pause", ("model_backchannel",), _timely),
+            Aim("has sound when its gate is SPEAK", (), lambda scene: _hits(*reversed(scene.measured.sounding))),
         ),
     ),
 )
-PASSED = Aim("everything right", (), lambda item: [passed(item)])  # of each family
+PASSED = Aim("everything right", (), lambda scene: [passed(scene)])  # of each family

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tml_jax.eval.abilities.ablations import ABLATIONS
-from tml_jax.eval.abilities.aims import ABILITIES, PASSED, Ability, Aim, collapses, figure
+from tml_jax.eval.abilities.aims import ABILITIES, PASSED, Ability, Aim, Seen, collapses, figure
 from tml_jax.eval.abilities.chart import Line, draw
 from tml_jax.eval.estimates import Estimate
-from tml_jax.eval.interactivity import NEVER_SECONDS, Measurement, by_family, table
+from tml_jax.eval.interactivity import NEVER_SECONDS, by_family, table
 from tml_jax.eval.suites.report import cell
 
 MODEL, CEILING = "model", "as recorded"
-Found = Mapping[str, Mapping[int, Sequence[Measurement]]]  # what was run → seed → measurements, a scene each
+Found = Mapping[str, Mapping[int, Sequence[Seen]]]  # what was run → seed → what was observed, a scene each
 Figures = Mapping[str, Mapping[str, Estimate]]  # what was run → aim → its figure
 
 NOTES = """\
@@ -49,7 +49,7 @@ def write_report(output: pathlib.Path, facts: Mapping[str, Any], found: Found) -
         family: {name: _passed(family, items) for name, items in pooled.items()}
         for family in sorted({item.family for item in pooled[MODEL]})
     }
-    scores = by_family(pooled[MODEL])
+    scores = by_family([item.measured for item in pooled[MODEL]])
     said = summary(facts, figures)
     text = "\n".join(
         [
@@ -107,7 +107,7 @@ def _whole(ability: Ability, model: Mapping[str, Estimate]) -> bool:
     return bool(judged) and all(judged)
 
 
-def _passed(family: str, items: Sequence[Measurement]) -> Estimate:
+def _passed(family: str, items: Sequence[Seen]) -> Estimate:
     return figure(dataclasses.replace(PASSED, families=(family,)), items)
 
 

@@ -15,9 +15,11 @@ from tml_jax.data.record import Conversation
 from tml_jax.data.scene_scripts import HELD_OUT, TRAIN
 from tml_jax.eval import baselines
 from tml_jax.eval.abilities.ablations import ABLATIONS
+from tml_jax.eval.abilities.aims import Seen
 from tml_jax.eval.abilities.report import CEILING, MODEL, Found, write_report
 from tml_jax.eval.abilities.scenes import check_families, kept_scenes
 from tml_jax.eval.conversation import write_example
+from tml_jax.eval.delegation import Delegation, score_delegation
 from tml_jax.eval.interactivity import Measurement, measure, reply_frequency
 from tml_jax.eval.streaming import stream
 from tml_jax.eval.suites.run import claim
@@ -25,7 +27,7 @@ from tml_jax.serve.session import Talker
 from tml_jax.serve.words import MicroTurn
 
 FIT_SCENES, FIT_SEED = 64, 0  # of each family's training split, that the policies are fitted on
-Cell = dict[str, list[Measurement]]  # what was run → its measurements, a scene each
+Cell = dict[str, list[Seen]]  # what was run → what was observed, a scene each
 
 
 def evaluate(
@@ -111,8 +113,11 @@ def _run(
     """Everything that is measured on the scenes of one family and seed."""
     frequency = reply_frequency(scenes)
 
-    def measured(turns: Sequence[Sequence[MicroTurn]]) -> list[Measurement]:
-        return [measure(scene, lines, frequency, sound=True) for scene, lines in zip(scenes, turns)]
+    def measured(turns: Sequence[Sequence[MicroTurn]]) -> list[Seen]:
+        return [
+            Seen(measure(scene, lines, frequency, sound=True), score_delegation(scene, lines))
+            for scene, lines in zip(scenes, turns)
+        ]
 
     spoken = stream(talker, scenes)
     example = output / "examples" / family
@@ -158,7 +163,10 @@ def _read(path: pathlib.Path, scenes: int) -> Cell | None:
     plain = json.loads(path.read_text())
     if len(plain[MODEL]) != scenes:
         return None
-    return {name: [Measurement(**_tuples(item)) for item in items] for name, items in plain.items()}
+    return {
+        name: [Seen(Measurement(**_tuples(item["measured"])), Delegation(**_tuples(item["tasks"]))) for item in items]
+        for name, items in plain.items()
+    }
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
