@@ -12,6 +12,7 @@ from tml_jax.data.layout import MIN_OVERLAP, MIN_POWER
 from tml_jax.data.record import Cue
 
 FRAME_SECONDS = 0.01  # of the sound's level
+ONSET_SECONDS = 0.15  # of silence before sound that begins anew: more than a closure in a word, less than a pause
 PAUSE_SECONDS = 0.4  # a longer silence is a stop
 EPSILON = 1e-6  # seconds; far below an audio sample, above what sums of 0.2 lose
 
@@ -25,6 +26,7 @@ class Activity:
       heard: (n,) seconds, when the window begins in which each is heard.
       starts: (n,) seconds, when its activity begins; in micro-turns without any, of no meaning.
       ends: (n,) seconds, when it ends.
+      onsets: (k,) seconds, when activity begins anew, rising.
       grid: seconds; activity begins and ends on multiples of this.
     """
 
@@ -32,17 +34,21 @@ class Activity:
     heard: np.ndarray
     starts: np.ndarray
     ends: np.ndarray
+    onsets: np.ndarray
     grid: float
 
     def __getitem__(self, chosen: np.ndarray) -> "Activity":
-        """Part of it: `chosen` is (n,) bool, in one piece."""
-        return Activity(self.active[chosen], self.heard[chosen], self.starts[chosen], self.ends[chosen], self.grid)
+        """Part of it: `chosen` is (n,) bool, in one piece. `onsets` are still those of the whole."""
+        parts = {name: getattr(self, name)[chosen] for name in ("active", "heard", "starts", "ends")}
+        return dataclasses.replace(self, **parts)
 
 
 def of_gates(speak: np.ndarray) -> Activity:
     """Activity by gates, (n,) bool from micro-turn 0 on: whole micro-turns."""
+    speak = np.asarray(speak, bool)
     heard = MICRO_TURN_SECONDS * np.arange(1, len(speak) + 1)
-    return Activity(np.asarray(speak, bool), heard, heard, heard + MICRO_TURN_SECONDS, MICRO_TURN_SECONDS)
+    onsets = heard[speak & ~np.concatenate([[False], speak[:-1]])]
+    return Activity(speak, heard, heard, heard + MICRO_TURN_SECONDS, onsets, MICRO_TURN_SECONDS)
 
 
 def of_sound(samples: np.ndarray) -> Activity:
@@ -61,14 +67,18 @@ def of_sound(samples: np.ndarray) -> Activity:
     active = loud.sum(axis=1) * FRAME_SECONDS > MIN_OVERLAP + EPSILON
     starts = heard + FRAME_SECONDS * loud.argmax(axis=1)
     ends = heard + FRAME_SECONDS * (loud.shape[1] - loud[:, ::-1].argmax(axis=1))
-    return Activity(active, heard, starts, ends, FRAME_SECONDS)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], loud.reshape(-1), [False]])))
+    begins, stops = (MICRO_TURN_SECONDS + FRAME_SECONDS * edges.reshape(-1, 2)).T
+    long = stops - begins > MIN_OVERLAP + EPSILON  # what is shorter is a click, as above
+    begins, stops = begins[long], stops[long]
+    anew = begins - np.concatenate([[-np.inf], stops[:-1]]) > ONSET_SECONDS - EPSILON
+    return Activity(active, heard, starts, ends, begins[anew], FRAME_SECONDS)
 
 
 def first_onset(side: Activity, start: float, end: float) -> float | None:
-    """When activity first begins in [start, end), after a micro-turn without or with the first one; or None."""
-    onset = side.active & ~np.concatenate([[False], side.active[:-1]])
-    found = np.flatnonzero(onset & (side.starts >= start - EPSILON) & (side.starts < end - EPSILON))
-    return float(side.starts[found[0]]) if found.size else None
+    """When activity first begins in [start, end), or None."""
+    found = side.onsets[(side.onsets >= start - EPSILON) & (side.onsets < end - EPSILON)]
+    return float(found[0]) if found.size else None
 
 
 def inside(side: Activity, cue: Cue) -> Activity:

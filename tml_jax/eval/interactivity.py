@@ -15,7 +15,8 @@ Metrics. A metric for which a set of conversations has no case is undefined (NaN
   with words due.
 - keyword: share of `respond` cues whose keyword was said from the cue until the next. The keyword of a reply is its
   rarest word among all replies of the scored set, so that a stock phrase does not earn it.
-- on time, latency: for each `respond` cue, the first onset from 0.2 s before the cue until the next such cue. Latency
+- on time, latency: for each `respond` cue, the first onset from 0.2 s before the cue until 0.2 s before the next such
+  cue, or until half-way between the recorded replies where the first has not begun by then. Latency
   is that onset minus the cue's start (negative within the micro-turn that the cue falls into, and never clamped). On
   time: within 0.4 s of the onset of the reference gates; no onset is not on time. Latency is the median over cues
   that were answered, so read it beside the share on time. Cues at which the reference does not begin to speak (it
@@ -194,17 +195,17 @@ def measure(
     if not responds:
         due = [part for word in conversation.words if word.speaker == MODEL for part in split_words(word.text)]
     keywords, on_time, latencies, timely, responses = [], [], [], [], []
-    for cue, following in zip(responds, [*responds[1:], None]):
-        until = np.inf if following is None else following.start - early
-        wanted, said = split_words(cue.text), split_words(_text_between(pieces, spoke, cue.start - early, until))
+    starts = _reply_windows(conversation, responds, early)
+    for cue, start, until in zip(responds, starts, [*starts[1:], np.inf]):
+        wanted, said = split_words(cue.text), split_words(_text_between(pieces, spoke, start, until))
         if wanted:
             # Ties go to the last word: English sentences end on what is new.
             keyword = min(reversed(wanted), key=lambda word: frequency.get(word, 0))
             keywords.append(keyword in said)
-        expected = first_onset(reference, cue.start - early, until)
+        expected = first_onset(reference, start, until)
         if expected is None:
             continue
-        onset = first_onset(spoke, cue.start - early, until)
+        onset = first_onset(spoke, start, until)
         on_time.append(onset is not None and abs(onset - expected) <= ON_TIME_SECONDS + EPSILON)
         if onset is not None:
             latencies.append(onset - cue.start)
@@ -331,6 +332,20 @@ def table(rows: Mapping[str, Any]) -> str:
 
 def _cues(conversation: Conversation, kind: str) -> list[Cue]:
     return sorted((cue for cue in conversation.cues if cue.kind == kind), key=lambda cue: cue.start)
+
+
+def _reply_windows(conversation: Conversation, responds: Sequence[Cue], early: float) -> list[float]:
+    """From when on what the model says answers each cue: `early` seconds before it.
+
+    Where the recorded reply to the cue before has not begun by then, from half-way between the two replies on.
+    """
+    said = sorted(word.start for word in conversation.words if word.speaker == MODEL)
+    replies = [next((start for start in said if start >= cue.start - EPSILON), cue.start) for cue in responds]
+    starts = [cue.start - early for cue in responds]
+    for index in range(1, len(responds)):
+        if replies[index - 1] > starts[index] - EPSILON:
+            starts[index] = (replies[index - 1] + replies[index]) / 2
+    return starts
 
 
 def _text_between(pieces: Sequence[str], side: Activity, start: float, end: float) -> str:
