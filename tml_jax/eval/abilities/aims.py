@@ -130,8 +130,9 @@ def collapses(ability: Ability, model: Mapping[str, Estimate], ablated: Mapping[
 
 
 def _holding(scene: Seen) -> list[bool]:
-    """The turn is kept where it is the model's, and not taken where it is not."""
-    return [*scene.measured.keeps, *(not taken for taken in scene.measured.take_overs)]
+    """The turn is kept where it is the model's, and not taken where it is not, but for the replies that are due."""
+    item = scene.measured
+    return [*item.keeps, *(not taken and all(item.on_time) for taken in item.take_overs)]
 
 
 def _counted(scene: Seen, tolerance: int) -> list[bool]:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tml_jax.data.record import Conversation
-from tml_jax.data.scene_scripts import HELD_OUT, TRAIN
 from tml_jax.eval import baselines
 from tml_jax.eval.abilities.ablations import ABLATIONS
 from tml_jax.eval.abilities.aims import Seen
@@ -26,6 +25,7 @@ from tml_jax.eval.suites.run import claim
 from tml_jax.serve.session import Talker
 from tml_jax.serve.words import MicroTurn
 
+HELD_OUT, TRAINING = "held_out", "scenes"  # sources of scenes
 FIT_SCENES, FIT_SEED = 64, 0  # of each family's training split, that the policies are fitted on
 Cell = dict[str, list[Seen]]  # what was run → what was observed, a scene each
 
@@ -93,7 +93,7 @@ def _fit(
 ) -> Mapping[str, baselines.Params]:
     """Parameters for the policies: of each family's training scenes, where they have a reply, and of all under ""."""
     log(f"fitting the policies on {count} training scenes of each family")
-    scenes = {family: kept_scenes(source, TRAIN, family, FIT_SEED, count) for family in families}
+    scenes = {family: kept_scenes(source, TRAINING, family, FIT_SEED, count) for family in families}
     fitted = {}
     for family, records in scenes.items():
         if any(cue.kind == "respond" and cue.text for record in records for cue in record.cues):
