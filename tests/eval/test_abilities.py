@@ -265,12 +265,12 @@ def test_figures_of_no_case_are_dashes_and_the_report_stands(tmp_path):
 def test_command_on_a_random_model(tmp_path, command, one_by_one, capsys):
     model, output = make_run(tmp_path / "run", small_config()), tmp_path / "out"
     flags = {"suite": "interactivity", "checkpoint": str(model), "output": str(output)}
-    with flagsaver.flagsaver(**flags, scenes=2, seeds=["0"], families=["answer", "silence"]):
+    with flagsaver.flagsaver(**flags, scenes=2, seeds=["0"], families=["silence", "timed"]):
         command.main(["eval"])
     printed = capsys.readouterr().out
-    assert "answer, seed 0: 1 of 2" in printed and "| silence | 2 |" in printed
-    assert sorted(path.name for path in (output / "examples").iterdir()) == ["answer", "silence"]
-    assert figures(output)["right word after a request"]["as recorded"]["value"] == 1.0
+    assert "timed, seed 0: 1 of 2" in printed and "| silence | 2 |" in printed
+    assert sorted(path.name for path in (output / "examples").iterdir()) == ["silence", "timed"]
+    assert figures(output)["right word after so many seconds"]["as recorded"]["value"] == 1.0
 
 
 def test_what_is_wrong_is_said_in_one_line(tmp_path, command, monkeypatch):

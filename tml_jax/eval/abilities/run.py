@@ -3,6 +3,7 @@
 A cell is one family with one seed. What is known of a cell is kept, so that a run that was cut short goes on.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -26,7 +27,8 @@ from tml_jax.serve.session import Talker
 from tml_jax.serve.words import MicroTurn
 
 HELD_OUT, TRAINING = "held_out", "scenes"  # sources of scenes
-FIT_SCENES, FIT_SEED = 64, 0  # of each family's training split, that the policies are fitted on
+REQUEST = "answer"  # the family in which the model is asked for a word
+FIT_SCENES, FEWEST_FIT, FIT_SEED = 64, 8, 0  # of each family's training split, that the policies are fitted on
 Cell = dict[str, list[Seen]]  # what was run → what was observed, a scene each
 
 
@@ -71,7 +73,7 @@ def evaluate(
     log(f"interactivity: {len(places)} times {scenes} scenes, {len(places) - len(missing)} of {len(places)} are there")
     if missing:
         source = output / "scenes" if data is None else data
-        fitted = _fit(source, chosen, min(scenes, FIT_SCENES), log)
+        fitted = _fit(source, chosen, min(max(scenes, FEWEST_FIT), FIT_SCENES), log)
         speaker, began = talker(), time.monotonic()
         for done, place in enumerate(missing, start=1):
             kept[place] = _run(speaker, kept_scenes(source, HELD_OUT, *place, scenes), *place, fitted, output)
@@ -93,12 +95,12 @@ def _fit(
 ) -> Mapping[str, baselines.Params]:
     """Parameters for the policies: of each family's training scenes, where they have a reply, and of all under ""."""
     log(f"fitting the policies on {count} training scenes of each family")
-    scenes = {family: kept_scenes(source, TRAINING, family, FIT_SEED, count) for family in families}
-    fitted = {}
+    chosen = dict.fromkeys([*families, REQUEST])  # whatever is chosen, there is a reply to give
+    scenes = {family: kept_scenes(source, TRAINING, family, FIT_SEED, count) for family in chosen}
+    fitted = {"": baselines.fit([record for records in scenes.values() for record in records])}
     for family, records in scenes.items():
-        if any(cue.kind == "respond" and cue.text for record in records for cue in record.cues):
+        with contextlib.suppress(ValueError):  # it has no reply
             fitted[family] = baselines.fit(records)
-    fitted[""] = baselines.fit([record for records in scenes.values() for record in records])
     return fitted
 
 
