@@ -104,11 +104,13 @@ def _interactivity() -> None:
         raise ValueError(f"--seeds={','.join(_SEEDS.value)}: expected whole numbers from 0 on, such as 0,1,2")
     run_dir, checkpoint = find_checkpoint(_checkpoint())
     weights = _WEIGHTS.value or read_config(run_dir).serve.weights
+    name = f"{_checkpoint()}, step {checkpoint.name}{'' if weights == 'whole' else f', {weights}'}"
     print(
         run.evaluate(
             lambda: Talker(str(checkpoint), weights=weights, delegate=True),
             pathlib.Path(_OUTPUT.value),
-            str(checkpoint) if weights == "whole" else f"{checkpoint} ({weights})",
+            name,
+            f"saved at {checkpoint.stat().st_mtime:.0f}",  # a run that was trained again has other results
             _SCENES.value,
             [int(seed) for seed in _SEEDS.value],
             _FAMILIES.value,

@@ -220,7 +220,7 @@ def figures(output):
 
 def test_a_run_tells_what_each_ability_rests_on(by_hand, tmp_path):
     lines = []
-    text = run.evaluate(Reactive, tmp_path, "m@1", 8, (0, 1), ("answer", "visual"), log=lines.append)
+    text = run.evaluate(Reactive, tmp_path, "m@1", "", 8, (0, 1), ("answer", "visual"), log=lines.append)
     found = figures(tmp_path)
     assert found["time to the reply"]["model"]["value"] == pytest.approx(0.2)  # heard from 1.2 s, asked until 1.0 s
     assert found["right word after a request"]["model"]["value"] == 1.0
@@ -250,7 +250,7 @@ def test_a_run_that_was_killed_goes_on_with_what_is_missing(by_hand, tmp_path):
     assert (tmp_path / "cells" / "answer-0.json").stat().st_mtime_ns == before
     assert run.evaluate(lambda: pytest.fail("loaded"), tmp_path, "m@1", **options) == text  # all is there
     with pytest.raises(ValueError, match="holds answers of .*m@1"):
-        run.evaluate(Reactive, tmp_path, "m@2", **options)
+        run.evaluate(Reactive, tmp_path, "m@1", "trained again", **options)
 
 
 def test_figures_of_no_case_are_dashes_and_the_report_stands(tmp_path):

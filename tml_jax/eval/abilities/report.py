@@ -13,6 +13,7 @@ from tml_jax.eval.abilities.chart import Line, draw
 from tml_jax.eval.estimates import Estimate
 from tml_jax.eval.interactivity import NEVER_SECONDS, by_family, table
 from tml_jax.eval.suites.report import cell
+from tml_jax.files import write_whole
 
 MODEL, CEILING = "model", "as recorded"
 Found = Mapping[str, Mapping[int, Sequence[Seen]]]  # what was run → seed → what was observed, a scene each
@@ -73,8 +74,8 @@ def write_report(output: pathlib.Path, facts: Mapping[str, Any], found: Found) -
         "passed": {family: {name: _plain(part) for name, part in row.items()} for family, row in families.items()},
         "families": {name: _plain_score(score) for name, score in scores.items()},
     }
-    (output / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8")
-    (output / "table.md").write_text(text, encoding="utf-8")
+    write_whole(output / "results.json", json.dumps(results, indent=1, ensure_ascii=False))
+    write_whole(output / "table.md", text)
     draw(output / "abilities.png", _lines(figures), f"{facts['model']}, {len(pooled[MODEL])} scenes")
     return text
 

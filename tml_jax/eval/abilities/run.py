@@ -6,7 +6,6 @@ A cell is one family with one seed. What is known of a cell is kept, so that a r
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from tml_jax.eval.delegation import Delegation, score_delegation
 from tml_jax.eval.interactivity import Measurement, measure, reply_frequency
 from tml_jax.eval.streaming import stream
 from tml_jax.eval.suites.run import claim
+from tml_jax.files import write_whole
 from tml_jax.serve.session import Talker
 from tml_jax.serve.words import MicroTurn
 
@@ -36,6 +36,7 @@ def evaluate(
     talker: Callable[[], Talker],
     output: pathlib.Path,
     model: str,
+    version: str = "",
     scenes: int = 200,
     seeds: Sequence[int] = (0, 1, 2),
     families: Sequence[str] = (),
@@ -47,7 +48,9 @@ def evaluate(
     Args:
       talker: loads the model, as it serves.
       output: folder to write to.
-      model: what `talker` loads. A run goes on where it was cut short, if the same model made what is there.
+      model: what `talker` loads, as the tables call it. A run goes on where it was cut short, if the same model made
+        what is there.
+      version: tells models of one name apart.
       scenes: held-out scenes of each family and seed.
       seeds: of the scenes.
       families: names; none for all.
@@ -66,7 +69,7 @@ def evaluate(
     seeds = tuple(dict.fromkeys(seeds))
     if scenes < 1 or not seeds or min(seeds) < 0:
         raise ValueError(f"{scenes} scenes with seeds {seeds}: expected at least one of each, and no seed below 0")
-    claim(output, {"suite": "interactivity", "model": model})
+    claim(output, {"suite": "interactivity", "model": model, "version": version})
     places = [(family, seed) for family in chosen for seed in seeds]
     kept = {place: _read(_path(output, place), scenes) for place in places}
     missing = [place for place, cell in kept.items() if cell is None]
@@ -151,11 +154,7 @@ def _path(output: pathlib.Path, place: tuple[str, int]) -> pathlib.Path:
 
 
 def _write(path: pathlib.Path, cell: Cell) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    plain = {name: [dataclasses.asdict(item) for item in items] for name, items in cell.items()}
-    beside = path.with_suffix(".partial")
-    beside.write_text(json.dumps(plain))
-    os.replace(beside, path)
+    write_whole(path, json.dumps({name: [dataclasses.asdict(item) for item in items] for name, items in cell.items()}))
 
 
 def _read(path: pathlib.Path, scenes: int) -> Cell | None:
