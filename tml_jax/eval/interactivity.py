@@ -16,19 +16,18 @@ Metrics. A metric for which a set of conversations has no case is undefined (NaN
 - keyword: share of `respond` cues whose keyword was said from the cue until the next. The keyword of a reply is its
   rarest word among all replies of the scored set, so that a stock phrase does not earn it.
 - on time, latency: for each `respond` cue, the first onset from 0.2 s before the cue until 0.2 s before the next such
-  cue, or until half-way between the recorded replies where the first has not begun by then. Latency
-  is that onset minus the cue's start (negative within the micro-turn that the cue falls into, and never clamped). On
-  time: within 0.4 s of the onset of the reference gates; no onset is not on time. Latency is the median over cues
-  that were answered, so read it beside the share on time. Cues at which the reference does not begin to speak (it
-  speaks already) are left out.
+  cue, or until half-way between the recorded replies where the first has not begun by then. Latency is that onset
+  minus the cue's start (negative within the micro-turn that the cue falls into, and never clamped). On time: within
+  0.4 s of the onset of the reference gates; no onset is not on time. Latency is the median over cues that were
+  answered, so read it beside the share on time. Cues at which the reference does not begin to speak (it speaks
+  already) are left out.
 - take-over: share of `hold` cues during which the model spoke, judged on micro-turns that lie wholly inside.
 - stop: a silence of more than 0.4 s, or one that lasts to the end; shorter ones are pauses, as between numbers when
   counting. `yield` and `keep` are judged by stops.
 - yielded, silence: share of `yield` cues for which the model stopped, at the latest with the first micro-turn that
   begins at or after the cue's end. A model that had been silent since more than 0.4 s before the user's interrupting
   words (those that lead up to the cue; else before the cue) had nothing to yield, which counts as not yielded.
-  Silence is the median time from the cue's start to the stop, in time or late,
-  negative for a stop before the cue.
+  Silence is the median time from the cue's start to the stop, in time or late, negative for a stop before the cue.
 - kept: share of `keep` cues during which the model spoke and did not stop, judged on micro-turns wholly inside.
 - false start: share of conversations with an all-silent reference in which the model spoke at all.
 """

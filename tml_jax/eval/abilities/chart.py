@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from tml_jax.eval.estimates import Estimate
 
 INK, MODEL_COLOUR, OWN_COLOUR, OTHER_COLOUR, TARGET_COLOUR = "#2b2f36", "#c05f2e", "#b0526a", "#7d8591", "#4c8a5c"
-MARKS = ("|", "x", "+", "^", "s", "D")  # of the policies, in their order
+MARKS = ("v", "x", "+", "^", "s", "D")  # of the policies, in their order
 LONGEST_SECONDS = 3.0  # later replies are drawn at the edge
 
 
