@@ -5,6 +5,9 @@
   python -m launch.eval --suite=sound
   python -m launch.eval --suite=parity --checkpoint=runs/inkling      (needs the extra `parity`)
 
+  python -m launch.eval --suite=interactivity --checkpoint=runs/replica --output=runs/interactivity \
+      [--scenes=200] [--seeds=0,1,2] [--families=timed,cue]     (abilities beside targets, on scenes that it makes)
+
 Public benchmarks (extra `suites`), whose data you get yourself; tml_jax/eval/suites/registry.py lists them:
 
   python -m launch.eval --suite=fdb-v1 --data=FOLDER --checkpoint=runs/replica --output=runs/fdb [--evaluator=strict]
@@ -27,7 +30,8 @@ from tml_jax.eval.suites.registry import SUITES
 from tml_jax.interop.journal import ConvertError
 from tml_jax.train.checkpoint import CheckpointError, find_checkpoint, read_config
 
-_SUITE = flags.DEFINE_enum("suite", "replica", ["replica", "sound", "parity", *SUITES], "What to measure.")
+_OWN = ("replica", "interactivity", "sound", "parity")
+_SUITE = flags.DEFINE_enum("suite", "replica", [*_OWN, *SUITES], "What to measure.")
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Folder of the run, or `shipped`; `sound` and --score_only need none."
 )
@@ -35,15 +39,23 @@ _REFERENCE = flags.DEFINE_string(
     "reference", None, "For `parity`: a folder that transformers loads; default: the checkpoint, exported for it."
 )
 _WEIGHTS = flags.DEFINE_enum(
-    "weights", None, ["whole", "int8"], "For `replica`: how the experts are kept, in place of config.serve.weights."
+    "weights",
+    None,
+    ["whole", "int8"],
+    "For `replica` and `interactivity`: how the experts are kept, in place of config.serve.weights.",
 )
-_DATA = flags.DEFINE_string("data", None, "For a benchmark: the folder that it was downloaded to.")
+_DATA = flags.DEFINE_string(
+    "data", None, "For a benchmark: the folder that it was downloaded to. For `interactivity`: where scenes are kept."
+)
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "For a benchmark: the folder to write answers, figures and tables to. For `replica`: the folder in which `eval` is "
+    "Folder to write answers, figures and tables to. For `replica`: the folder in which `eval` is "
     "written; default: the run's own, and runs/shipped for the shipped model.",
 )
+_SCENES = flags.DEFINE_integer("scenes", 200, "For `interactivity`: scenes of each family and seed.", lower_bound=1)
+_SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "For `interactivity`: seeds of the scenes.")
+_FAMILIES = flags.DEFINE_list("families", [], "For `interactivity`: families of scenes; none: all.")
 _EVALUATOR = flags.DEFINE_enum(
     "evaluator", "compat", ["compat", "strict"], "The published evaluator's numbers, or those with its faults mended."
 )
@@ -81,6 +93,31 @@ def _replica() -> None:
     config = dataclasses.replace(config, serve=dataclasses.replace(config.serve, weights=weights))
     output = _OUTPUT.value or (f"runs/{shipped.NAME}" if _checkpoint() == shipped.NAME else None)
     print(replica.evaluate(shipped.resolve(_checkpoint()), config, output_dir=output))
+
+
+def _interactivity() -> None:
+    from tml_jax.eval.abilities import run
+    from tml_jax.serve.session import Talker
+
+    if _OUTPUT.value is None:
+        raise ValueError("give --output=FOLDER, where the scenes, what was measured, and the tables go")
+    if not all(seed.isdecimal() for seed in _SEEDS.value):
+        raise ValueError(f"--seeds={','.join(_SEEDS.value)}: expected whole numbers from 0 on, such as 0,1,2")
+    run_dir, checkpoint = find_checkpoint(_checkpoint())
+    weights = _WEIGHTS.value or read_config(run_dir).serve.weights
+    name = f"{_checkpoint()}, step {checkpoint.name}{'' if weights == 'whole' else f', {weights}'}"
+    print(
+        run.evaluate(
+            lambda: Talker(str(checkpoint), weights=weights, delegate=True),
+            pathlib.Path(_OUTPUT.value),
+            name,
+            f"saved at {checkpoint.stat().st_mtime:.0f}",  # a run that was trained again has other results
+            _SCENES.value,
+            [int(seed) for seed in _SEEDS.value],
+            _FAMILIES.value,
+            None if _DATA.value is None else pathlib.Path(_DATA.value),
+        )
+    )
 
 
 def _parity() -> None:
@@ -123,7 +160,8 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     try:
-        {"sound": _sound, "replica": _replica, "parity": _parity}.get(_SUITE.value, _benchmark)()
+        own = {"sound": _sound, "replica": _replica, "interactivity": _interactivity, "parity": _parity}
+        own.get(_SUITE.value, _benchmark)()
     except (CheckpointError, ConfigError, ConvertError, OSError, ValueError) as error:
         raise SystemExit(f"launch.eval: {error}") from error
     except ImportError as error:

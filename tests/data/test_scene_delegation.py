@@ -19,7 +19,7 @@ from tml_jax.data.tokenizer import train_tokenizer
 from tml_jax.data.voices import Synthesizer
 from tml_jax.eval.baselines import as_recorded
 from tml_jax.eval.delegation import aggregate, by_variant, desk_of, planned, rehearse, score_delegation
-from tml_jax.eval.replica import user_side
+from tml_jax.eval.streaming import user_side
 from tml_jax.serve.words import Span
 
 CONFIG = from_mapping(replica.get_config())

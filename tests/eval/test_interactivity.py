@@ -140,7 +140,8 @@ def test_pausing_for_breath_keeps_and_stopping_does_not(pause, kept):
 
 def counting(until):
     """Counts every 0.6 s from 1.0 s, 0.2 s a number, until micro-turn `until`; the user says stop from 2.4 to 3.1 s."""
-    item = Conversation("counting", 6.0, words=(Word(MODEL, "one", 1.0, 1.2),), cues=(Cue("yield", 3.1, 3.5),))
+    words = (Word(MODEL, "one", 1.0, 1.2), Word(USER, "please", 2.4, 2.7), Word(USER, "stop", 2.8, 3.1))
+    item = Conversation("counting", 6.0, words=words, cues=(Cue("yield", 3.1, 3.5),))
     return item, [micro_turn(t, 4 <= t < until and t % 3 == 1) for t in range(30)]
 
 
@@ -152,7 +153,8 @@ def counting(until):
         (20, 0.0, 4.0 + 0.2 - 3.1),  # one number too many
         (30, 0.0, 5.8 + 0.2 - 3.1),  # counting to the end of the conversation
         (11, 1.0, 2.2 + 0.2 - 3.1),  # stops at once when the user begins
-        (5, 0.0, None),  # had stopped by itself at 1.2 s
+        (8, 0.0, None),  # had stopped by itself at 1.8 s
+        (5, 0.0, None),  # and at 1.2 s
         (0, 0.0, None),  # never spoke
     ],
 )

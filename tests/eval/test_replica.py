@@ -8,7 +8,7 @@ from small import small_config
 from synthetic import make_conversation, tokenizer
 
 from tml_jax.data.record import BACKGROUND, MODEL, USER, Conversation, Text, Word
-from tml_jax.eval import baselines, replica
+from tml_jax.eval import baselines, replica, streaming
 from tml_jax.serve.words import MicroTurn, Span
 
 CONFIG = small_config()
@@ -20,12 +20,12 @@ def seen_by(conversation):
 
 
 def test_stream_gives_each_conversation_what_it_would_get_alone(small_talker, monkeypatch):
-    monkeypatch.setattr(replica, "TOGETHER", 2)
+    monkeypatch.setattr(streaming, "TOGETHER", 2)
     conversations = [seen_by(make_conversation(seed, duration)) for seed, duration in ((1, 1.5), (2, 0.6), (3, 1.0))]
-    together = replica.stream(small_talker, conversations)
+    together = streaming.stream(small_talker, conversations)
     assert [[turn.index for turn in turns] for turns in together] == [list(range(8)), list(range(3)), list(range(5))]
     for number, conversation in enumerate(conversations):
-        windows = replica.user_side(conversation, conversation.micro_turns)
+        windows = streaming.user_side(conversation, conversation.micro_turns)
         alone = [turns[0] for turns in small_talker.talk_together([windows], [small_talker.seed + number])]
         assert [(turn.gate, turn.text) for turn in alone] == [(turn.gate, turn.text) for turn in together[number]]
         np.testing.assert_allclose([turn.mel for turn in alone], [turn.mel for turn in together[number]], atol=1e-3)
@@ -45,10 +45,10 @@ def test_a_model_that_may_hand_over_tasks_has_a_desk_of_its_own_in_every_convers
                 asked = [(Span(f"{seed} + 1"),) if index == 1 else () for seed in seeds]
                 yield [dataclasses.replace(silence, index=index, spans=spans) for spans in asked]
 
-    monkeypatch.setattr(replica, "TOGETHER", 2)
+    monkeypatch.setattr(streaming, "TOGETHER", 2)
     results = (Text(BACKGROUND, "#1. here", 0.3),)
     conversations = [Conversation(name, 3.0 + number, texts=results) for number, name in enumerate("abc")]
-    streamed = replica.stream(Reader(), conversations)
+    streamed = streaming.stream(Reader(), conversations)
     assert [len(turns) for turns in streamed] == [15, 20, 25]
     for number, turns in enumerate(streamed):
         assert {turn.index: turn.given for turn in turns if turn.given} == {6: (f"#1. {number + 1}",)}
@@ -57,18 +57,10 @@ def test_a_model_that_may_hand_over_tasks_has_a_desk_of_its_own_in_every_convers
 
 def test_user_side_holds_nothing_that_the_model_said():
     conversation = make_conversation(0, 2.0)
-    arrived = list(replica.user_side(conversation, 12))
+    arrived = list(streaming.user_side(conversation, 12))
     assert len(arrived) == 12
     texts = [text for window in arrived for text in window.texts]
     assert texts == [text for text in conversation.texts if text.speaker != MODEL]
-
-
-def test_mute_silences_the_user_and_nothing_else():
-    noise = np.arange(1, 3201).astype(np.int16)
-    muted = replica.mute(Conversation("a", 0.2, noise, noise))
-    assert not muted.user_audio.any() and muted.user_audio.shape == noise.shape
-    assert muted.model_audio is noise
-    assert replica.mute(Conversation("b", 0.2)).user_audio is None
 
 
 def spoken(words=("yes",), audio=True):

@@ -72,7 +72,7 @@ def test_train_evaluate_talk(config, tmp_path, capsys):
     table = (run_dir / "eval" / "table.md").read_text()
     assert table in printed
     found = rows(table)
-    policies = ["always listening", "always speaking", "energy threshold"]
+    policies = ["always listening", "always speaking", "energy threshold", "majority"]
     assert list(found) == [*OF_THE_MODEL, *policies, "as recorded (ceiling)", "answer", "pause", "all"]
     assert found["model"]["conversations"] == "4" and found["pause"]["conversations"] == "2"
     assert set(CUE_METRICS) <= found["model"].keys()
@@ -80,7 +80,7 @@ def test_train_evaluate_talk(config, tmp_path, capsys):
     assert found["as recorded (ceiling)"]["words"].startswith("100.0%")
     results = json.loads((run_dir / "eval" / "results.json").read_text())
     assert {kind: list(scores) for kind, scores in results.items()} == {
-        "policies": list(found)[:7],
+        "policies": list(found)[:8],
         "families": ["answer", "pause", "all"],
     }
     assert (run_dir / "curves.png").stat().st_size > 0

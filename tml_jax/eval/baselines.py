@@ -34,6 +34,7 @@ class Params:
       pieces: spoken text of each micro-turn of the reply, (m,) strings.
       samples: its sound, (m, 4800) float32 at 24 kHz.
       mel: its own mel, (m, 20, 80) float32.
+      begins: micro-turn at which replies most often begin, whatever they say.
     """
 
     threshold: float
@@ -41,6 +42,7 @@ class Params:
     pieces: tuple[str, ...]
     samples: np.ndarray
     mel: np.ndarray
+    begins: int
 
 
 Policy = Callable[[Params, Iterable[np.ndarray]], Iterator[MicroTurn]]
@@ -51,7 +53,8 @@ def fit(conversations: Sequence[Conversation]) -> Params:
 
     The threshold maximises the balanced accuracy with which 50 ms frames are told into those that lie in a user's word
     and those that do not. The majority reply is the most frequent `respond` text; its typical length is the median
-    over its occurrences, and its sound and words are those of the occurrence nearest to that.
+    over its occurrences, and its sound and words are those of the occurrence nearest to that. When replies begin is
+    counted over all onsets of the gates; the earliest of the most frequent ones is taken.
 
     Args:
       conversations: training conversations, never those to be scored; read once from first to last, and one once more.
@@ -63,6 +66,7 @@ def fit(conversations: Sequence[Conversation]) -> Params:
       ValueError: no conversation has a `respond` cue, or none has user audio with timed words.
     """
     levels, in_words = [], []
+    onsets: collections.Counter[int] = collections.Counter()
     replies: dict[str, list[tuple[float, int, Cue]]] = collections.defaultdict(list)
     for number in range(len(conversations)):
         conversation = conversations[number]
@@ -70,6 +74,8 @@ def fit(conversations: Sequence[Conversation]) -> Params:
             level = frame_levels(fit_samples(conversation.user_audio, conversation.user_audio.size))
             levels.append(level)
             in_words.append(_frames_in_words(conversation, len(level)))
+        spoke = np.concatenate([[False], gates(conversation)])
+        onsets.update(np.flatnonzero(spoke[1:] & ~spoke[:-1]).tolist())
         for cue in conversation.cues:
             if cue.kind == "respond" and cue.text:
                 replies[cue.text].append((cue.end - cue.start, number, cue))
@@ -86,7 +92,8 @@ def fit(conversations: Sequence[Conversation]) -> Params:
     )
     mel = own_mel(samples.reshape(-1)).reshape(len(pieces), -1, MEL_BINS)
     threshold = _best_threshold(np.concatenate(levels), np.concatenate(in_words))
-    return Params(threshold, reply, pieces, samples, mel)
+    begins = max(sorted(onsets), key=lambda index: onsets[index], default=0)
+    return Params(threshold, reply, pieces, samples, mel, begins)
 
 
 def always_listening(params: Params, windows: Iterable[np.ndarray]) -> Iterator[MicroTurn]:
@@ -99,6 +106,13 @@ def always_speaking(params: Params, windows: Iterable[np.ndarray]) -> Iterator[M
     """Gives the majority reply over and over, whatever is heard."""
     for index, _ in enumerate(windows):
         yield _micro_turn(params, index, index % len(params.pieces))
+
+
+def majority(params: Params, windows: Iterable[np.ndarray]) -> Iterator[MicroTurn]:
+    """Gives the most frequent reply, at the time at which replies are most frequent."""
+    for index, _ in enumerate(windows):
+        step = index - params.begins
+        yield _micro_turn(params, index, step if 0 <= step < len(params.pieces) else None)
 
 
 def energy_threshold(params: Params, windows: Iterable[np.ndarray]) -> Iterator[MicroTurn]:
@@ -128,6 +142,7 @@ POLICIES: dict[str, Policy] = {
     "always listening": always_listening,
     "always speaking": always_speaking,
     "energy threshold": energy_threshold,
+    "majority": majority,
 }
 
 
@@ -154,7 +169,7 @@ def input_windows(conversation: Conversation) -> Iterator[np.ndarray]:
 def as_recorded(conversation: Conversation) -> list[MicroTurn]:
     """The model's side of the record as micro-turns: the ceiling of every metric, and a way to draw a record."""
     count = conversation.micro_turns
-    samples = _output_windows(conversation, 1, count)
+    samples = output_windows(conversation, 1, count)
     mel = own_mel(samples.reshape(-1)).reshape(count, -1, MEL_BINS)
     pieces = _pieces(spoken_words(conversation), 1, count)
     shown, asked, given = [""] * count, [()] * count, [()] * count
@@ -214,7 +229,7 @@ def _window(time: float) -> int:
     return int(np.floor(time / MICRO_TURN_SECONDS + 1e-6))
 
 
-def _output_windows(conversation: Conversation, first: int, count: int) -> np.ndarray:
+def output_windows(conversation: Conversation, first: int, count: int) -> np.ndarray:
     """The model's sound in windows first … first + count − 1, (count, 4800) float32, silence where there is none."""
     audio = np.zeros(0, np.int16) if conversation.model_audio is None else conversation.model_audio
     return fit_samples(audio[first * OUTPUT_SAMPLES :], count * OUTPUT_SAMPLES).reshape(count, OUTPUT_SAMPLES)
@@ -237,7 +252,7 @@ def _cut_reply(conversation: Conversation, cue: Cue, count: int) -> tuple[tuple[
     pieces = _pieces(words, first, count)
     if "".join(pieces).split() != cue.text.split():  # words not timed, or cut off by the typical length
         pieces = (f" {cue.text}", *[""] * (count - 1))
-    return pieces, _output_windows(conversation, first, count)
+    return pieces, output_windows(conversation, first, count)
 
 
 def _micro_turn(params: Params, index: int, step: int | None) -> MicroTurn:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tml_jax.config import INPUT_RATE, OUTPUT_RATE
-from tml_jax.data.layout import INPUT_SAMPLES, OUTPUT_SAMPLES
-from tml_jax.data.record import Cue, Text, Word
+from tml_jax.data.layout import INPUT_SAMPLES, OUTPUT_SAMPLES, fit_samples
+from tml_jax.data.record import BACKGROUND, MODEL, Conversation, Cue, Text, Word
 from tml_jax.eval.timeline import draw_timeline
 from tml_jax.signal.media import resample, write_wav
 
@@ -107,6 +107,27 @@ def write_conversation(
         else:
             os.rename(written, folder)
     return [folder / name for name in FILES]
+
+
+def write_example(
+    output_dir: str | pathlib.Path, conversation: Conversation, micro_turns: Sequence["MicroTurn"], desk: bool = False
+) -> None:
+    """Writes what a model did in a recorded conversation, beside what its record expects; see `write_conversation`.
+
+    With `desk`, results came from the session's desk, and those of the record were not read.
+    """
+    unread = (MODEL, BACKGROUND) if desk else (MODEL,)
+    audio = np.zeros(0, np.int16) if conversation.user_audio is None else conversation.user_audio
+    frames = [] if conversation.frames is None else list(zip(conversation.frame_times.tolist(), conversation.frames))
+    write_conversation(
+        output_dir,
+        fit_samples(audio, conversation.micro_turns * INPUT_SAMPLES),
+        micro_turns,
+        frames,
+        [text for text in conversation.texts if text.speaker not in unread],
+        conversation.cues,
+        [word for word in conversation.words if word.speaker != MODEL],
+    )
 
 
 def check_output(output_dir: str | pathlib.Path) -> None:

@@ -15,19 +15,19 @@ Metrics. A metric for which a set of conversations has no case is undefined (NaN
   with words due.
 - keyword: share of `respond` cues whose keyword was said from the cue until the next. The keyword of a reply is its
   rarest word among all replies of the scored set, so that a stock phrase does not earn it.
-- on time, latency: for each `respond` cue, the first onset from 0.2 s before the cue until the next such cue. Latency
-  is that onset minus the cue's start (negative within the micro-turn that the cue falls into, and never clamped). On
-  time: within 0.4 s of the onset of the reference gates; no onset is not on time. Latency is the median over cues
-  that were answered, so read it beside the share on time. Cues at which the reference does not begin to speak (it
-  speaks already) are left out.
+- on time, latency: for each `respond` cue, the first onset from 0.2 s before the cue until 0.2 s before the next such
+  cue, or until half-way between the recorded replies where the first has not begun by then. Latency is that onset
+  minus the cue's start (negative within the micro-turn that the cue falls into, and never clamped). On time: within
+  0.4 s of the onset of the reference gates; no onset is not on time. Latency is the median over cues that were
+  answered, so read it beside the share on time. Cues at which the reference does not begin to speak (it speaks
+  already) are left out.
 - take-over: share of `hold` cues during which the model spoke, judged on micro-turns that lie wholly inside.
 - stop: a silence of more than 0.4 s, or one that lasts to the end; shorter ones are pauses, as between numbers when
   counting. `yield` and `keep` are judged by stops.
 - yielded, silence: share of `yield` cues for which the model stopped, at the latest with the first micro-turn that
-  begins at or after the cue's end. A model that had been silent since more than 1.5 s before the cue's start had
-  nothing to yield, which counts as not yielded; that long because the cue may mark the end of the interrupting words
-  and the model may stop while they last. Silence is the median time from the cue's start to the stop, in time or late,
-  negative for a stop before the cue.
+  begins at or after the cue's end. A model that had been silent since more than 0.4 s before the user's interrupting
+  words (those that lead up to the cue; else before the cue) had nothing to yield, which counts as not yielded.
+  Silence is the median time from the cue's start to the stop, in time or late, negative for a stop before the cue.
 - kept: share of `keep` cues during which the model spoke and did not stop, judged on micro-turns wholly inside.
 - false start: share of conversations with an all-silent reference in which the model spoke at all.
 """
@@ -40,19 +40,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tml_jax.config import MICRO_TURN_SECONDS
 from tml_jax.data.layout import gates
-from tml_jax.data.record import MODEL, Conversation, Cue
+from tml_jax.data.record import MODEL, USER, Conversation, Cue
+from tml_jax.eval.activity import (
+    EPSILON,
+    PAUSE_SECONDS,
+    Activity,
+    first_onset,
+    inside,
+    kept,
+    of_gates,
+    of_sound,
+    stop,
+    stopped_in_time,
+)
+from tml_jax.eval.baselines import output_windows
 from tml_jax.eval.estimates import Estimate, estimate, medians, ratio, resample_weights
+from tml_jax.eval.suites.numbers import numbers_said
 
 if TYPE_CHECKING:
     from tml_jax.serve.words import MicroTurn
 
 EARLY_SECONDS = 0.2  # an onset up to this long before a cue answers it: one micro-turn, the grid of the gates
 ON_TIME_SECONDS = 0.4
-PAUSE_SECONDS = 0.4  # a longer silence is a stop
-INTERRUPTION_SECONDS = 1.5  # a stop up to this long before a `yield` cue answers it
-_EPSILON = 1e-6  # seconds; far below an audio sample, above what sums of 0.2 lose
+NEVER_SECONDS = 10.0  # what a reply that never comes counts as
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +85,11 @@ class Measurement:
       silences: seconds from a `yield` to the stop, where there was one.
       keeps: whether it spoke throughout a `keep`.
       false_starts: one entry if no speech was due: whether the model spoke.
+      timely: whether the reply began on time and its right word was said: its keyword or, where the user may cut the
+        reply short (there is a `yield`), its first word.
+      responses: seconds from the end of what the user said to the reply, `NEVER_SECONDS` without one.
+      counts: one entry if numbers are due and nobody cuts them short: the last one due, and the last one said or None.
+      sounding: micro-turns whose gate is SPEAK, and those of them that have sound.
     """
 
     id: str
@@ -89,6 +105,10 @@ class Measurement:
     silences: tuple[float, ...]
     keeps: tuple[bool, ...]
     false_starts: tuple[bool, ...]
+    timely: tuple[bool, ...]
+    responses: tuple[float, ...]
+    counts: tuple[tuple[int, int | None], ...]
+    sounding: tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +156,7 @@ def reply_frequency(conversations: Iterable[Conversation]) -> Mapping[str, int]:
 
 
 def measure(
-    conversation: Conversation, micro_turns: Sequence["MicroTurn"], frequency: Mapping[str, int]
+    conversation: Conversation, micro_turns: Sequence["MicroTurn"], frequency: Mapping[str, int], sound: bool = False
 ) -> Measurement:
     """Compares what the model did with what was due.
 
@@ -144,6 +164,8 @@ def measure(
       conversation: the record, with cues and model words.
       micro_turns: what the model put out, in order; those past the end of the conversation are not judged.
       frequency: `reply_frequency` of the whole scored set.
+      sound: both sides speak when they are heard (`activity.of_sound`) and to 10 ms, whatever their gates say, and a
+        reply may begin 0.4 s early. `gate_counts` are those of the gates all the same.
 
     Returns:
       The observations, which `aggregate` sums up.
@@ -152,46 +174,55 @@ def measure(
       ValueError: there are fewer micro-turns than the conversation has, or they are out of order.
     """
     count = conversation.micro_turns
-    if [turn.index for turn in micro_turns[:count]] != list(range(count)):
+    micro_turns = micro_turns[:count]
+    if [turn.index for turn in micro_turns] != list(range(count)):
         raise ValueError(
             f"conversation {conversation.id!r} has {count} micro-turns, got {len(micro_turns)} "
             f"({[turn.index for turn in micro_turns[:3]]}, …): stream the whole conversation, in order from 0"
         )
-    reference = np.asarray(gates(conversation), bool)
-    spoke = np.asarray([turn.gate == "SPEAK" for turn in micro_turns[:count]], bool)
-    pieces = [turn.text for turn in micro_turns[:count]]
+    due_gates = np.asarray(gates(conversation), bool)
+    speak = np.asarray([turn.gate == "SPEAK" for turn in micro_turns], bool)
+    heard = of_sound(np.stack([turn.samples for turn in micro_turns]))
+    recorded = output_windows(conversation, 1, count) * due_gates[:, None]
+    reference = of_sound(recorded) if sound else of_gates(due_gates)
+    spoke, early = (heard, ON_TIME_SECONDS) if sound else (of_gates(speak), EARLY_SECONDS)
+    pieces = [turn.text for turn in micro_turns]
 
-    responds = _cues(conversation, "respond")
+    responds, cut_short = _cues(conversation, "respond"), bool(_cues(conversation, "yield"))
+    typed = {text.time for text in conversation.texts if text.speaker == USER}
     due = [word for cue in responds for word in split_words(cue.text)]
     if not responds:
         due = [part for word in conversation.words if word.speaker == MODEL for part in split_words(word.text)]
-    keywords, on_time, latencies = [], [], []
-    for cue, following in zip(responds, [*responds[1:], None]):
-        until = np.inf if following is None else following.start - EARLY_SECONDS
-        wanted = split_words(cue.text)
+    keywords, on_time, latencies, timely, responses = [], [], [], [], []
+    starts = _reply_windows(conversation, responds, early)
+    for cue, start, until in zip(responds, starts, [*starts[1:], np.inf]):
+        wanted, said = split_words(cue.text), split_words(_text_between(pieces, spoke, start, until))
         if wanted:
             # Ties go to the last word: English sentences end on what is new.
             keyword = min(reversed(wanted), key=lambda word: frequency.get(word, 0))
-            keywords.append(keyword in split_words(_text_between(pieces, cue.start - EARLY_SECONDS, until)))
-        expected = _first_onset(reference, cue.start - EARLY_SECONDS, until)
+            keywords.append(keyword in said)
+        expected = first_onset(reference, start, until)
         if expected is None:
             continue
-        onset = _first_onset(spoke, cue.start - EARLY_SECONDS, until)
-        on_time.append(onset is not None and abs(onset - expected) <= ON_TIME_SECONDS + _EPSILON)
+        onset = first_onset(spoke, start, until)
+        on_time.append(onset is not None and abs(onset - expected) <= ON_TIME_SECONDS + EPSILON)
         if onset is not None:
             latencies.append(onset - cue.start)
+        if wanted:
+            timely.append(on_time[-1] and (wanted[0] if cut_short else keyword) in said)
+        if cue.start not in typed:
+            responses.append(NEVER_SECONDS if onset is None else onset - cue.start)
 
     yields, silences = [], []
     for cue in _cues(conversation, "yield"):
-        silence = _stop(spoke, cue)
-        # A stop lies on the grid of micro-turns, so it may come up to one micro-turn after the cue's end.
-        yields.append(silence is not None and silence < cue.end - cue.start + MICRO_TURN_SECONDS - _EPSILON)
+        silence = stop(spoke, cue, _interrupted(conversation, cue) - PAUSE_SECONDS)
+        yields.append(stopped_in_time(silence, spoke, cue))
         if silence is not None:
             silences.append(silence)
 
-    holds = [_inside(spoke, cue) for cue in _cues(conversation, "hold")]
+    holds = [inside(spoke, cue).active for cue in _cues(conversation, "hold")]
     confusion = tuple(
-        tuple(int(np.sum((reference == wanted) & (spoke == got))) for got in (False, True)) for wanted in (False, True)
+        tuple(int(np.sum((due_gates == wanted) & (speak == got))) for got in (False, True)) for wanted in (False, True)
     )
     return Measurement(
         id=conversation.id,
@@ -202,11 +233,15 @@ def measure(
         keywords=tuple(keywords),
         on_time=tuple(on_time),
         latencies=tuple(latencies),
-        take_overs=tuple(bool(inside.any()) for inside in holds if inside.size),
+        take_overs=tuple(bool(during.any()) for during in holds if during.size),
         yields=tuple(yields),
         silences=tuple(silences),
-        keeps=tuple(_kept(spoke, cue) for cue in _cues(conversation, "keep")),
-        false_starts=() if reference.any() else (bool(spoke.any()),),
+        keeps=tuple(kept(spoke, cue) for cue in _cues(conversation, "keep")),
+        false_starts=() if reference.active.any() else (bool(spoke.active.any()),),
+        timely=tuple(timely),
+        responses=tuple(responses),
+        counts=() if cut_short else _counts([cue.text for cue in responds], pieces),
+        sounding=(int(speak.sum()), int((speak & heard.active).sum())),
     )
 
 
@@ -298,53 +333,39 @@ def _cues(conversation: Conversation, kind: str) -> list[Cue]:
     return sorted((cue for cue in conversation.cues if cue.kind == kind), key=lambda cue: cue.start)
 
 
-def _heard(count: int) -> np.ndarray:
-    """Heard times of micro-turns 0 … count − 1, (count,) seconds."""
-    return MICRO_TURN_SECONDS * np.arange(1, count + 1)
+def _reply_windows(conversation: Conversation, responds: Sequence[Cue], early: float) -> list[float]:
+    """From when on what the model says answers each cue: `early` seconds before it.
+
+    Where the recorded reply to the cue before has not begun by then, from half-way between the two replies on.
+    """
+    said = sorted(word.start for word in conversation.words if word.speaker == MODEL)
+    replies = [next((start for start in said if start >= cue.start - EPSILON), cue.start) for cue in responds]
+    starts = [cue.start - early for cue in responds]
+    for index in range(1, len(responds)):
+        if replies[index - 1] > starts[index] - EPSILON:
+            starts[index] = (replies[index - 1] + replies[index]) / 2
+    return starts
 
 
-def _first_onset(spoke: np.ndarray, start: float, end: float) -> float | None:
-    """Heard time of the first onset in [start, end), or None."""
-    heard = _heard(len(spoke))
-    onset = spoke & ~np.concatenate([[False], spoke[:-1]])
-    found = np.flatnonzero(onset & (heard >= start - _EPSILON) & (heard < end - _EPSILON))
-    return float(heard[found[0]]) if found.size else None
+def _text_between(pieces: Sequence[str], side: Activity, start: float, end: float) -> str:
+    return "".join(piece for piece, time in zip(pieces, side.heard) if start - EPSILON <= time < end - EPSILON)
 
 
-def _text_between(pieces: Sequence[str], start: float, end: float) -> str:
-    heard = _heard(len(pieces))
-    return "".join(piece for piece, time in zip(pieces, heard) if start - _EPSILON <= time < end - _EPSILON)
+def _counts(due: Sequence[str], pieces: Sequence[str]) -> tuple[tuple[int, int | None], ...]:
+    """The last number due and the last one said, where numbers are due."""
+    wanted, said = numbers_said(" ".join(due)), numbers_said("".join(pieces))
+    return ((wanted[-1], said[-1] if said else None),) if wanted else ()
 
 
-def _inside(spoke: np.ndarray, cue: Cue) -> np.ndarray:
-    """The gates of the micro-turns that are heard wholly inside the cue."""
-    heard = _heard(len(spoke))
-    return spoke[(heard >= cue.start - _EPSILON) & (heard + MICRO_TURN_SECONDS <= cue.end + _EPSILON)]
-
-
-def _silences(spoke: np.ndarray) -> list[tuple[int, int]]:
-    """(first, end) micro-turns of each run of LISTEN."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[True], spoke, [True]])))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist()))
-
-
-def _is_long(silence: tuple[int, int]) -> bool:
-    return (silence[1] - silence[0]) * MICRO_TURN_SECONDS > PAUSE_SECONDS + _EPSILON
-
-
-def _stop(spoke: np.ndarray, cue: Cue) -> float | None:
-    """Seconds from the cue's start to the first stop that lasts beyond it, or None: never stopped, or long silent."""
-    for first, end in _silences(spoke):
-        begins, ends = (MICRO_TURN_SECONDS * (edge + 1) for edge in (first, end))
-        if (_is_long((first, end)) or end == len(spoke)) and ends > cue.start + _EPSILON:
-            # A silence since the beginning stops nothing.
-            return begins - cue.start if first and begins >= cue.start - INTERRUPTION_SECONDS - _EPSILON else None
-    return None
-
-
-def _kept(spoke: np.ndarray, cue: Cue) -> bool:
-    inside = _inside(spoke, cue)
-    return bool(inside.any()) and not any(_is_long(silence) for silence in _silences(inside))
+def _interrupted(conversation: Conversation, cue: Cue) -> float:
+    """When the user's words begin that a `yield` cue ends; its start, where none lead up to it."""
+    begins = cue.start
+    words = [word for word in conversation.words if word.speaker == USER and word.start < cue.start]
+    for word in sorted(words, key=lambda word: word.start, reverse=True):
+        if word.end < begins - PAUSE_SECONDS:
+            break
+        begins = word.start
+    return begins
 
 
 def _cell(estimate: Estimate, seconds: bool) -> str:

@@ -7,27 +7,25 @@ Recordings have no cues: what needs them is left out, and gates and words are me
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tml_jax.background.desk import Desk
 from tml_jax.config import OUTPUT_RATE, Config
-from tml_jax.data.layout import INPUT_SAMPLES, arrived_samples, fit_samples
 from tml_jax.data.packet_loss import lose_packets
-from tml_jax.data.record import BACKGROUND, MODEL, Conversation
+from tml_jax.data.record import MODEL, Conversation
 from tml_jax.data.shards import open_shards
 from tml_jax.eval import baselines
-from tml_jax.eval.conversation import write_conversation
-from tml_jax.eval.delegation import by_variant, desk_of, planned, rehearse, score_delegation
+from tml_jax.eval.abilities.ablations import mute
+from tml_jax.eval.conversation import write_example
+from tml_jax.eval.delegation import by_variant, planned, score_delegation
 from tml_jax.eval.interactivity import aggregate, by_family, measure, reply_frequency, table
 from tml_jax.eval.sound import plain_words, recognise, word_error_rate
+from tml_jax.eval.streaming import stream
 from tml_jax.serve.session import Talker
-from tml_jax.serve.windows import Arrived, arrivals
 from tml_jax.serve.words import MicroTurn
 from tml_jax.signal.pcm import float_audio
 
-TOGETHER = 32  # conversations streamed side by side
 FIT_CONVERSATIONS = 500  # of each training source, that the baselines are fitted on
 LOST_PACKETS, LOST_BURST = 0.1, 3.0  # of the line with a bad network: share of packets, mean packets of a burst
 HEARD_REPLIES = 60  # replies whose sound is given to the recogniser
@@ -95,62 +93,8 @@ def evaluate(
     (output / "table.md").write_text(tables)
     for family in sorted({conversation.family for conversation in held_out}):
         index = next(i for i, conversation in enumerate(held_out) if conversation.family == family)
-        _write_example(output / family, held_out[index], spoken[index], desk=tasks)
+        write_example(output / family, held_out[index], spoken[index], desk=tasks)
     return tables
-
-
-def stream(
-    talker: Talker, conversations: Sequence[Conversation], desks: Sequence[Desk] | None = None
-) -> list[list[MicroTurn]]:
-    """Streams the user's side of conversations through a model; one that may hand over tasks has a desk in each.
-
-    Args:
-      talker: the model.
-      conversations: of any length; those of like length run side by side.
-      desks: of each, not used before; None for those of their records, where the model may hand over tasks.
-
-    Returns:
-      The micro-turns of each conversation, in the order given.
-    """
-    if desks is None:
-        may = talker.config.serve.delegate
-        desks = [desk_of(each, talker.tokenizer, talker.config) for each in conversations] if may else []
-    order = sorted(range(len(conversations)), key=lambda index: conversations[index].micro_turns)
-    turns: list[list[MicroTurn]] = [[] for _ in conversations]
-    for start in range(0, len(order), TOGETHER):
-        group = order[start : start + TOGETHER]
-        # The last group is filled up, so that one compiled program serves all.
-        group += [group[-1]] * (min(TOGETHER, len(order)) - len(group))
-        longest = max(conversations[index].micro_turns for index in group)
-        windows = [user_side(conversations[index], longest) for index in group]
-        filled = len(set(group))  # what stands in for more has no desk: its micro-turns are not used
-        windows[:filled] = [
-            rehearse(desks[index], side) if desks else side for index, side in zip(group[:filled], windows)
-        ]
-        for together in talker.talk_together(windows, [talker.seed + index for index in group]):
-            for index, turn in zip(group[:filled], together):
-                turn = desks[index].put_out(turn) if desks else turn
-                if turn.index < conversations[index].micro_turns:
-                    turns[index].append(turn)
-    for desk in desks:
-        desk.close()
-    return turns
-
-
-def user_side(conversation: Conversation, micro_turns: int) -> Iterator[Arrived]:
-    """What arrives of a conversation, window by window: everything but the model's own side."""
-    audio = conversation.user_audio
-    if audio is not None:
-        audio = fit_samples(audio, micro_turns * INPUT_SAMPLES)
-    frames = [] if conversation.frames is None else list(zip(conversation.frame_times.tolist(), conversation.frames))
-    texts = [text for text in conversation.texts if text.speaker != MODEL]
-    return arrivals(audio, frames, texts, micro_turns, arrived_samples(conversation, micro_turns))
-
-
-def mute(conversation: Conversation) -> Conversation:
-    """The conversation with silence for the user's audio."""
-    audio = conversation.user_audio
-    return dataclasses.replace(conversation, user_audio=None if audio is None else np.zeros_like(audio))
 
 
 def _bad_network(conversation: Conversation, index: int) -> Conversation:
@@ -213,16 +157,3 @@ def _heard_words(
     except ImportError as error:
         log(f"the words of the model's sound are not measured: {error}")
         return ""
-
-
-def _write_example(folder: pathlib.Path, conversation: Conversation, turns: Sequence[MicroTurn], desk: bool) -> None:
-    """Writes a conversation; with a desk, the results of the record were not read."""
-    frames = [] if conversation.frames is None else list(zip(conversation.frame_times.tolist(), conversation.frames))
-    unread = (MODEL, BACKGROUND) if desk else (MODEL,)
-    texts = [text for text in conversation.texts if text.speaker not in unread]
-    words = [word for word in conversation.words if word.speaker != MODEL]
-    audio = fit_samples(
-        np.zeros(0, np.int16) if conversation.user_audio is None else conversation.user_audio,
-        conversation.micro_turns * INPUT_SAMPLES,
-    )
-    write_conversation(folder, audio, turns, frames, texts, conversation.cues, words)

@@ -19,7 +19,6 @@ from orbax.checkpoint import v1 as ocp
 from tml_jax.config import Config
 from tml_jax.data.record import Conversation
 from tml_jax.data.shards import open_shards
-from tml_jax.eval import replica
 from tml_jax.eval.agreement import Agreement, agreement
 from tml_jax.eval.delegation import planned
 from tml_jax.eval.interactivity import reply_frequency
@@ -178,5 +177,5 @@ def _compare(run: pathlib.Path, copy: pathlib.Path, config: Config, count: int, 
     conversations: list[Conversation] = held_out[:count]
     log(f"streaming {len(conversations)} held-out conversations through the run and through the copy")
     tasks = any(planned(conversation) for conversation in held_out)  # as in the evaluation
-    first, second = (replica.stream(Talker(str(folder), delegate=tasks), conversations) for folder in (run, copy))
+    first, second = (stream(Talker(str(folder), delegate=tasks), conversations) for folder in (run, copy))
     return agreement(conversations, first, second, reply_frequency(held_out))

@@ -1,19 +1,15 @@
 """A suite from its files to its report: with a small model of random weights, and with answers that lie there."""
 
 import dataclasses
-import importlib
 import json
 import math
-import sys
 
 import numpy as np
 import pytest
-from absl import flags
 from absl.testing import flagsaver
 from fdb_folders import RATE, make_v1, put, sound, speech
 
 from tml_jax.data.record import USER, Text
-from tml_jax.eval import replica
 from tml_jax.eval.recognition import HeardWord
 from tml_jax.eval.suites import answers, fdb_v15, run, timed
 from tml_jax.eval.suites.items import Clip, Item, Scoring, conversation_of
@@ -22,33 +18,6 @@ from tml_jax.eval.suites.report import Metric, Section, cell, table, write_repor
 from tml_jax.eval.suites.transcripts import Chunk, SuiteError, read_transcript, subfolders, utterances
 from tml_jax.serve.words import MicroTurn
 from tml_jax.signal.media import read_audio, sample_rate
-
-
-@pytest.fixture(scope="module")
-def command():
-    """`launch.eval`, while the flags of other commands that have the same names are put away."""
-    away = {name: flags.FLAGS[name] for name in ("checkpoint", "output") if name in flags.FLAGS}
-    for name in away:
-        delattr(flags.FLAGS, name)
-    yield importlib.import_module("launch.eval")
-    for flag in list(flags.FLAGS.flags_by_module_dict()["launch.eval"]):
-        delattr(flags.FLAGS, flag.name)
-    for name, flag in away.items():
-        flags.FLAGS[name] = flag
-    del sys.modules["launch.eval"]
-
-
-@pytest.fixture(autouse=True)
-def parsed():
-    """Flags at their defaults."""
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-
-
-@pytest.fixture
-def one_by_one(monkeypatch):
-    """One session at a time, so that one compiled program serves all."""
-    monkeypatch.setattr(replica, "TOGETHER", 1)
 
 
 def micro_turns(*texts):

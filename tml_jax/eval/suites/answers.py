@@ -10,7 +10,7 @@ from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE, PATCH
 from tml_jax.data.record import Conversation
 from tml_jax.eval.conversation import conversation_sound
 from tml_jax.eval.recognition import HeardWord
-from tml_jax.eval.replica import TOGETHER, stream
+from tml_jax.eval.streaming import TOGETHER, stream
 from tml_jax.eval.suites.items import Item, conversation_of
 from tml_jax.eval.suites.mock_tools import ToolDesk
 from tml_jax.eval.suites.transcripts import Chunk, SuiteError, transcript_of, write_transcript

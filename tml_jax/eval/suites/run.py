@@ -94,7 +94,7 @@ def evaluate(
     log(f"{name}: {len(items)} items")
     if talker is not None:
         made_by = {"suite": name, "model": model, "recogniser": words}
-        _claim(answers, made_by | ({"background": options.backend_name} if options.backend_name else {}))
+        claim(answers, made_by | ({"background": options.backend_name} if options.backend_name else {}))
         loaded = talker()
         answer(loaded, items, answers, listen, log, _desks(suite, items, options, loaded))
     if suite.hears:
@@ -121,8 +121,12 @@ def _desks(suite: Suite, items: Sequence[Item], options: Options, talker: Talker
     return lambda item: tool_desk(known, suite.calls(item), options.backend, talker.tokenizer, talker.config)
 
 
-def _claim(answers: pathlib.Path, made_by: dict[str, str]) -> None:
-    """Writes down what makes the answers in a folder; refuses one that something else made."""
+def claim(answers: pathlib.Path, made_by: dict[str, str]) -> None:
+    """Writes down what makes the answers in a folder.
+
+    Raises:
+      SuiteError: the folder has answers that something else made.
+    """
     path = answers / "made_by.json"
     if path.exists() and read_json(path) != made_by:
         raise SuiteError(f"{answers} holds answers of {read_json(path)}: give another --output, or delete it")

@@ -1,0 +1,176 @@
+"""One run of the suite `interactivity`: scenes, the model and its ablations, policies that know no words, the report.
+
+A cell is one family with one seed. What is known of a cell is kept, so that a run that was cut short goes on.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tml_jax.data.record import Conversation
+from tml_jax.eval import baselines
+from tml_jax.eval.abilities.ablations import ABLATIONS
+from tml_jax.eval.abilities.aims import Seen
+from tml_jax.eval.abilities.report import CEILING, MODEL, Found, write_report
+from tml_jax.eval.abilities.scenes import check_families, kept_scenes
+from tml_jax.eval.conversation import write_example
+from tml_jax.eval.delegation import Delegation, score_delegation
+from tml_jax.eval.interactivity import Measurement, measure, reply_frequency
+from tml_jax.eval.streaming import stream
+from tml_jax.eval.suites.run import claim
+from tml_jax.files import write_whole
+from tml_jax.serve.session import Talker
+from tml_jax.serve.words import MicroTurn
+
+HELD_OUT, TRAINING = "held_out", "scenes"  # sources of scenes
+REQUEST = "answer"  # the family in which the model is asked for a word
+FIT_SCENES, FEWEST_FIT, FIT_SEED = 64, 8, 0  # of each family's training split, that the policies are fitted on
+Cell = dict[str, list[Seen]]  # what was run → what was observed, a scene each
+
+
+def evaluate(
+    talker: Callable[[], Talker],
+    output: pathlib.Path,
+    model: str,
+    version: str = "",
+    scenes: int = 200,
+    seeds: Sequence[int] = (0, 1, 2),
+    families: Sequence[str] = (),
+    data: pathlib.Path | None = None,
+    log: Callable[[str], None] = print,
+) -> str:
+    """Runs the suite and writes OUTPUT: `results.json`, `table.md`, `abilities.png`, `examples/FAMILY/`, `cells/`.
+
+    Args:
+      talker: loads the model, as it serves.
+      output: folder to write to.
+      model: what `talker` loads, as the tables call it. A run goes on where it was cut short, if the same model made
+        what is there.
+      version: tells models of one name apart.
+      scenes: held-out scenes of each family and seed.
+      seeds: of the scenes.
+      families: names; none for all.
+      data: folder where the scenes are kept; None for OUTPUT/scenes.
+      log: where progress goes.
+
+    Returns:
+      The tables, in Markdown, with a summary.
+
+    Raises:
+      ValueError: a family is unknown, or there are no scenes or seeds.
+      SuiteError: OUTPUT is another model's.
+      ImportError: the voices are not installed.
+    """
+    chosen = check_families(families)
+    seeds = tuple(dict.fromkeys(seeds))
+    if scenes < 1 or not seeds or min(seeds) < 0:
+        raise ValueError(f"{scenes} scenes with seeds {seeds}: expected at least one of each, and no seed below 0")
+    claim(output, {"suite": "interactivity", "model": model, "version": version})
+    places = [(family, seed) for family in chosen for seed in seeds]
+    kept = {place: _read(_path(output, place), scenes) for place in places}
+    missing = [place for place, cell in kept.items() if cell is None]
+    log(f"interactivity: {len(places)} times {scenes} scenes, {len(places) - len(missing)} of {len(places)} are there")
+    if missing:
+        source = output / "scenes" if data is None else data
+        fitted = _fit(source, chosen, min(max(scenes, FEWEST_FIT), FIT_SCENES), log)
+        speaker, began = talker(), time.monotonic()
+        for done, place in enumerate(missing, start=1):
+            kept[place] = _run(speaker, kept_scenes(source, HELD_OUT, *place, scenes), *place, fitted, output)
+            _write(_path(output, place), kept[place])
+            each = (time.monotonic() - began) / done
+            left = f"{scenes / each:.1f} scenes a second, {each * (len(missing) - done):.0f} s left"
+            log(f"{place[0]}, seed {place[1]}: {done} of {len(missing)}, {left}")
+    facts = {"suite": "interactivity", "model": model, "scenes": scenes, "seeds": list(seeds), "families": list(chosen)}
+    names = [MODEL, *ABLATIONS, *baselines.POLICIES, CEILING]
+    found: Found = {
+        name: {seed: [item for family in chosen for item in kept[family, seed][name]] for seed in seeds}
+        for name in names
+    }
+    return write_report(output, facts, found)
+
+
+def _fit(
+    source: pathlib.Path, families: Sequence[str], count: int, log: Callable[[str], None]
+) -> Mapping[str, baselines.Params]:
+    """Parameters for the policies: of each family's training scenes, where they have a reply, and of all under ""."""
+    log(f"fitting the policies on {count} training scenes of each family")
+    chosen = dict.fromkeys([*families, REQUEST])  # whatever is chosen, there is a reply to give
+    scenes = {family: kept_scenes(source, TRAINING, family, FIT_SEED, count) for family in chosen}
+    fitted = {"": baselines.fit([record for records in scenes.values() for record in records])}
+    for family, records in scenes.items():
+        with contextlib.suppress(ValueError):  # it has no reply
+            fitted[family] = baselines.fit(records)
+    return fitted
+
+
+def _run(
+    talker: Talker,
+    scenes: Sequence[Conversation],
+    family: str,
+    seed: int,
+    fitted: Mapping[str, baselines.Params],
+    output: pathlib.Path,
+) -> Cell:
+    """Everything that is measured on the scenes of one family and seed."""
+    frequency = reply_frequency(scenes)
+
+    def measured(turns: Sequence[Sequence[MicroTurn]]) -> list[Seen]:
+        return [
+            Seen(measure(scene, lines, frequency, sound=True), score_delegation(scene, lines))
+            for scene, lines in zip(scenes, turns)
+        ]
+
+    spoken = stream(talker, scenes)
+    example = output / "examples" / family
+    if not example.exists():
+        write_example(example, scenes[0], spoken[0], desk=talker.config.serve.delegate)
+    cell = {MODEL: measured(spoken)}
+    del spoken
+    for name, change in ABLATIONS.items():
+        changed = [change(scene, index) for index, scene in enumerate(scenes)]
+        differs = any(_differs(one, other) for one, other in zip(scenes, changed))
+        cell[name] = measured(stream(talker, changed)) if differs else cell[MODEL]
+    for name, policy in baselines.POLICIES.items():
+        # The majority knows what kind of scene it is in; where that has no reply, it says nothing.
+        params = fitted.get(family) if policy is baselines.majority else fitted[""]
+        chosen = (policy, params) if params is not None else (baselines.always_listening, fitted[""])
+        cell[name] = measured([baselines.run(*chosen, scene) for scene in scenes])
+    cell[CEILING] = measured([baselines.as_recorded(scene) for scene in scenes])
+    return cell
+
+
+def _differs(scene: Conversation, changed: Conversation) -> bool:
+    """Whether a change of a scene changed what the model gets; where there are no frames, none can be frozen."""
+    same = scene.frames is changed.frames and scene.user_audio is changed.user_audio
+    return not same or scene.texts != changed.texts
+
+
+def _path(output: pathlib.Path, place: tuple[str, int]) -> pathlib.Path:
+    return output / "cells" / f"{place[0]}-{place[1]}.json"
+
+
+def _write(path: pathlib.Path, cell: Cell) -> None:
+    write_whole(path, json.dumps({name: [dataclasses.asdict(item) for item in items] for name, items in cell.items()}))
+
+
+def _read(path: pathlib.Path, scenes: int) -> Cell | None:
+    """A cell with as many scenes, or None."""
+    if not path.exists():
+        return None
+    plain = json.loads(path.read_text())
+    if len(plain[MODEL]) != scenes:
+        return None
+    return {
+        name: [Seen(Measurement(**_tuples(item["measured"])), Delegation(**_tuples(item["tasks"]))) for item in items]
+        for name, items in plain.items()
+    }
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    """Lists, as JSON has them, as tuples."""
+    deep = lambda part: tuple(map(deep, part)) if isinstance(part, list) else part  # noqa: E731
+    return {name: deep(part) for name, part in fields.items()}

@@ -1,0 +1,45 @@
+"""Scenes of one family, made from (source, family, seed, index) alone and kept on disk."""
+
+import pathlib
+from collections.abc import Sequence
+
+from tml_jax.data.record import Conversation
+from tml_jax.data.scene_families import FAMILIES
+from tml_jax.data.scenes import generate
+from tml_jax.data.shards import open_shards, write_shards
+
+
+def check_families(names: Sequence[str]) -> tuple[str, ...]:
+    """The families asked for, in the order of the registry; all of them where none is named.
+
+    Raises:
+      ValueError: one is not known.
+    """
+    unknown = [name for name in names if name not in FAMILIES]
+    if unknown:
+        raise ValueError(f"family {unknown[0]!r} is not known: choose from {', '.join(FAMILIES)}")
+    return tuple(name for name in FAMILIES if name in names or not names)
+
+
+def kept_scenes(folder: pathlib.Path, source: str, family: str, seed: int, count: int) -> list[Conversation]:
+    """The first `count` scenes, from disk if that many lie there, else made and written.
+
+    Args:
+      folder: holds a folder of records for each source, family and seed, as `launch.prepare` writes them.
+      source: one of `data.scenes.SPLITS`.
+      family: a key of `FAMILIES`.
+      seed: another seed gives other scenes.
+      count: how many; more are the same and further ones.
+
+    Returns:
+      The scenes.
+
+    Raises:
+      DataError: what lies there is broken, or something else.
+      ImportError: the voices are not installed.
+    """
+    place = folder / f"{source}-{family}-{seed}"
+    if not place.exists() or len(open_shards(place)) < count:
+        write_shards(generate(source, count, seed, 1, family), place, overwrite=place.exists())
+    scenes = open_shards(place)
+    return [scenes[index] for index in range(count)]
