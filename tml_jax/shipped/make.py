@@ -22,6 +22,7 @@ from tml_jax.data.shards import open_shards
 from tml_jax.eval.agreement import Agreement, agreement
 from tml_jax.eval.delegation import planned
 from tml_jax.eval.interactivity import reply_frequency
+from tml_jax.eval.streaming import stream
 from tml_jax.interop.journal import ConvertError, Log, check_new, new_folder
 from tml_jax.serve.session import Talker
 from tml_jax.serve.weights import stays_wide
