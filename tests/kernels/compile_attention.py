@@ -56,7 +56,7 @@ def main(what: str, topology: str, sizes: str) -> None:
     key = given(split, rows, s["slots"] or s["time"], s["kv_heads"], s["width"])
     where = given(split, rows, s["time"], dtype="int32")
     sizes = dict(window=s["window"], block=s["block"], interpret=False)
-    operands = query, where, query, key, key, relative, table
+    operands, donated = (query, where, query, key, key, relative, table), ()
     if what == "striped":
         attend = functools.partial(attend_packed_split, window=s["window"], placement=Placement(mesh, "ragged"))
         run = functools.partial(with_gradients, attend)
@@ -64,11 +64,14 @@ def main(what: str, topology: str, sizes: str) -> None:
         run = functools.partial(with_gradients, functools.partial(packed_attention, **sizes))
         in_specs, out_specs = (*[split] * 6, WHOLE), (split, (*[split] * 4, WHOLE))
     else:
-        run, operands = functools.partial(append_attention, **sizes), (query, key, key, relative, table, where)
-        in_specs, out_specs = (*[split] * 4, WHOLE, split), split
+        new = given(split, rows, s["time"], s["kv_heads"], s["width"])
+        cache = given(split, rows, s["kv_heads"], s["slots"], s["width"])
+        run = functools.partial(append_attention, **sizes)
+        operands, donated = (query, new, new, cache, cache, relative, table, where), (3, 4)
+        in_specs, out_specs = (*[split] * 6, WHOLE, split), (split, split, split)
     if what != "striped":
         run = jax.shard_map(run, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-    lowered = jax.jit(run).trace(*operands).lower(lowering_platforms=("tpu",))
+    lowered = jax.jit(run, donate_argnums=donated).trace(*operands).lower(lowering_platforms=("tpu",))
     compiled = lowered.compile()
     found = {
         "kind": devices[0].device_kind,

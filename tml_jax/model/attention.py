@@ -7,7 +7,6 @@ layers multiply query and bias by 1 + α ln(max(1, (position + 1) / floor)). All
 
 import functools
 import math
-from collections.abc import Callable
 
 import flax.linen as nn
 import flax.struct
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from tml_jax.config import ModelConfig
-from tml_jax.kernels.append_attention import append_attention
+from tml_jax.kernels.append_attention import append_attention, tile_slots
 from tml_jax.kernels.packed_attention import packed_attention
 from tml_jax.model.attention_blocks import MASKED, attend_packed
 from tml_jax.model.layers import RMSNorm, ShortConv, fan_in_init
@@ -54,7 +53,8 @@ class AttentionCache:
     """Keys and values of the last `slots` elements in a ring (slot = position mod slots), and convolution inputs.
 
     Attributes:
-      key: (B, slots, kv_heads, head_dim).
+      key: (B, kv_heads, slots, head_dim): what a head holds lies together, so that devices with few heads read it as
+        it lies.
       value: like key.
       key_conv: (B, taps − 1, kv_heads · head_dim) float32.
       value_conv: like key_conv.
@@ -153,22 +153,16 @@ def attend_packed_split(
             key, value, segment = extend(key), extend(value), extend(segment + 1) - 1  # −1 before the row
         return attend(query, key, value, relative, table, segment, window)
 
-    return _on_devices(of_stripe, placement, placement.batch_axes)(query, key, value, relative, table, segment)
+    states, table_spec, row = _specs(placement.batch_axes)
+    specs = dict(in_specs=(states, states, states, states, table_spec, row), out_specs=states)
+    # The compiler cannot split a kernel.
+    split = jax.shard_map(of_stripe, mesh=placement.mesh, check_vma=False, **specs)
+    return split(query, key, value, relative, table, segment)
 
 
-def _on_devices(kernel: Callable, placement: Placement, rows: tuple[str, ...] | None) -> Callable:
-    """An attention kernel on every device for its rows, split over those mesh axes, and its heads.
-
-    The compiler cannot split a kernel. The last argument, beside states by head and the table, is (B, T).
-    """
-    states, whole = PartitionSpec(rows, None, "tensor", None), PartitionSpec(None, None)
-    return jax.shard_map(
-        kernel,
-        mesh=placement.mesh,
-        in_specs=(states, states, states, states, whole, PartitionSpec(rows, None)),
-        out_specs=states,
-        check_vma=False,
-    )
+def _specs(rows: tuple[str, ...] | None) -> tuple[PartitionSpec, PartitionSpec, PartitionSpec]:
+    """How states by head (B, T, H, N), the table and (B, T) are split: rows over these axes, heads over `tensor`."""
+    return PartitionSpec(rows, None, "tensor", None), PartitionSpec(None, None), PartitionSpec(rows, None)
 
 
 def ring_positions(newest: jax.Array, slots: int) -> jax.Array:
@@ -185,45 +179,66 @@ def attend_appended(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
+    key_cache: jax.Array,
+    value_cache: jax.Array,
     relative: jax.Array,
     table: jax.Array,
     position: jax.Array,
     window: int,
-) -> jax.Array:
-    """Attention of appended elements over a ring that already holds them.
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Puts elements into a ring and attends to it.
 
     Args:
       query: (B, T, H, D).
-      key: (B, slots, K, D), slot = position mod slots.
+      key: (B, T, K, D).
       value: like key.
+      key_cache: (B, K, slots, D), slot = position mod slots.
+      value_cache: like key_cache.
       relative: (B, T, H, d_rel).
       table: (d_rel, extent).
       position: (B, T) int32, consecutive.
       window: elements a query sees, itself included.
 
     Returns:
-      (B, T, H, D).
+      (B, T, H, D), and both caches with the new elements.
     """
-    held = ring_positions(position[:, -1], key.shape[1])
+    slots, row = key_cache.shape[2], jnp.arange(query.shape[0])[:, None]
+    put = lambda cache, new: cache.at[row, :, position % slots].set(new.astype(cache.dtype))  # noqa: E731
+    key_cache, value_cache = put(key_cache, key), put(value_cache, value)
+    held = ring_positions(position[:, -1], slots)
     distance = position[:, :, None] - held[:, None, :]
     mask = (distance >= 0) & (distance < window) & (held >= 0)[:, None, :]
-    return attend_reference(query, key, value, relative_bias(relative, table, distance), mask)
+    keys, values = (jnp.swapaxes(cache.astype(query.dtype), 1, 2) for cache in (key_cache, value_cache))
+    out = attend_reference(query, keys, values, relative_bias(relative, table, distance), mask)
+    return out, key_cache, value_cache
 
 
 def attend_appended_tpu(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
+    key_cache: jax.Array,
+    value_cache: jax.Array,
     relative: jax.Array,
     table: jax.Array,
     position: jax.Array,
     window: int,
     placement: Placement,
-) -> jax.Array:
-    """`attend_appended` on TPUs: a kernel that reads what is written and in reach, on every device for its part."""
-    kernel = functools.partial(append_attention, window=window, interpret=False, block=BLOCK_APPEND)
+    interpret: bool = False,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`attend_appended` on TPUs: a kernel that reads what is written and in reach, and writes what is new in place.
+
+    Every device does its part. `interpret` runs it in Python, for tests on other devices.
+    """
+    kernel = functools.partial(append_attention, window=window, interpret=interpret, block=BLOCK_APPEND)
     rows = session_axes(placement.mesh, len(query))
-    return _on_devices(kernel, placement, rows)(query, key, value, relative, table, position)
+    states, table_spec, row = _specs(rows)
+    cache = PartitionSpec(rows, "tensor", None, None)
+    given = (states, states, states, cache, cache, states, table_spec, row)
+    split = jax.shard_map(
+        kernel, mesh=placement.mesh, in_specs=given, out_specs=(states, cache, cache), check_vma=False
+    )
+    return split(query, key, value, key_cache, value_cache, relative, table, position)
 
 
 class Attention(nn.Module):
@@ -319,21 +334,25 @@ class Attention(nn.Module):
         window: int,
         cache: AttentionCache,
     ) -> tuple[jax.Array, AttentionCache]:
-        slots, time = cache.key.shape[1], query.shape[1]
+        slots, time = cache.key.shape[2], query.shape[1]
         if slots < window + time - 1:
             raise ValueError(
                 f"cache of {slots} slots cannot take {time} elements beside a window of {window}: "
                 f"make it at least {window + time - 1}"
             )
-        rows = jnp.arange(query.shape[0])[:, None]
-        cache = cache.replace(
-            key=cache.key.at[rows, position % slots].set(key.astype(cache.key.dtype)),
-            value=cache.value.at[rows, position % slots].set(value.astype(cache.value.dtype)),
-        )
-        keys, values = cache.key.astype(query.dtype), cache.value.astype(query.dtype)
         on_tpu = self.placement is not None and self.placement.tpu
         attend = functools.partial(attend_appended_tpu, placement=self.placement) if on_tpu else attend_appended
-        return attend(query, keys, values, relative, table, position, window), cache
+        out, *held = attend(query, key, value, cache.key, cache.value, relative, table, position, window)
+        return out, cache.replace(key=held[0], value=held[1])
+
+
+def ring_slots(config: ModelConfig, is_global: bool, context: int, block: int, dtype: jnp.dtype) -> int:
+    """Slots of a layer's ring: `block − 1` to spare, so that padding never overwrites what is still seen.
+
+    Args as `init_attention_cache`.
+    """
+    slots, tile = (context if is_global else config.window) + block - 1, tile_slots(dtype)
+    return math.ceil(slots / tile) * tile
 
 
 def init_attention_cache(
@@ -350,12 +369,11 @@ def init_attention_cache(
       dtype: of keys and values.
 
     Returns:
-      The cache; its ring has `block − 1` slots to spare, so that padding never overwrites what is still seen.
+      The cache.
     """
-    slots = (context if is_global else config.window) + block - 1
-    slots = math.ceil(slots / 8) * 8
+    slots = ring_slots(config, is_global, context, block, dtype)
     _, kv_heads, width = config.heads(is_global)
-    shape = (batch, slots, kv_heads, width)
+    shape = (batch, kv_heads, slots, width)
     conv = (batch, config.conv_kernel - 1, kv_heads * width)
     zeros = jnp.zeros
     return AttentionCache(zeros(shape, dtype), zeros(shape, dtype), zeros(conv, jnp.float32), zeros(conv, jnp.float32))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from tml_jax.config import AUDIO_ELEMENTS, BATCH_AXES, DMEL_LEVELS, MEL_BINS, OWN_FRAMES, Config
 from tml_jax.kernels.grouped_matmul import ROWS
-from tml_jax.model.attention import BLOCK_APPEND
+from tml_jax.model.attention import BLOCK_APPEND, ring_slots
 from tml_jax.parallel.transport import FEW_TOKENS
 from tml_jax.scale.flops import flow_flops, layer_flops, patch_flops
 from tml_jax.serve.windows import block_sizes
@@ -68,8 +68,7 @@ def _attention(config: Config, tensor: int, elements: int) -> float:
     for layer in range(model.num_layers):
         is_global = model.is_global(layer)
         heads, _, width = model.heads(is_global)
-        slots = (config.serve.context if is_global else model.window) + block_sizes(config)[-1] - 1
-        slots = 8 * math.ceil(slots / 8)
+        slots = ring_slots(model, is_global, config.serve.context, block_sizes(config)[-1], config.serve.dtype)
         extent = model.rel_extent if is_global else model.window
         with_bias = min(slots, extent + elements + min(BLOCK_APPEND, slots))
         total += heads / tensor * elements * (4 * slots * width + 2 * with_bias * model.d_rel)
