@@ -150,6 +150,15 @@ def compile_for_tpu(lowered: jax.stages.Lowered, options: Mapping[str, str] = TP
         return Program(compiled, seconds, max(written, key=lambda path: path.stat().st_size).read_text())
 
 
+def compile_and_tell(
+    lowered: jax.stages.Lowered, what: str, log: Callable[[str], None], options: Mapping[str, str] = TPU
+) -> Program:
+    """`compile_for_tpu`, with a line to `log`: what was compiled, how long it took and what memory it takes."""
+    program = compile_for_tpu(lowered, options)
+    log(f"compiled {what} in {program.seconds:.0f} s: {memory_of(program).total / 2**30:.1f} GiB a device")
+    return program
+
+
 def sizes_in(message: str) -> tuple[int | None, int | None]:
     """Bytes that are needed and bytes that there are, as far as one of the compiler's messages says so."""
     size = r"([\d.]+)([KMG])"
@@ -217,10 +226,8 @@ def measure(
     spent = []
 
     def compiled(config: Config) -> Program:
-        program = compile_for_tpu(lower(config))
+        program = compile_and_tell(lower(config), f"{config.model.num_layers} layers", log)
         spent.append(program.seconds)
-        gigabytes = memory_of(program).total / 2**30
-        log(f"compiled {config.model.num_layers} layers in {program.seconds:.0f} s: {gigabytes:.1f} GiB a device")
         return program
 
     memory = memory_of(whole := compiled(config))

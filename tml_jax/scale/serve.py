@@ -26,7 +26,7 @@ from tml_jax.scale.programs import (
     NO_FETCHING_AHEAD,
     NOTHING,
     Cost,
-    compile_for_tpu,
+    compile_and_tell,
     cost_of,
     has_loop,
     layer_costs,
@@ -132,18 +132,17 @@ def serve_report(
     """
     mesh = make_mesh(config.serve.mesh, devices)
     what = Serving(config, mesh, sessions, frames)
-    program = compile_for_tpu(lower_steps(what)["micro_turn"]())
+    program = compile_and_tell(lower_steps(what)["micro_turn"](), "a micro-turn", log)
     memory = memory_of(program)
-    log(f"compiled a micro-turn in {program.seconds:.0f} s: {memory.total / 2**30:.1f} GiB a device")
     spent, parts = [program.seconds], {}
     del program
     for name in ("input", "text", "audio"):
 
         def cost_at(shallow: Config, name: str = name) -> Cost:
             lowered = lower_steps(dataclasses.replace(what, config=shallow))[name]()
-            program = compile_for_tpu(lowered, TPU | NO_FETCHING_AHEAD)
+            told = f"{shallow.model.num_layers} layers of the {name} step"
+            program = compile_and_tell(lowered, told, log, TPU | NO_FETCHING_AHEAD)
             spent.append(program.seconds)
-            log(f"compiled {shallow.model.num_layers} layers of the {name} step in {program.seconds:.0f} s")
             return cost_of(program)
 
         # No layer runs in a loop here; the shallow programs are those of `layer_costs` because they compile sooner.

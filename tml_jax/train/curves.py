@@ -1,4 +1,4 @@
-"""A run as a picture: its losses, how evenly its experts are used, and its speed, step by step."""
+"""A run as a picture: its losses, its gradients, how evenly its experts are used and what they drop, and its speed."""
 
 import os
 import pathlib
@@ -16,6 +16,8 @@ _PANELS: tuple[tuple[str, tuple[str, ...], float | None], ...] = (  # title, met
     ("loss", ("text_loss", "gate_loss", "flow_loss"), None),
     ("accuracy", ("text_accuracy", "gate_accuracy"), 1.0),
     ("load of the fullest expert / mean load, worst layer", ("expert_load_max",), 1.0),
+    ("share of pairs of token and expert that are dropped", ("expert_dropped",), 0.0),
+    ("gradient norm", ("grad_norm",), None),
     ("micro-turns a second", ("micro_turns_per_second",), None),
 )
 _SMOOTHED = 50  # points a curve is averaged to: single steps are too noisy to see a course in
@@ -38,9 +40,9 @@ def draw_curves(run_dir: str | os.PathLike) -> pathlib.Path | None:
     steps, held_out = ([line for line in lines if line["split"] == split] for split in (TRAIN, HELD_OUT))
     if not steps:
         return None
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    figure = Figure(figsize=(15, 7), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 2).flat
+    axes = figure.subplots(2, 3).flat
     for panel, (title, names, ideal) in zip(axes, _PANELS, strict=True):
         for number, name in enumerate(names):
             color = f"C{number}"
