@@ -5,8 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax.traverse_util import flatten_dict
 from small import SMALL, random_batch, small_config
+from trained_run import make_run
 
 from tml_jax.config import ServeConfig
 from tml_jax.kernels.few_tokens import few_tokens_mlp
@@ -15,6 +17,8 @@ from tml_jax.model.backbone import unstacked
 from tml_jax.model.experts import Experts
 from tml_jax.model.inputs import ElementArrays
 from tml_jax.model.interaction import InteractionModel, init_variables
+from tml_jax.serve import weights
+from tml_jax.serve.program import Program, load_model
 from tml_jax.serve.weights import ROUNDED, quantize_experts, weights_for_serving
 
 
@@ -87,3 +91,32 @@ def test_matrices_kept_in_the_type_of_their_products_change_nothing(small_variab
     rounded = weights_for_serving(small_variables, served_as(dtype="bfloat16", weights="int8"))
     types = {path[-1]: leaf.dtype for path, leaf in flatten_dict(rounded["params"]).items()}
     assert types["expert_up"] == jnp.int8 and types["router"] == jnp.float32 and types["query"] == jnp.bfloat16
+
+
+def live_bytes():
+    return sum(leaf.nbytes for leaf in jax.live_arrays())
+
+
+@pytest.mark.slow
+def test_experts_are_rounded_as_they_are_read_and_never_all_there_as_they_were(tmp_path, small_variables, monkeypatch):
+    config = served_as(dtype="bfloat16", weights="int8")
+    run, seen = make_run(tmp_path / "run", config, small_variables), []
+    before = live_bytes()
+
+    def restore_part(*arguments):
+        found = restored(*arguments)
+        seen.append(live_bytes() - before)
+        return found
+
+    restored = weights.restore_part
+    monkeypatch.setattr(weights, "restore_part", restore_part)
+    loaded = load_model(run)
+    kept = Program(loaded).variables
+    jax.tree.map(np.testing.assert_array_equal, kept, weights_for_serving(small_variables, config))
+    sizes = {path: leaf.nbytes for path, leaf in flatten_dict(small_variables["params"]).items()}
+    stacks = [size for path, size in sizes.items() if path[-1] in ROUNDED]
+    rest = sum(sizes.values()) - sum(stacks)
+    assert len(seen) == len(stacks) + 1
+    # What is kept takes a quarter of what was saved, and its scales.
+    assert max(seen[:-1]) < max(stacks) + 0.35 * sum(stacks) < 0.9 * sum(stacks)
+    assert seen[-1] < 1.05 * rest + 0.35 * sum(stacks)

@@ -1,7 +1,6 @@
 """A loaded model and its compiled programs over a batch of sessions: the micro-turn, and the start of a session."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -18,10 +17,17 @@ from tml_jax.model.interaction import InteractionModel
 from tml_jax.model.stream import InputBlock, MicroTurnOutput, StreamState, init_state, micro_turn
 from tml_jax.parallel.mesh import abstract, make_mesh, parameter_shardings, stream_shardings
 from tml_jax.parallel.placement import serving_placement
-from tml_jax.serve.weights import weights_for_serving
+from tml_jax.serve.weights import convert_for_serving, load_rounded
 from tml_jax.serve.windows import block_sizes
 from tml_jax.signal.vocoder import VocoderState, init_vocoder, vocode_sounding
-from tml_jax.train.checkpoint import find_checkpoint, read_config, restore_params_for_inference, saved_model
+from tml_jax.train.checkpoint import (
+    find_checkpoint,
+    find_tokenizer,
+    on_one_device,
+    read_config,
+    restore_params_for_inference,
+    saved_model,
+)
 
 
 @flax.struct.dataclass
@@ -34,12 +40,21 @@ class Sessions:
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModel:
-    """A trained model in the memory of its devices; `mesh` None on one device."""
+    """A trained model in the memory of its devices.
+
+    Attributes:
+      config: the run.
+      tokenizer: its tokens.
+      variables: its weights.
+      mesh: the devices; None on one.
+      kept: whether the weights are already as `weights_for_serving` makes them, not as the model trains.
+    """
 
     config: Config
     tokenizer: Tokenizer
     variables: dict[str, Any]
     mesh: Mesh | None = None
+    kept: bool = False
 
 
 def load_model(
@@ -61,23 +76,17 @@ def load_model(
       ConfigError: `serve.mesh` does not fit the devices.
     """
     run_dir, folder = find_checkpoint(checkpoint, step)
-    mesh, where = read_config(run_dir).serve.mesh, None
-    mesh = None if mesh == MeshConfig() else make_mesh(mesh)
-    if mesh is not None:  # every device reads its own part alone
-        saved = saved_model(folder)
-        where = abstract(saved, parameter_shardings(mesh, saved))
-    config, tokenizer, variables = restore_params_for_inference(folder, None, where)
+    config = read_config(run_dir)
     given = {"weights": weights, "delegate": delegate}
     given = {name: value for name, value in given.items() if value is not None}
     config = dataclasses.replace(config, serve=dataclasses.replace(config.serve, **given))
-    return LoadedModel(config, Tokenizer.load(tokenizer), variables, mesh)
-
-
-def _kept(variables: dict[str, Any], config: Config, mesh: Mesh | None) -> dict[str, Any]:
-    """`weights_for_serving`, on the devices where they are."""
-    convert = functools.partial(weights_for_serving, config=config)
-    where = None if mesh is None else parameter_shardings(mesh, jax.eval_shape(convert, variables))
-    return jax.jit(convert, out_shardings=where)(variables)
+    mesh = None if config.serve.mesh == MeshConfig() else make_mesh(config.serve.mesh)
+    saved = saved_model(folder)  # every device reads its own part alone
+    where = on_one_device(saved) if mesh is None else abstract(saved, parameter_shardings(mesh, saved))
+    tokenizer = Tokenizer.load(find_tokenizer(run_dir))
+    if config.serve.weights == "int8":
+        return LoadedModel(config, tokenizer, load_rounded(folder, where, config, mesh), mesh, kept=True)
+    return LoadedModel(config, tokenizer, restore_params_for_inference(folder, None, where)[2], mesh)
 
 
 class Program:
@@ -92,7 +101,7 @@ class Program:
         mesh = loaded.mesh
         self.loaded = loaded
         variables = jax.device_put(loaded.variables) if mesh is None else loaded.variables
-        self.variables = _kept(variables, loaded.config, mesh)
+        self.variables = variables if loaded.kept else convert_for_serving(variables, loaded.config, mesh)
         config = loaded.config
 
         def step(variables: dict[str, Any], sessions: Sessions, block: InputBlock) -> tuple:

@@ -6,14 +6,19 @@ float32, stays float32. In eight bits every column of a matrix has its own scale
 of the flagship, are rounded.
 """
 
+import functools
+import pathlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh
 
 from tml_jax.config import Config
 from tml_jax.model.backbone import unstacked
+from tml_jax.parallel.mesh import parameter_shardings
+from tml_jax.train.checkpoint import restore_part
 
 ROUNDED = ("expert_gate", "expert_up", "expert_down")
 _WIDE = ("router", "scale", "bias")
@@ -35,6 +40,41 @@ def weights_for_serving(variables: dict[str, Any], config: Config) -> dict[str, 
         variables = quantize_experts(variables)
     narrow = lambda path, leaf: leaf if stays_wide(path, leaf) else leaf.astype(config.serve.dtype)  # noqa: E731
     return {**variables, "params": jax.tree_util.tree_map_with_path(narrow, variables["params"])}
+
+
+def convert_for_serving(variables: dict[str, Any], config: Config, mesh: Mesh | None) -> dict[str, Any]:
+    """`weights_for_serving`, of all variables or of some, on the devices where they are; `mesh` None on one device."""
+    convert = functools.partial(weights_for_serving, config=config)
+    where = None if mesh is None else parameter_shardings(mesh, jax.eval_shape(convert, variables))
+    return jax.jit(convert, out_shardings=where)(variables)
+
+
+def load_rounded(folder: pathlib.Path, targets: dict[str, Any], config: Config, mesh: Mesh | None) -> dict[str, Any]:
+    """Loads a checkpoint as `weights_for_serving` keeps it, stack by stack of experts.
+
+    Beside what is kept there is never more than one stack as it was saved: devices that hold the experts in eight bits
+    need not have room for them as they are.
+
+    Args:
+      folder: the checkpoint.
+      targets: {"params", "balance"} of `jax.ShapeDtypeStruct` with shardings, as saved.
+      config: the run.
+      mesh: the devices; None for one.
+
+    Returns:
+      See `weights_for_serving`.
+
+    Raises:
+      CheckpointError: the checkpoint is damaged.
+    """
+    paths = flatten_dict(targets)
+    stacks = [{path} for path in paths if path[-1] in ROUNDED]
+    kept = {}
+    for part in (*stacks, {path for path in paths if path[-1] not in ROUNDED}):
+        read = restore_part(folder, targets, part)
+        kept |= flatten_dict(convert_for_serving(read, config, mesh))
+        del read
+    return unflatten_dict(kept)
 
 
 def stays_wide(path: tuple, leaf: jax.Array) -> bool:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from orbax.checkpoint import v1 as ocp
 
 from tml_jax import shipped
@@ -194,6 +195,18 @@ def saved_model(folder: pathlib.Path) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), saved)
 
 
+def find_tokenizer(run_dir: pathlib.Path) -> pathlib.Path:
+    """The tokenizer of a run.
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    tokenizer = run_dir / TOKENIZER
+    if not tokenizer.exists():
+        raise CheckpointError(f"{tokenizer} is missing: copy the run's tokenizer beside its {CONFIG}")
+    return tokenizer
+
+
 def restore_params_for_inference(
     directory: str | os.PathLike, step: int | None = None, abstract_variables: dict[str, Any] | None = None
 ) -> tuple[Config, pathlib.Path, dict[str, Any]]:
@@ -212,16 +225,39 @@ def restore_params_for_inference(
       CheckpointError: no such checkpoint, it is damaged, or it is of another model.
     """
     run_dir, folder = find_checkpoint(directory, step)
-    config, tokenizer = read_config(run_dir), run_dir / TOKENIZER
-    if not tokenizer.exists():
-        raise CheckpointError(f"{tokenizer} is missing: copy the run's tokenizer beside its {CONFIG}")
+    config, tokenizer = read_config(run_dir), find_tokenizer(run_dir)
     try:
         saved, metadata = describe(folder)
         if abstract_variables is None:
-            abstract_variables = _on_one_device(saved["model"])
+            abstract_variables = on_one_device(saved["model"])
         return config, tokenizer, load(folder, {"model": abstract_variables}, saved, metadata)["model"]
     except Damaged as error:
         raise CheckpointError(f"the checkpoint {folder} is damaged ({error}): use another step") from error
+
+
+def restore_part(
+    folder: pathlib.Path, abstract_variables: dict[str, Any], paths: set[tuple[str, ...]]
+) -> dict[str, Any]:
+    """Loads some arrays of a model, and checks them.
+
+    Args:
+      folder: RUN/checkpoints/STEP.
+      abstract_variables: of all arrays, see `restore_params_for_inference`.
+      paths: keys, from the outermost on, of those that are wanted.
+
+    Returns:
+      Variables {"params", …} with these alone.
+
+    Raises:
+      CheckpointError: the checkpoint is damaged, or of another model.
+    """
+    targets = flatten_dict(abstract_variables)
+    wanted = unflatten_dict({path: leaf if path in paths else ocp.PLACEHOLDER for path, leaf in targets.items()})
+    try:
+        found = load(folder, {"model": wanted}, *describe(folder))["model"]
+    except Damaged as error:
+        raise CheckpointError(f"the checkpoint {folder} is damaged ({error}): use another step") from error
+    return unflatten_dict({path: leaf for path, leaf in flatten_dict(found).items() if path in paths})
 
 
 def _split(state: Any) -> dict[str, Any]:
@@ -241,6 +277,7 @@ def _restore_state(folder: pathlib.Path, abstract_state: State) -> tuple[State, 
     return dataclasses.replace(abstract_state, **parts["model"], **parts["optimizer"]), metadata["data"]
 
 
-def _on_one_device(saved: Any) -> Any:
+def on_one_device(saved: Any) -> Any:
+    """Shapes and dtypes of saved arrays, with the first device as their place."""
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), saved)
