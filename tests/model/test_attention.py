@@ -122,7 +122,7 @@ def test_appending_to_a_ring_gives_what_the_packed_form_gives(layers, is_global,
     rng = np.random.default_rng(4)
     x = rng.standard_normal((3, LENGTH, SMALL.d_model)).astype(np.float32)
     cache = init_attention_cache(SMALL, is_global, 3, CONTEXT, BLOCK, jnp.float32)
-    assert LENGTH > 2 * cache.key.shape[1]
+    assert LENGTH > 2 * cache.key.shape[2]
     done = np.zeros(3, np.int32)
     streamed = np.zeros_like(x)
     while np.any(done < LENGTH):
@@ -146,7 +146,7 @@ def test_appending_to_a_ring_gives_what_the_packed_form_gives(layers, is_global,
 def test_a_ring_too_small_for_the_block_is_refused(layers):
     module, variables, _ = layers[False]
     cache = init_attention_cache(SMALL, False, 1, CONTEXT, BLOCK, jnp.float32)
-    room = cache.key.shape[1] - SMALL.window + 1
+    room = cache.key.shape[2] - SMALL.window + 1
     one = jnp.zeros((1,), jnp.int32)
     shape = lambda time: jax.ShapeDtypeStruct((1, time, SMALL.d_model), jnp.float32)  # noqa: E731
     run = lambda x: module.apply(variables, x, Append(one, one), cache)  # noqa: E731
