@@ -50,10 +50,10 @@ def convert_for_serving(variables: dict[str, Any], config: Config, mesh: Mesh | 
 
 
 def load_rounded(folder: pathlib.Path, targets: dict[str, Any], config: Config, mesh: Mesh | None) -> dict[str, Any]:
-    """Loads a checkpoint as `weights_for_serving` keeps it, stack by stack of experts.
+    """Loads a checkpoint as `weights_for_serving` keeps it: first all else, then the experts, stack by stack.
 
-    Beside what is kept there is never more than one stack as it was saved: devices that hold the experts in eight bits
-    need not have room for them as they are.
+    Beside what is kept there is never more than one of these parts as it was saved: devices that hold the experts in
+    eight bits need not have room for them as they are.
 
     Args:
       folder: the checkpoint.
@@ -70,7 +70,7 @@ def load_rounded(folder: pathlib.Path, targets: dict[str, Any], config: Config, 
     paths = flatten_dict(targets)
     stacks = [{path} for path in paths if path[-1] in ROUNDED]
     kept = {}
-    for part in (*stacks, {path for path in paths if path[-1] not in ROUNDED}):
+    for part in ({path for path in paths if path[-1] not in ROUNDED}, *stacks):  # the largest while there is room
         read = restore_part(folder, targets, part)
         kept |= flatten_dict(convert_for_serving(read, config, mesh))
         del read
