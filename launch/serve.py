@@ -86,6 +86,8 @@ def main(argv: Sequence[str]) -> None:
                 scheduler.stop()
                 if runner is not None:
                     runner.stop()
+    except KeyboardInterrupt:  # while it loads or compiles; later ones end it in order
+        raise SystemExit("launch.serve: ended before it was ready") from None
     except (OSError, ValueError, CheckpointError) as error:
         raise SystemExit(f"launch.serve: {error}") from error
 

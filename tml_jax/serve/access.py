@@ -58,8 +58,10 @@ class Access:
     def wrong(self, request: web.Request, own_key: bool = False) -> Wrong | None:
         """Why a request may not come in; with `own_key` a key for a short time is not enough."""
         origin = request.headers.get("Origin")
-        if origin is not None and origin not in self._origins and urlsplit(origin).netloc != request.host:
-            return Wrong(403, "origin_not_allowed", f"Origin {origin} may not connect: allow it with --origin")
+        if origin is not None and origin not in self._origins and _host(origin) != request.host:
+            return Wrong(
+                403, "origin_not_allowed", f"Origin {ascii(origin)[1:-1]} may not connect: allow it with --origin"
+            )
         shown = _shown(request)
         if self._key is None or hmac.compare_digest(shown.encode(), self._key.encode()):
             return None
@@ -98,7 +100,20 @@ class Access:
         return web.Response(status=204, headers=allowed)
 
 
+def _host(origin: str) -> str | None:
+    """Host and port of an origin; None for what is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
 def _shown(request: web.Request) -> str:
+    """What the client shows as its key; bytes that are no text, which can be no key, as question marks."""
+    return _header(request).encode(errors="replace").decode()
+
+
+def _header(request: web.Request) -> str:
     for protocol in protocols(request):
         if protocol.startswith(_KEY_PROTOCOL):
             return protocol.removeprefix(_KEY_PROTOCOL)

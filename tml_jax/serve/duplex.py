@@ -1,11 +1,12 @@
 """This project's own events (`?duplex=1`): sound with its place in time, and every micro-turn as it is.
 
 The client sends `duplex.input` with `offset` (number of the first sample since it began) and `audio` (base64, PCM16 at
-16 kHz), in any order and as soon as it can, and `conversation.item.create` with text and pictures. The server sends a
-`duplex.micro_turn` every 200 ms, silent ones too: its `audio` (base64, PCM16 at 24 kHz, 4,800 samples) is heard in the
-window after. Sound that has not arrived in time is marked for the model as lost. Its `tasks` are what has happened to
-the model's tasks for the background (`background.tasks.TaskEvent`) since the micro-turn before, `results` the pieces of
-results that it begins to read in this one (`background.grammar`).
+16 kHz), in any order and as soon as it can, and `conversation.item.create` with text and pictures. From the first input
+on the server sends a `duplex.micro_turn` every 200 ms, silent ones too: its `audio` (base64, PCM16 at 24 kHz, 4,800
+samples) is heard in the window after. `index` counts windows; in an overload the server passes over some. Sound that
+has not arrived in time is marked for the model as lost. Its `tasks` are what has happened to the model's tasks for the
+background (`background.tasks.TaskEvent`) since the micro-turn before, `results` the pieces of results that it begins to
+read in this one (`background.grammar`).
 """
 
 import base64

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from typing import Any, NoReturn
 
 
@@ -59,6 +60,13 @@ def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):  # 1e999
+        raise ValueError(f"{text[:20]} is too large a number")
+    return value
+
+
 def parse_event(frame: str, known: dict[str, dict[str, type]]) -> ClientEvent:
     """One text frame as an event.
 
@@ -73,7 +81,7 @@ def parse_event(frame: str, known: dict[str, dict[str, type]]) -> ClientEvent:
       ProtocolError: the frame is no JSON object, its type is unknown, or a field is missing or of another type.
     """
     try:
-        fields = json.loads(frame, parse_constant=_no_number)
+        fields = json.loads(frame, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ProtocolError("invalid_json", f"the frame is not JSON: {error}") from error
     if not isinstance(fields, dict):

@@ -65,6 +65,7 @@ class LiveSession:
         self._buffer = jitter.JitterBuffer(delay=delay, horizon=horizon)
         self._holes: set[int] = set()  # windows of which some sound was lost on the way
         self._heard, self._lost, self._waiting_text = False, False, 0
+        self.passed_over = 0  # windows, by which its micro-turns would be behind the time
         self.away = False  # whether its client was cut off, so that what is missing was lost
         self._texts: list[Text] = []
         self._frames: list[np.ndarray] = []
@@ -186,6 +187,7 @@ class LiveSession:
             self._buffer = jitter.catch_up(self._buffer, now)
             passed = self._buffer.taken - before
             self._lost |= passed > 0 and self._heard
+            self.passed_over += passed
             return passed
 
 
@@ -326,14 +328,23 @@ class Scheduler:
         inputs |= {slot: desk.take_in(inputs[slot]) for slot, desk in desks.items()}
         tick = self.engine.tick(inputs)
         for slot, turn in tick.turns.items():
+            turn = _in_time(turn, seated[slot].passed_over)
             seated[slot].deliver(desks[slot].put_out(turn) if slot in desks else turn)
         for slot in tick.broken:
             seated[slot].slot = None
             self.leave(seated[slot])
             seated[slot].deliver(Ended("not_finite"))
-        late = self.clock() - scheduled > MICRO_TURN_SECONDS
+        late = bool(seated) and self.clock() - scheduled > MICRO_TURN_SECONDS
         self._late_in_a_row = self._late_in_a_row + 1 if late else 0
         self.late_ticks += late
         self.skipped_windows += skipped
         self._observe(Report(tick.seconds, len(tick.turns), late, skipped, self._overloaded))
         return scheduled + MICRO_TURN_SECONDS
+
+
+def _in_time(turn: MicroTurn, passed_over: int) -> MicroTurn:
+    """A micro-turn whose number and start are those of its window, so that clients can tell time by them."""
+    if not passed_over:
+        return turn
+    index = turn.index + passed_over
+    return dataclasses.replace(turn, index=index, start=index * MICRO_TURN_SECONDS)
