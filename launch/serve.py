@@ -10,6 +10,7 @@ stderr, a line for each event, as text or as JSON (--log_format).
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -59,6 +60,8 @@ def main(argv: Sequence[str]) -> None:
         if _CHECKPOINT.value is None:
             print(f"serving the shipped replica ({folder}); --checkpoint=RUN serves another model", flush=True)
         key, origins = _API_KEY.value or os.environ.get("TML_API_KEY") or None, tuple(_ORIGIN.value)
+        with socket.create_server((_HOST.value, _PORT.value)):
+            pass  # a port that is taken is said now, not after minutes of compiling
         model, resume = folder.resolve().name, _RESUME.value
         options = ServerOptions(model, key, origins, resume_seconds=resume, name=_NAME.value)
         runner, desks = background.make_runner(), background.desk_options()

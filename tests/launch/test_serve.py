@@ -96,7 +96,7 @@ def test_what_is_wrong_is_said_in_one_line(run_folder, tmp_path, compilation_cac
             with start(*flags, cache=compilation_cache) as server:
                 assert server.wait(120) == 1
                 last = server.stderr.read().strip().splitlines()[-1]
-                assert last.startswith("launch.serve: ") and expected in last
+                assert last.startswith("launch.serve: ") and expected in last.lower()
 
 
 def test_what_is_deployed_fits_together():

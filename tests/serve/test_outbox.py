@@ -37,6 +37,7 @@ def test_cut_anywhere_the_client_has_every_event_once_and_in_order(steps):
             break
         has.append(frame)
     assert has == [event.frame for event in events(0, made)]
+    assert outbox.size == sum(len(event.frame) for event in outbox.events) and outbox.unsent_size == 0
 
 
 def test_what_is_still_to_be_sent_is_kept_beside_what_was_and_forgotten_only_while_nobody_is_there():
@@ -47,6 +48,7 @@ def test_what_is_still_to_be_sent_is_kept_beside_what_was_and_forgotten_only_whi
     assert [event.id for event in outbox.events] == ["id7", "id8", "id9"]
     assert send(outbox)[1] == "frame 0008"
     outbox = put(outbox, events(10, 2), away=True)
+    assert (outbox.size, outbox.unsent, outbox.unsent_size) == (3 * SIZE, 3, 3 * SIZE)
     assert send(outbox)[1] == "frame 0009"
     assert send(rewind(outbox, "id8"))[1] == "frame 0009"  # the one before the first that is kept will do
     with pytest.raises(LostError, match="id7"):

@@ -160,6 +160,12 @@ HOSTILE = [
         ' "content": [{"type": "input_image", "image_url": "data:image/png;base64,AAAA"}]}}',
         "invalid_image",
     ),
+    (
+        '{"type": "conversation.item.create", "item": {"type": "message", "role": "user", "content": ['
+        + ", ".join(['{"type": "input_image", "image_url": "data:image/png;base64,AAAA"}'] * 5)
+        + "]}}",
+        "invalid_value",
+    ),
 ]
 
 

@@ -18,6 +18,7 @@ from tml_jax.serve.words import MicroTurn
 
 TAKEN_OVER = 4001  # close code of a connection whose session goes on on another
 _LONGEST_ID = 512  # characters
+_MOST_UNSENT = 4 * 2**20  # characters that wait for a client before more of what it sends is read
 
 
 def new_event_id() -> str:
@@ -89,9 +90,9 @@ class Call:
             return
         self._turns += 1
         self.say(self.dialogue.micro_turn(turn))
-        waiting = self._outbox.waiting
-        if self.connection is not None and waiting:
-            if self._turns - max(waiting[0].turn, self._since) > self._patience:
+        oldest = self._outbox.next
+        if self.connection is not None and oldest is not None:
+            if self._turns - max(oldest.turn, self._since) > self._patience:
                 first = self.connection.close(WSCloseCode.POLICY_VIOLATION, "slow reader", dropped=True)
                 self._metrics.slow_readers.inc(first)
 
@@ -131,7 +132,7 @@ class Call:
         while self.connection is connection:
             self._outbox, frame = outboxes.send(self._outbox)
             if frame is not None:
-                if len(self._outbox.waiting) < self._patience:
+                if not self._full:
                     self._room.set()
                 return frame
             self._more.clear()
@@ -140,9 +141,13 @@ class Call:
 
     async def room(self) -> None:
         """Waits until the client has read most of what it was told."""
-        while len(self._outbox.waiting) >= self._patience:
+        while self._full:
             self._room.clear()
             await self._room.wait()
+
+    @property
+    def _full(self) -> bool:
+        return self._outbox.unsent >= self._patience or self._outbox.unsent_size >= _MOST_UNSENT
 
     # What the server calls.
 

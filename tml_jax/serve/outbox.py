@@ -29,17 +29,26 @@ class Outbox:
       before: name of the event before the first that is kept.
       events: those kept.
       sent: how many of them have been sent.
+      size: characters of all that are kept.
+      unsent_size: characters of those that have not been sent.
     """
 
     room: int = 0
     before: str | None = None
     events: tuple[Event, ...] = ()
     sent: int = 0
+    size: int = 0
+    unsent_size: int = 0
 
     @property
-    def waiting(self) -> tuple[Event, ...]:
-        """Those that have not been sent."""
-        return self.events[self.sent :]
+    def unsent(self) -> int:
+        """How many have not been sent."""
+        return len(self.events) - self.sent
+
+    @property
+    def next(self) -> Event | None:
+        """The next to be sent; None where all have been."""
+        return self.events[self.sent] if self.unsent else None
 
 
 def put(outbox: Outbox, events: tuple[Event, ...], away: bool = False) -> Outbox:
@@ -53,15 +62,20 @@ def put(outbox: Outbox, events: tuple[Event, ...], away: bool = False) -> Outbox
     Returns:
       The outbox with them.
     """
-    return _fitted(dataclasses.replace(outbox, events=outbox.events + events), away)
+    new = _size(events)
+    more = dataclasses.replace(
+        outbox, events=outbox.events + events, size=outbox.size + new, unsent_size=outbox.unsent_size + new
+    )
+    return _fitted(more, away)
 
 
 def send(outbox: Outbox) -> tuple[Outbox, str | None]:
     """The next frame to send, and the outbox after it; None where all has been sent."""
-    if outbox.sent == len(outbox.events):
+    if outbox.next is None:
         return outbox, None
-    frame = outbox.events[outbox.sent].frame
-    return _fitted(dataclasses.replace(outbox, sent=outbox.sent + 1), away=False), frame
+    frame = outbox.next.frame
+    after = dataclasses.replace(outbox, sent=outbox.sent + 1, unsent_size=outbox.unsent_size - len(frame))
+    return _fitted(after, away=False), frame
 
 
 def rewind(outbox: Outbox, event_id: str) -> Outbox:
@@ -78,16 +92,16 @@ def rewind(outbox: Outbox, event_id: str) -> Outbox:
       LostError: the event is not kept.
     """
     if event_id == outbox.before:
-        return dataclasses.replace(outbox, sent=0)
+        return dataclasses.replace(outbox, sent=0, unsent_size=outbox.size)
     for index, event in enumerate(outbox.events):
         if event.id == event_id:
-            return dataclasses.replace(outbox, sent=index + 1)
+            return dataclasses.replace(outbox, sent=index + 1, unsent_size=_size(outbox.events[index + 1 :]))
     raise LostError(f"no event {event_id[:100]!r} among the {len(outbox.events)} that are kept")
 
 
 def _fitted(outbox: Outbox, away: bool) -> Outbox:
     """Forgets the oldest events until the rest fits, but what is still to be sent only while nobody is there."""
-    size, count = sum(len(event.frame) for event in outbox.events), 0
+    size, count = outbox.size, 0
     most = len(outbox.events) if away else outbox.sent
     while count < most and size > outbox.room:
         size -= len(outbox.events[count].frame)
@@ -95,4 +109,11 @@ def _fitted(outbox: Outbox, away: bool) -> Outbox:
     if not count:
         return outbox
     before, sent = outbox.events[count - 1].id, max(0, outbox.sent - count)
-    return dataclasses.replace(outbox, before=before, events=outbox.events[count:], sent=sent)
+    unsent = outbox.unsent_size - _size(outbox.events[outbox.sent : count])  # forgotten before it was sent
+    return dataclasses.replace(
+        outbox, before=before, events=outbox.events[count:], sent=sent, size=size, unsent_size=unsent
+    )
+
+
+def _size(events: tuple[Event, ...]) -> int:
+    return sum(len(event.frame) for event in events)

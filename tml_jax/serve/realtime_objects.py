@@ -14,7 +14,8 @@ from tml_jax.serve.protocol import ProtocolError
 from tml_jax.serve.sound_formats import FORMATS, PCM
 
 Object = dict[str, Any]
-MAX_PIXELS = 4096 * 4096
+MAX_PIXELS = 4096 * 2160
+MAX_PICTURES = 4  # of an item
 MAX_TEXT = 20_000  # characters of an item
 _RESPONDS = {"create_response": True, "interrupt_response": True}
 _TURN_DETECTION = {
@@ -155,6 +156,10 @@ def checked_item(item: Object, item_id: str) -> Object:
             raise ProtocolError("invalid_value", f"{path}.type = {repr(kind)[:100]}: expected {', '.join(needs)}", path)
         if kind in needs:
             _member(part.get(needs[kind]), f"{path}.{needs[kind]}", (str,))
+    pictures = sum(part["type"] == "input_image" for part in content)
+    if pictures > MAX_PICTURES:  # each takes time, in which nobody else is served
+        message = f"an item with {pictures} pictures: expected at most {MAX_PICTURES}"
+        raise ProtocolError("invalid_value", message, "item.content")
     _check_size("".join(text for part in shown_parts(content) for text in part.values() if text))
     return message_item(item_id, item["role"], "completed", content)
 
@@ -192,4 +197,4 @@ def image_frame(url: str, config: Config) -> np.ndarray:
     except (binascii.Error, OSError, ValueError, SyntaxError) as error:
         if isinstance(error, ProtocolError):
             raise
-        raise ProtocolError("invalid_image", f"image_url is no picture: {error}", "image_url") from error
+        raise ProtocolError("invalid_image", "image_url holds no PNG, JPEG or WebP picture", "image_url") from error

@@ -177,7 +177,8 @@ class LiveSession:
             arrived = Arrived(None if silent else window.audio, frames, self._texts, lost)
             self._texts, self._frames, self._lost = [], [], False
             self._holes = {index for index in self._holes if index > window.index}
-            self._waiting_text = max(0, self._waiting_text - self._config.serve.max_text_in)
+            # Results are read at half the pace of what is typed, so this much is read for certain.
+            self._waiting_text = max(0, self._waiting_text - max(1, self._config.serve.max_text_in // 2))
             return arrived
 
     def catch_up(self, now: float) -> int:
