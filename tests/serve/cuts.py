@@ -11,8 +11,8 @@ class Network:
         self.to, self.lines, self.silent = port, [], False
         self.left: int | None = None  # bytes to the client before the next cut
 
-    async def open(self) -> int:
-        self.server = await asyncio.start_server(self._line, "127.0.0.1", 0)
+    async def open(self, port: int = 0) -> int:
+        self.server = await asyncio.start_server(self._line, "127.0.0.1", port)
         return self.server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from chromium import FAR, call, likeness, start, until
+from chromium import FAR, call, likeness, open_page, start, until
 from cuts import Network
 from scripted import SAMPLES, Line, ScriptedEngine
 from served import wait_until
@@ -263,6 +263,25 @@ def test_a_broken_session_is_said_and_begun_anew_and_an_idle_one_is_not(visit, s
     page.wait_for_timeout(1000)
     assert page.evaluate("observed.sockets.length") == 2
     assert page.get_by_role("button", name="Start talking").is_enabled()
+
+
+def test_sound_begins_once_the_server_is_there(browser, serve):
+    engine = ScriptedEngine(listens)
+    served = serve(engine)
+    network = Network(served.port)
+    served.port = port = served.call(network.open())
+    context = browser.new_context(permissions=["microphone"])  # the browser complains of a server that is away
+    page = open_page(context, served)
+    served.call(network.close())
+    call(page)
+    page.get_by_text("The server cannot be reached. Sound begins once it can.").wait_for()
+    served.call(network.open(port))
+    page.locator("#state").get_by_text("Listening").wait_for()
+    until(page, "observed.turns.length >= 5")
+    assert any(window.audio is not None and window.audio.any() for window in engine.arrived[0])
+    assert page.locator("#problem").is_hidden() and page.get_by_role("button", name="Mute").is_enabled()
+    context.close()
+    served.call(network.close())
 
 
 def test_a_full_server_shows_the_place_in_line_and_lets_in_by_itself(visit, serve):

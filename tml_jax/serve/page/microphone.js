@@ -28,7 +28,12 @@ export class Microphone {
     this.stream = stream;
     // At the device's own rate: some browsers refuse a microphone in a context of another.
     this.context = new AudioContext({ latencyHint: "interactive" });
-    await this.context.audioWorklet.addModule("page/capture_worklet.js");
+    try {
+      await this.context.audioWorklet.addModule("page/capture_worklet.js");
+    } catch (error) {
+      this.close(); // a microphone that nobody listens to would look as if it worked
+      throw error;
+    }
     const node = new AudioWorkletNode(this.context, "capture", { channelCount: 1, channelCountMode: "explicit" });
     node.port.onmessage = ({ data }) => this.heard(data);
     this.context.createMediaStreamSource(stream).connect(node);

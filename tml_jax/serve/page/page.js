@@ -31,6 +31,7 @@ let again = 0; // until when it says that the connection is back, ms
 let calls = 0; // begun or ended
 let waiting = new Map(); // micro-turn whose sound waits → {text: words that begin in it, speaks}
 let answer = null; // ms
+let silent = false; // without what sound needs of the server
 let locked = null; // keeps a phone's screen on
 
 function state(name, text) {
@@ -58,15 +59,23 @@ async function start() {
     connection.open(get("key").value);
     return;
   }
-  try {
-    await player.open(Number(get("volume").value), get("speakers").value);
-  } catch (error) {
-    problem(`This browser cannot play the voice: ${error.message}`);
-  }
-  if (call === calls) await listen();
+  await sound(call);
   if (call !== calls) return;
   connection.open(get("key").value);
   await stay();
+}
+
+// Opens the voice and the microphone. A part of both comes from the server, which may be away just now.
+async function sound(call) {
+  silent = false;
+  try {
+    await player.open(Number(get("volume").value), get("speakers").value);
+  } catch (error) {
+    player.close();
+    silent = error.name === "AbortError";
+    problem(silent ? AWAY : `This browser cannot play the voice: ${error.message}`);
+  }
+  if (call === calls) await listen();
 }
 
 async function stay() {
@@ -102,6 +111,7 @@ const pressed = (id) => get(id).getAttribute("aria-pressed") === "true";
 
 const INSECURE =
   "Browsers allow sound only on pages with https, or of this machine itself. You can still write, and read what it says.";
+const AWAY = "The server cannot be reached. Sound begins once it can.";
 const DENIED = {
   NotAllowedError: "is not allowed. Allow it beside the address of the page, then start again.",
   NotFoundError: "is not there. Connect one, then start again.",
@@ -119,7 +129,8 @@ async function listen() {
     microphone.mute(pressed("mute"));
     await list();
   } catch (error) {
-    problem(`${denied("microphone", error)} You can still write.`);
+    silent ||= error.name === "AbortError";
+    problem(silent ? AWAY : `${denied("microphone", error)} You can still write.`);
   }
 }
 
@@ -148,6 +159,10 @@ function open(session) {
   if (["queue", "lost"].includes(get("state").dataset.state)) problem(microphone.stream ? "" : "Without a microphone, you can still write.");
   enable(true);
   state("listening", "Listening");
+  if (silent) {
+    problem("");
+    sound(calls).then(() => enable(connection.live));
+  }
 }
 
 // The same session goes on. What was missed comes next, and is played as far as it is not too late.
