@@ -262,6 +262,7 @@ def test_figures_of_no_case_are_dashes_and_the_report_stands(tmp_path):
     assert (tmp_path / "abilities.png").exists()
 
 
+@pytest.mark.slow
 def test_command_on_a_random_model(tmp_path, command, one_by_one, capsys):
     model, output = make_run(tmp_path / "run", small_config()), tmp_path / "out"
     flags = {"suite": "interactivity", "checkpoint": str(model), "output": str(output)}

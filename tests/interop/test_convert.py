@@ -80,6 +80,7 @@ def test_every_parameter_is_the_one_of_the_in_memory_mapping(release, converted)
         np.testing.assert_array_equal(ours, theirs, err_msg=path)
 
 
+@pytest.mark.slow
 def test_what_the_release_lacks_is_initialised_as_in_a_new_model_and_listed(converted):
     folder, lines = converted
     _, _, variables = restore_params_for_inference(folder)

@@ -87,7 +87,7 @@ def noise(seed: int, seconds: float) -> np.ndarray:
 
 def plain_inputs(sessions: list[list[Arrived]], config) -> list[dict[str, np.ndarray]]:
     """What a caller passes, by the words of the manifest."""
-    waiting, shown, turns = [[] for _ in sessions], [False for _ in sessions], []
+    waiting, results, shown, turns = [[] for _ in sessions], [[] for _ in sessions], [False for _ in sessions], []
     for windows in zip(*sessions, strict=True):
         shapes = stablehlo_step.input_arrays(config, len(sessions))
         given = {name: np.zeros(array.shape, array.dtype) for name, (array, _) in shapes.items()}
@@ -102,9 +102,12 @@ def plain_inputs(sessions: list[list[Arrived]], config) -> list[dict[str, np.nda
                 given["frames"][row, 0], given["frames_given"][row, 0] = arrived.frames[0][1], True
             shown[row] = shown[row] or bool(arrived.frames)
             for text in arrived.texts:
-                waiting[row] += text_in_tokens(text.speaker, text.text, tokenizer(), config.model)
+                queue = results if text.speaker == BACKGROUND else waiting
+                queue[row] += text_in_tokens(text.speaker, text.text, tokenizer(), config.model)
             most = config.serve.max_text_in
             now, waiting[row] = waiting[row][:most], waiting[row][most:]
+            room = min(most - len(now), max(1, most // 2))
+            now, results[row] = now + results[row][:room], results[row][room:]
             given["text"][row, : len(now)], given["text_count"][row] = now, len(now)
         turns.append(given)
     return turns

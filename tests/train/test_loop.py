@@ -277,6 +277,7 @@ def runs(pid):
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc/self/task").exists(), reason="lists processes as Linux does")
 def test_workers_of_a_killed_run_end(config, new_run, start_process):
     run_dir = new_run("killed_with_worker")

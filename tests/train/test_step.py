@@ -126,6 +126,7 @@ def test_the_figures_of_a_step_are_counts_of_its_batch(stepped, batch):
     assert metrics["learning_rate"] == np.float32(tiny_config().train.learning_rate)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [2])
 def test_accumulating_gradients_gives_the_update_of_one_batch(stepped, variables, batch, parts):
     config = tiny_config(accumulate=parts)
@@ -246,7 +247,8 @@ def loss_of_backbone():
     return run
 
 
-@pytest.mark.parametrize("remat", ["block", pytest.param("dots", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", ["block", "dots"])
 def test_recomputing_layers_changes_no_number(loss_of_backbone, remat):
     found, recomputed = loss_of_backbone(remat)
     assert recomputed > 0

@@ -171,7 +171,9 @@ def _manifest(config: Config, functions: dict[str, Any], sessions: int) -> dict[
             "file": TOKENIZER,
             "how": (
                 "Typed text is FROM_USER, and a result of a background model FROM_BACKGROUND, followed by the tokens "
-                "of the text with one space before it. What comes out is text where the id is below `text`."
+                "of the text with one space before it. What is typed goes first; results take at most half of the "
+                "places for text of a micro-turn, and wait otherwise. What comes out is text where the id is below "
+                "`text`."
             ),
             "text": config.model.text_vocab_size,
             "control": {control.name: control_token(control, config.model) for control in Control},
