@@ -75,7 +75,7 @@ def test_the_reference_reads_files_of_the_spelling_of_its_modules(release, tmp_p
 
 def test_a_model_with_a_patch_network_of_its_own_goes_as_its_text_model(tmp_path):
     pytest.importorskip("transformers.models.inkling")
-    from runs import make_run
+    from trained_run import make_run
 
     run = make_run(tmp_path / "run", small_config())
     lines = []
