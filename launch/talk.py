@@ -43,8 +43,6 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder to write: new, empty, or a
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the model's draws.", lower_bound=0, upper_bound=2**31 - 1)
 _TAIL = flags.DEFINE_float("tail", 2.0, "Seconds after the input, for the model to finish.", lower_bound=0.0)
 
-RESULT_DELAY = 1.0  # seconds from a task to its result, at least
-
 
 def parse_text(argument: str) -> Text:
     """Typed text from its flag: `at SECONDS: words`, or plain words at 0 s."""
@@ -128,9 +126,8 @@ def _load() -> tuple[session.Talker, np.ndarray | None, int, list[tuple[float, n
 
 
 def _desk(backend: Backend, talker: session.Talker) -> Desk:
-    """For one session, whose results come after `RESULT_DELAY`, or as long as the backend takes."""
-    turns = round(RESULT_DELAY / MICRO_TURN_SECONDS)
-    runner = SteppedRunner(backend, lambda number: turns, timed=True)
+    """For one session, whose results come after the usual delay, or as long as the backend takes."""
+    runner = SteppedRunner(backend, timed=True)
     return Background(runner, talker.tokenizer, talker.config, background.desk_options()).open()
 
 

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 TESTS = pathlib.Path(__file__).resolve().parent
-# `small`, `trained_run`, `synthetic`, `releases`, `fdb_folders`
+# `small`, `trained_run`, `synthetic`, `played`, `releases`, `fdb_folders`
 sys.path[:0] = [str(TESTS / folder) for folder in ("", "data", "interop", "eval/suites")]
 
 from small import SMALL, random_variables, small_config  # noqa: E402

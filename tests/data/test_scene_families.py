@@ -4,14 +4,13 @@ import collections
 
 import numpy as np
 import pytest
+from played import play, scenes_of
 from scipy import ndimage
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.layout import gates
 from tml_jax.data.record import MODEL, OTHER, USER
-from tml_jax.data.scene_families import make_scene
-from tml_jax.data.voices import Synthesizer
 from tml_jax.signal.pcm import float_audio
 
 EACH = 8  # scenes of each family and split
@@ -29,25 +28,8 @@ FAMILIES = (
 
 
 @pytest.fixture(scope="module")
-def synthesizer():
-    return Synthesizer()
-
-
-@pytest.fixture(scope="module")
 def records(synthesizer):
-    """(family, split) → scenes."""
-    return {
-        (family, split): [
-            make_scene(synthesizer, f"{family}{index}", np.random.default_rng([11, index]), split, family)
-            for index in range(EACH)
-        ]
-        for family in FAMILIES
-        for split in SPLITS
-    }
-
-
-def of(records, *families):
-    return [record for (family, _), found in records.items() if family in families for record in found]
+    return play(synthesizer, FAMILIES, SPLITS, EACH, 11)
 
 
 def words_of(record, speaker):
@@ -75,7 +57,7 @@ def level(record, start, end):
 
 
 def test_a_hint_of_every_family_is_in_the_cues(records):
-    kinds = {family: {cue.kind for record in of(records, family) for cue in record.cues} for family in FAMILIES}
+    kinds = {family: {cue.kind for record in scenes_of(records, family) for cue in record.cues} for family in FAMILIES}
     assert kinds["side_talk"] == kinds["background"] == {"respond", "hold", "keep"}
     for family in ("visual_stop", "repetition", "quiet_until_seen", "simultaneous", "model_backchannel"):
         assert kinds[family] == {"respond", "hold"}
@@ -83,7 +65,7 @@ def test_a_hint_of_every_family_is_in_the_cues(records):
 
 def test_others_speak_in_another_voice_as_much_softer_than_the_user_as_noted(records):
     judged = collections.Counter()
-    for record in of(records, "side_talk", "background"):
+    for record in scenes_of(records, "side_talk", "background"):
         theirs, users = words_of(record, OTHER), words_of(record, USER)
         assert theirs and record.meta["other_voice"] != record.meta["voice"]
         lowest, highest, name = (-9, -3, "beside_db") if record.family == "side_talk" else (-20, -12, "television_db")
@@ -104,9 +86,9 @@ def overlapped(word, others):
 
 
 def test_side_talk_comes_before_during_and_after_what_the_model_does(records):
-    assert {record.meta["when"] for record in of(records, "side_talk")} == {"counting", "before", "after"}
-    assert {record.meta["when"] for record in of(records, "background")} == {"counting", "asking"}
-    for record in of(records, "side_talk", "background"):
+    assert {record.meta["when"] for record in scenes_of(records, "side_talk")} == {"counting", "before", "after"}
+    assert {record.meta["when"] for record in scenes_of(records, "background")} == {"counting", "asking"}
+    for record in scenes_of(records, "side_talk", "background"):
         if record.meta["when"] == "counting":
             assert tuple(word.text for word in words_of(record, MODEL)) == scripts.NUMBERS
             (keep,) = cues_of(record, "keep")
@@ -182,7 +164,7 @@ def test_the_model_names_what_appears_and_not_talk_or_light(records):
 
 def test_the_model_repeats_or_translates_each_word_while_the_user_goes_on(records):
     tasks, overlaps = set(), 0
-    for record in of(records, "simultaneous"):
+    for record in scenes_of(records, "simultaneous"):
         said = words_of(record, MODEL)
         asked = words_of(record, USER)[-len(said) :]
         meaning = scripts.TRANSLATIONS if record.meta["task"] == "translate" else {}
@@ -196,7 +178,7 @@ def test_the_model_repeats_or_translates_each_word_while_the_user_goes_on(record
 
 
 def test_the_model_shows_that_it_listens_in_the_pauses_of_a_story_only(records):
-    for record in of(records, "model_backchannel"):
+    for record in scenes_of(records, "model_backchannel"):
         said, heard = words_of(record, MODEL), words_of(record, USER)
         sounds = [word for word in said if word.text in scripts.LISTENING.split()]
         assert len(sounds) in (2, 4) and said[-1].text == record.meta["keyword"] and len(said) == len(sounds) + 1

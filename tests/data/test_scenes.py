@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from played import play, scenes_of
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE
 from tml_jax.data import scene_delegation, scenes
@@ -17,7 +18,7 @@ from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.layout import gates
 from tml_jax.data.record import MODEL, OTHER, USER, to_bytes
 from tml_jax.data.scene_families import FAMILIES, draw_family, make_scene
-from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES, Synthesizer
+from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES
 from tml_jax.signal.pcm import float_audio
 
 MOST_FRAMES = 48  # micro-turns with a picture that a row of the replica holds
@@ -34,25 +35,8 @@ WORDINGS = {
 
 
 @pytest.fixture(scope="module")
-def synthesizer():
-    return Synthesizer()
-
-
-@pytest.fixture(scope="module")
 def records(synthesizer):
-    """(family, split) → scenes."""
-    return {
-        (family, split): [
-            make_scene(synthesizer, f"{family}{index}", np.random.default_rng([7, index]), split, family)
-            for index in range(EACH)
-        ]
-        for family in FAMILIES
-        for split in (scripts.TRAIN, scripts.HELD_OUT)
-    }
-
-
-def everything(records, *families):
-    return [record for (family, _), found in records.items() if family in families for record in found]
+    return play(synthesizer, FAMILIES, (scripts.TRAIN, scripts.HELD_OUT), EACH, 7)
 
 
 def level(audio, rate, start, end):
@@ -95,7 +79,7 @@ def window(seconds):
 
 
 def test_words_are_where_the_sound_is_and_nowhere_else(records):
-    for record in everything(records, *FAMILIES):
+    for record in scenes_of(records, *FAMILIES):
         for word in model_words(record):
             assert heard(record, word.start, word.end) > -40, (record.id, word)
         silent = np.ones(len(record.model_audio), bool)
@@ -113,7 +97,7 @@ def test_words_are_where_the_sound_is_and_nowhere_else(records):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_due_has_happened_in_a_micro_turn_that_is_over_when_the_model_speaks(records, family):
-    for record in everything(records, family):
+    for record in scenes_of(records, family):
         happened = [word.end for word in user_words(record)] + [text.time for text in record.texts]
         happened += [] if record.frame_times is None else record.frame_times.tolist()
         spoken = model_words(record)
@@ -144,7 +128,7 @@ def test_what_is_due_has_happened_in_a_micro_turn_that_is_over_when_the_model_sp
 
 def test_noise_lies_as_far_below_the_users_speech_as_noted(records):
     below, near_clean = [], 0
-    for record in everything(records, "answer", "timed", "pause", "cue"):
+    for record in scenes_of(records, "answer", "timed", "pause", "cue"):
         if user_words(record) and record.meta["noise"] in ("white", "pink", "hum"):
             words = user_words(record)
             noise = spoken(record, 0.0, words[0].start)  # no echo of the room yet
@@ -176,7 +160,7 @@ def test_replies_are_the_words_due_and_come_in_time(records, split):
 
 
 def test_the_user_is_silent_during_hold_and_the_request_ends_after_it(records):
-    for record in everything(records, "pause"):
+    for record in scenes_of(records, "pause"):
         hold, words = cue(record, "hold"), user_words(record)
         assert 0.5 - 1e-6 <= hold.end - hold.start <= 1.65 and hold.end - hold.start == pytest.approx(
             record.meta["pause"]
@@ -188,7 +172,7 @@ def test_the_user_is_silent_during_hold_and_the_request_ends_after_it(records):
 
 
 def test_the_model_is_silent_soon_after_an_interruption_and_was_speaking_before(records):
-    for record in everything(records, "interruption"):
+    for record in scenes_of(records, "interruption"):
         stop, words = cue(record, "yield"), model_words(record)
         last = [word for word in user_words(record) if word.end <= stop.start + 1e-6][-1]
         assert last.end == pytest.approx(stop.start) and stop.end - stop.start == pytest.approx(0.4)
@@ -204,7 +188,7 @@ def test_the_model_is_silent_soon_after_an_interruption_and_was_speaking_before(
 
 
 def test_the_model_counts_on_through_a_backchannel_at_a_steady_pace(records):
-    for record in everything(records, "backchannel"):
+    for record in scenes_of(records, "backchannel"):
         keep, words = cue(record, "keep"), model_words(record)
         assert tuple(word.text for word in words) == scripts.NUMBERS
         np.testing.assert_allclose(np.diff([word.start for word in words]), 0.6, atol=1e-6)
@@ -217,14 +201,14 @@ def test_the_model_counts_on_through_a_backchannel_at_a_steady_pace(records):
 
 
 def test_timed_replies_come_exactly_as_long_after_the_request_as_asked(records):
-    for record in everything(records, "timed"):
+    for record in scenes_of(records, "timed"):
         delay = scripts.DELAYS[record.meta["delay"]]
         assert record.meta["delay"] in [word.text for word in user_words(record)]
         assert model_words(record)[0].start - user_words(record)[-1].end == pytest.approx(delay, abs=1e-6)
 
 
 def test_cued_replies_run_over_the_users_speech(records):
-    for record in everything(records, "cue"):
+    for record in scenes_of(records, "cue"):
         reply, due = model_words(record)[0], cue(record, "respond").start
         given = [word for word in user_words(record) if abs(word.end - due) < 1e-6]
         assert [word.text for word in given] == [record.meta["cue"]]
@@ -246,7 +230,7 @@ def test_the_object_comes_into_sight_when_the_cue_says_so(records):
 
 
 def test_nobody_speaks_for_the_model_when_nothing_is_asked(records):
-    for record in everything(records, "silence"):
+    for record in scenes_of(records, "silence"):
         assert not record.model_audio.any() and not model_words(record)
         assert [item.kind for item in record.cues] == ["hold"] and record.cues[0].end <= record.duration + 1e-6
         assert not {word.text for word in record.words} & {"say", "count", *scripts.NUMBERS}
@@ -269,7 +253,7 @@ def test_typed_requests_have_no_user_speech(synthesizer):
 
 
 def test_scenes_are_short_and_begin_and_end_in_silence(records):
-    for record in everything(records, *FAMILIES):
+    for record in scenes_of(records, *FAMILIES):
         assert record.duration <= 10.0 and record.duration / MICRO_TURN_SECONDS == pytest.approx(record.micro_turns)
         if record.frame_times is not None:
             assert len({window(time) for time in record.frame_times}) <= MOST_FRAMES, record.id

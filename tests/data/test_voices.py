@@ -16,11 +16,6 @@ from tml_jax.data.voices import (
 )
 
 
-@pytest.fixture(scope="module")
-def synthesizer():
-    return Synthesizer()
-
-
 def best_stretch(samples, reference):
     """The factor that lays the mean log spectrum of `reference`, on a logarithmic axis, over that of `samples`."""
     axis = np.exp(np.arange(np.log(800), np.log(9000), 0.01))

@@ -16,6 +16,8 @@ from tml_jax.background.runner import Channel, Job
 from tml_jax.background.tasks import Result
 from tml_jax.config import MICRO_TURN_SECONDS
 
+USUAL_DELAY = 1.0  # seconds from a task to its result
+
 
 @dataclasses.dataclass(frozen=True)
 class _Due:
@@ -38,12 +40,15 @@ class SteppedChannel(Channel):
 class SteppedRunner:
     """Does tasks with a backend, one after the other, for one session; it ends with it."""
 
-    def __init__(self, backend: Backend, delay: Callable[[int], int], timed: bool = False) -> None:
+    def __init__(
+        self, backend: Backend, delay: Callable[[int], float] = lambda number: USUAL_DELAY, timed: bool = False
+    ) -> None:
         """Over a backend.
 
         Args:
           backend: does the tasks.
-          delay: number of a task → micro-turns from the one that asks to the one that takes in the result, at least 1.
+          delay: number of a task → seconds from the micro-turn that asks to the one that takes in the result, which
+            is a later one.
           timed: a task takes at least as long as the backend did; then other runs may differ.
         """
         self._backend, self._delay, self._timed = backend, delay, timed
@@ -62,7 +67,7 @@ class SteppedRunner:
         except BackendError as error:
             result = Result(*name, failure=str(error))
         took = math.ceil((time.monotonic() - began) / MICRO_TURN_SECONDS) if self._timed else 1
-        due = job.channel.micro_turn + max(1, took, self._delay(job.task.number))
+        due = job.channel.micro_turn + max(1, took, round(self._delay(job.task.number) / MICRO_TURN_SECONDS))
         job.channel.due.append(_Due(due, result))
         return True
 

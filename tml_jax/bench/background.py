@@ -24,6 +24,7 @@ from tml_jax.bench.batches import noise
 from tml_jax.config import MICRO_TURN_SECONDS, Config
 from tml_jax.data.layout import INPUT_SAMPLES
 from tml_jax.data.tokenizer import Tokenizer
+from tml_jax.markdown import markdown_table
 from tml_jax.serve.engine import Engine, Tick
 from tml_jax.serve.scheduler import Scheduler
 from tml_jax.serve.windows import Arrived
@@ -87,14 +88,13 @@ class BackgroundBench:
 
     def __str__(self) -> str:
         head = ["background", "tick p50, ms", "p95", "p99", "most", "asked", *ENDS]
-        rows = [head, ["---", *["---:"] * (len(head) - 1)]]
+        rows = [head]
         for kind, seconds in self.seconds.items():
             times = [f"{value:.1f}" for value in np.percentile(1e3 * seconds, (50, 95, 99, 100))]
             counts = [str(self.events[kind][what]) for what in ("asked", *ENDS)]
             rows.append([kind, *times, *counts])
         ticks = len(next(iter(self.seconds.values())))
-        table = "".join("| " + " | ".join(row) + " |\n" for row in rows)
-        return f"{table}{self.sessions} session(s), {ticks} ticks of each, {BLOCK} at a time"
+        return f"{markdown_table(rows, left=1)}{self.sessions} session(s), {ticks} ticks of each, {BLOCK} at a time"
 
 
 class _Asking:

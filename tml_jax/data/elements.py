@@ -24,6 +24,7 @@ from tml_jax.data.layout import spoken_words as spoken_words
 from tml_jax.data.record import Conversation
 from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.signal.mel import OWN, dmel, own_mel
+from tml_jax.signal.runs import true_runs
 from tml_jax.tokens import OUTPUT_TOKEN_STREAMS, Control, Stream
 
 LOOK_AHEAD = OWN.window - OWN.hop  # samples that the last own-mel frame of a window sees of the next one
@@ -201,9 +202,8 @@ def _spoken(conversation: Conversation, plan: Layout) -> np.ndarray:
     if not plan.speak.any():
         return np.zeros((0, OWN_FRAMES, MEL_BINS), np.float32)
     sound = fit_samples(conversation.model_audio, (len(plan.speak) + 1) * OUTPUT_SAMPLES + LOOK_AHEAD)
-    edges = np.flatnonzero(np.diff(plan.speak.astype(np.int8), prepend=0, append=0))
     mels = []
-    for first, last in edges.reshape(-1, 2):  # each run of speaking windows, with the sound its last frames look into
+    for first, last in true_runs(plan.speak):  # each run of speaking windows, with the sound its last frames look into
         run = sound[(first + 1) * OUTPUT_SAMPLES : (last + 1) * OUTPUT_SAMPLES + LOOK_AHEAD]
         mels.append(own_mel(run)[: -(LOOK_AHEAD // OWN.hop)])
     return np.concatenate(mels).reshape(-1, OWN_FRAMES, MEL_BINS)

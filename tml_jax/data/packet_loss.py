@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from tml_jax.data.record import Conversation
+from tml_jax.signal.runs import true_runs
 
 PACKET_SECONDS = 0.02
 TRAINED_SHARES = (0.02, 0.2)  # range of the share of packets lost in training
@@ -38,14 +39,12 @@ def draw_gaps(rng: np.random.Generator, duration: float, share: float, burst: fl
     packets = int(np.ceil(round(duration / PACKET_SECONDS, 6)))
     draws = rng.random(packets)
     enter, leave = share / (1 - share) / burst, 1 / burst
-    lost = np.zeros(packets + 2, np.int8)
+    lost = np.zeros(packets, bool)
     bad = bool(rng.random() < share)
     for packet in range(packets):
-        lost[packet + 1] = bad
+        lost[packet] = bad
         bad = draws[packet] >= leave if bad else draws[packet] < enter
-    edges = np.diff(lost)
-    starts, ends = np.flatnonzero(edges > 0), np.flatnonzero(edges < 0)
-    return tuple((float(a * PACKET_SECONDS), float(b * PACKET_SECONDS)) for a, b in zip(starts, ends))
+    return tuple((float(a * PACKET_SECONDS), float(b * PACKET_SECONDS)) for a, b in true_runs(lost))
 
 
 def lose_packets(

@@ -10,6 +10,8 @@ import dataclasses
 
 import numpy as np
 
+from tml_jax.signal.runs import true_runs
+
 RATE = 24_000  # Hz
 _PHONEME_FRAME = 0.025  # seconds: unit of the network's durations
 _SPECTRUM_FRAME = 0.0125  # seconds: hop of its spectra
@@ -251,8 +253,7 @@ def _settle(sounding: np.ndarray, end: float, start: float) -> tuple[float, floa
     """Moves the end of a word and the start of the next to the edges of the longest silence around them, if any."""
     low, high = (int(round(value * RATE / _HOP)) for value in (end - 0.08, start + 0.08))
     low, high = max(low, 0), min(high, len(sounding))
-    silent = np.flatnonzero(np.diff(np.concatenate([[0], ~sounding[low:high], [0]]).astype(np.int8)))
-    runs = silent.reshape(-1, 2)
+    runs = true_runs(~sounding[low:high])
     if len(runs) == 0:
         return end, start
     longest = runs[np.argmax(runs[:, 1] - runs[:, 0])]

@@ -10,6 +10,7 @@ import numpy as np
 from tml_jax.config import MICRO_TURN_SECONDS, OUTPUT_RATE
 from tml_jax.data.layout import MIN_OVERLAP, MIN_POWER
 from tml_jax.data.record import Cue
+from tml_jax.signal.runs import true_runs
 
 FRAME_SECONDS = 0.01  # of the sound's level
 ONSET_SECONDS = 0.15  # of silence before sound that begins anew: more than a closure in a word, less than a pause
@@ -67,8 +68,7 @@ def of_sound(samples: np.ndarray) -> Activity:
     active = loud.sum(axis=1) * FRAME_SECONDS > MIN_OVERLAP + EPSILON
     starts = heard + FRAME_SECONDS * loud.argmax(axis=1)
     ends = heard + FRAME_SECONDS * (loud.shape[1] - loud[:, ::-1].argmax(axis=1))
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], loud.reshape(-1), [False]])))
-    begins, stops = (MICRO_TURN_SECONDS + FRAME_SECONDS * edges.reshape(-1, 2)).T
+    begins, stops = (MICRO_TURN_SECONDS + FRAME_SECONDS * true_runs(loud.reshape(-1))).T
     long = stops - begins > MIN_OVERLAP + EPSILON  # what is shorter is a click, as above
     begins, stops = begins[long], stops[long]
     anew = begins - np.concatenate([[-np.inf], stops[:-1]]) > ONSET_SECONDS - EPSILON
@@ -109,9 +109,8 @@ def kept(side: Activity, cue: Cue) -> bool:
 
 def _silences(side: Activity) -> list[tuple[float, float, bool, bool]]:
     """Begin and end of each run of micro-turns without activity, seconds, and whether it is at the first and last."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[True], side.active, [True]])))
     count, found = len(side.active), []
-    for first, end in zip(edges[::2].tolist(), edges[1::2].tolist()):
+    for first, end in true_runs(~side.active).tolist():
         begins = side.ends[first - 1] if first else side.heard[0]
         ends = side.starts[end] if end < count else side.heard[-1] + MICRO_TURN_SECONDS
         found.append((float(begins), float(ends), first == 0, end == count))

@@ -27,7 +27,7 @@ from tml_jax.background.desk import Background, Desk, DeskOptions
 from tml_jax.background.grammar import Action, MalformedError, Mark, Request, parse_request, parse_result
 from tml_jax.background.history import Budget
 from tml_jax.background.local import LocalBackend, LocalTools
-from tml_jax.background.stepped import SteppedRunner
+from tml_jax.background.stepped import USUAL_DELAY, SteppedRunner
 from tml_jax.config import MICRO_TURN_SECONDS, Config
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.record import BACKGROUND, TASK, Conversation
@@ -38,7 +38,6 @@ from tml_jax.eval.interactivity import EARLY_SECONDS, split_words
 from tml_jax.serve.windows import Arrived
 from tml_jax.serve.words import MicroTurn
 
-USUAL_DELAY = 1.0  # seconds until the result of a task that the record does not have
 _REPORTED = {*scripts.NUMBERS, SORRY}
 
 
@@ -72,9 +71,8 @@ def desk_of(conversation: Conversation, tokenizer: Tokenizer, config: Config) ->
     """A session's desk whose results come as late, and fail, as in a record."""
     tasks = planned(conversation)
 
-    def delay(number: int) -> int:
-        seconds = tasks[number - 1].delay if number <= len(tasks) else USUAL_DELAY
-        return round(seconds / MICRO_TURN_SECONDS)
+    def delay(number: int) -> float:
+        return tasks[number - 1].delay if number <= len(tasks) else USUAL_DELAY
 
     runner = SteppedRunner(_PlannedBackend(tasks), delay)
     options = DeskOptions(budget=Budget(audio=0, frames=0), privacy=Privacy(audio=False, frames=False))

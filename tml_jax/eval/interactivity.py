@@ -57,6 +57,7 @@ from tml_jax.eval.activity import (
 from tml_jax.eval.baselines import output_windows
 from tml_jax.eval.estimates import Estimate, estimate, medians, ratio, resample_weights
 from tml_jax.eval.suites.numbers import numbers_said
+from tml_jax.markdown import markdown_table
 
 if TYPE_CHECKING:
     from tml_jax.serve.words import MicroTurn
@@ -319,14 +320,11 @@ def table(rows: Mapping[str, Any]) -> str:
     kind = type(next(iter(rows.values())))
     fields = [field.name for field in dataclasses.fields(kind) if field.name != "conversations"]
     fields = [name for name in fields if any(getattr(score, name).count for score in rows.values())]
-    lines = [
-        ["", "conversations", *(name.replace("_", " ") for name in fields)],
-        ["---", *["---:"] * (len(fields) + 1)],
-    ]
+    lines = [["", "conversations", *(name.replace("_", " ") for name in fields)]]
     for name, score in rows.items():
         cells = [_cell(getattr(score, field), seconds=field in ("latency", "silence")) for field in fields]
-        lines.append([name.replace("|", "\\|"), str(score.conversations), *cells])
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+        lines.append([name, score.conversations, *cells])
+    return markdown_table(lines, left=1)
 
 
 def _cues(conversation: Conversation, kind: str) -> list[Cue]:

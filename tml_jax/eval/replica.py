@@ -22,6 +22,7 @@ from tml_jax.eval.delegation import by_variant, planned, score_delegation
 from tml_jax.eval.interactivity import aggregate, by_family, measure, reply_frequency, table
 from tml_jax.eval.sound import plain_words, recognise, word_error_rate
 from tml_jax.eval.streaming import stream
+from tml_jax.files import write_whole
 from tml_jax.serve.session import Talker
 from tml_jax.serve.words import MicroTurn
 from tml_jax.signal.pcm import float_audio
@@ -83,14 +84,13 @@ def evaluate(
     output = pathlib.Path(output_dir or run_dir) / (
         "eval" if config.serve.weights == "whole" else f"eval_{config.serve.weights}"
     )
-    output.mkdir(parents=True, exist_ok=True)
     results = {"policies": scores, "families": families}
     if tasks:
         results["tasks"] = by_variant([score_delegation(*pair) for pair in zip(held_out, spoken)])
         tables += f"\nTasks for the background, done by the embedded one:\n\n{table(results['tasks'])}"
     plain = {kind: {name: dataclasses.asdict(score) for name, score in rows.items()} for kind, rows in results.items()}
-    (output / "results.json").write_text(json.dumps(plain, indent=1))
-    (output / "table.md").write_text(tables)
+    write_whole(output / "results.json", json.dumps(plain, indent=1))
+    write_whole(output / "table.md", tables)
     for family in sorted({conversation.family for conversation in held_out}):
         index = next(i for i, conversation in enumerate(held_out) if conversation.family == family)
         write_example(output / family, held_out[index], spoken[index], desk=tasks)

@@ -65,7 +65,6 @@ class LiveSession:
         self._buffer = jitter.JitterBuffer(delay=delay, horizon=horizon)
         self._holes: set[int] = set()  # windows of which some sound was lost on the way
         self._heard, self._lost, self._waiting_text = False, False, 0
-        self.passed_over = 0  # windows, by which its micro-turns would be behind the time
         self.away = False  # whether its client was cut off, so that what is missing was lost
         self._texts: list[Text] = []
         self._frames: list[np.ndarray] = []
@@ -120,10 +119,7 @@ class LiveSession:
         Raises:
           InputError: the text is no Unicode, or more waits than the session may have.
         """
-        try:
-            size = len(text.text.encode()) + 1
-        except UnicodeEncodeError as error:
-            raise InputError(f"text that is no Unicode ({error.reason}): expected whole characters") from error
+        size = _bytes_of(text.text) + 1
         with self._lock:
             if self._waiting_text + size > MAX_WAITING_TEXT:
                 raise InputError(f"{self._waiting_text + size} bytes of text would wait: expected {MAX_WAITING_TEXT}")
@@ -142,10 +138,7 @@ class LiveSession:
         Raises:
           InputError: the text is no Unicode.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"text that is no Unicode ({error.reason}): expected whole characters") from error
+        _bytes_of(text)
         if self.desk is not None:
             self.desk.answer(number, revision, text)
         self.begin(now)
@@ -159,6 +152,11 @@ class LiveSession:
         """Forgets sound that has not been heard yet."""
         with self._lock:
             self._buffer = jitter.clear(self._buffer)
+
+    @property
+    def window(self) -> int:
+        """Number of the window that was collected last."""
+        return self._buffer.taken - 1
 
     def collect(self, now: float) -> Arrived | None:
         """What arrived in the window that is due at `now`; None where none is."""
@@ -188,7 +186,6 @@ class LiveSession:
             self._buffer = jitter.catch_up(self._buffer, now)
             passed = self._buffer.taken - before
             self._lost |= passed > 0 and self._heard
-            self.passed_over += passed
             return passed
 
 
@@ -329,7 +326,7 @@ class Scheduler:
         inputs |= {slot: desk.take_in(inputs[slot]) for slot, desk in desks.items()}
         tick = self.engine.tick(inputs)
         for slot, turn in tick.turns.items():
-            turn = _in_time(turn, seated[slot].passed_over)
+            turn = _in_window(turn, seated[slot].window)
             seated[slot].deliver(desks[slot].put_out(turn) if slot in desks else turn)
         for slot in tick.broken:
             seated[slot].slot = None
@@ -343,9 +340,20 @@ class Scheduler:
         return scheduled + MICRO_TURN_SECONDS
 
 
-def _in_time(turn: MicroTurn, passed_over: int) -> MicroTurn:
-    """A micro-turn whose number and start are those of its window, so that clients can tell time by them."""
-    if not passed_over:
+def _in_window(turn: MicroTurn, window: int) -> MicroTurn:
+    """The micro-turn of a window: its number and start are the window's, which windows passed over put ahead."""
+    if turn.index == window:
         return turn
-    index = turn.index + passed_over
-    return dataclasses.replace(turn, index=index, start=index * MICRO_TURN_SECONDS)
+    return dataclasses.replace(turn, index=window, start=window * MICRO_TURN_SECONDS)
+
+
+def _bytes_of(text: str) -> int:
+    """Bytes of a text in UTF-8.
+
+    Raises:
+      InputError: it is no Unicode.
+    """
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InputError(f"text that is no Unicode ({error.reason}): expected whole characters") from error

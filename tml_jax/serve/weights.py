@@ -38,8 +38,13 @@ def weights_for_serving(variables: dict[str, Any], config: Config) -> dict[str, 
     variables = unstacked(variables, config.model)
     if config.serve.weights == "int8":
         variables = quantize_experts(variables)
-    narrow = lambda path, leaf: leaf if stays_wide(path, leaf) else leaf.astype(config.serve.dtype)  # noqa: E731
-    return {**variables, "params": jax.tree_util.tree_map_with_path(narrow, variables["params"])}
+    return {**variables, "params": narrowed(variables["params"], config.serve.dtype)}
+
+
+def narrowed(params: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """Parameters with their matrices of products in another type; what is small, or added up, stays as it is."""
+    narrow = lambda path, leaf: leaf if _stays_wide(path, leaf) else leaf.astype(dtype)  # noqa: E731
+    return jax.tree_util.tree_map_with_path(narrow, params)
 
 
 def convert_for_serving(variables: dict[str, Any], config: Config, mesh: Mesh | None) -> dict[str, Any]:
@@ -77,7 +82,7 @@ def load_rounded(folder: pathlib.Path, targets: dict[str, Any], config: Config, 
     return unflatten_dict(kept)
 
 
-def stays_wide(path: tuple, leaf: jax.Array) -> bool:
+def _stays_wide(path: tuple, leaf: jax.Array) -> bool:
     """Whether a parameter is no matrix of products, or is rounded already, and so keeps its type."""
     *_, owner, name = ("", *(part.key for part in path))
     return leaf.dtype == jnp.int8 or leaf.ndim < 2 or name in _WIDE or owner.endswith("conv")

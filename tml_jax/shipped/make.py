@@ -24,8 +24,8 @@ from tml_jax.eval.delegation import planned
 from tml_jax.eval.interactivity import reply_frequency
 from tml_jax.eval.streaming import stream
 from tml_jax.interop.journal import ConvertError, Log, check_new, new_folder
+from tml_jax.serve import weights
 from tml_jax.serve.session import Talker
-from tml_jax.serve.weights import stays_wide
 from tml_jax.shipped.card import Facts, card
 from tml_jax.train.checkpoint import (
     CHECKPOINTS,
@@ -96,14 +96,14 @@ def ship(
         write_config(work, _without_machine(config))
         shutil.copyfile(tokenizer, work / TOKENIZER)
         (work / RESULTS).write_text(results)
-        weights = _size(work / CHECKPOINTS)
-        log(f"weights in {options.dtype}: {weights / 1e6:.1f} MB")
+        size = _size(work / CHECKPOINTS)
+        log(f"weights in {options.dtype}: {size / 1e6:.1f} MB")
         compared = _compare(folder, work, config, options.compare, log) if options.compare else None
         facts = Facts(
             config=config,
             step=int(folder.name),
             dtype=options.dtype,
-            bytes=weights,
+            bytes=size,
             command=options.command,
             licences=options.licences,
             results=json.loads(results),
@@ -132,8 +132,7 @@ def narrowed(variables: dict[str, Any], dtype: str) -> dict[str, Any]:
     """
     if dtype not in DTYPES:
         raise ConvertError(f"dtype = {dtype!r}: expected one of {', '.join(DTYPES)}")
-    narrow = lambda path, leaf: leaf if stays_wide(path, leaf) else leaf.astype(dtype)  # noqa: E731
-    params = jax.tree_util.tree_map_with_path(narrow, variables["params"])
+    params = weights.narrowed(variables["params"], dtype)
     finite = jax.tree.map(lambda leaf: bool(jnp.all(jnp.isfinite(leaf))), params)
     if not all(jax.tree.leaves(finite)):
         raise ConvertError(f"a weight does not fit into {dtype}, or is not finite: take another type, or checkpoint")

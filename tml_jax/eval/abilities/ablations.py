@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tml_jax.config import MICRO_TURN_SECONDS
+from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS
 from tml_jax.data.layout import INPUT_SAMPLES, arrived_samples, fit_samples
 from tml_jax.data.record import MODEL, Conversation
 from tml_jax.signal.pcm import pcm16
+from tml_jax.signal.runs import true_runs
 
 AUDIO_MUTED, VIDEO_FROZEN, TIME_SHUFFLED = "audio muted", "video frozen", "time shuffled"
 
@@ -72,9 +73,7 @@ def shuffle_time(conversation: Conversation, seed: int) -> Conversation:
 
 def _gaps(arrived: np.ndarray) -> tuple[tuple[float, float], ...]:
     """Runs of samples that did not arrive, (n,) bool at 16 kHz, as (start, end) seconds."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[True], arrived, [True]])))
-    rate = INPUT_SAMPLES / MICRO_TURN_SECONDS
-    return tuple((float(first / rate), float(end / rate)) for first, end in zip(edges[::2], edges[1::2]))
+    return tuple((float(first / INPUT_RATE), float(end / INPUT_RATE)) for first, end in true_runs(~arrived))
 
 
 # Name → (conversation, seed) → the conversation that the model gets instead.

@@ -14,6 +14,7 @@ from tml_jax.eval.estimates import Estimate
 from tml_jax.eval.interactivity import NEVER_SECONDS, by_family, table
 from tml_jax.eval.suites.report import cell
 from tml_jax.files import write_whole
+from tml_jax.markdown import markdown_table
 
 MODEL, CEILING = "model", "as recorded"
 Found = Mapping[str, Mapping[int, Sequence[Seen]]]  # what was run → seed → what was observed, a scene each
@@ -123,7 +124,7 @@ def _targets(model: Mapping[str, Estimate], spread: Mapping[str, Mapping[int, fl
             limit = "–" if aim.target is None else f"{'≤' if aim.at_most else '≥'} {_value(aim.target, aim.unit)}"
             verdict = {None: "–", True: "yes", False: "no"}[reached]
             rows.append([ability.name or "also", aim.name, limit, _cell(found, aim.unit), ends, found.count, verdict])
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def _beside(figures: Figures) -> str:
@@ -132,7 +133,7 @@ def _beside(figures: Figures) -> str:
         for aim in ability.aims:
             if figures[MODEL][aim.name].count or figures[CEILING][aim.name].count:
                 rows.append([aim.name, *(_value(part[aim.name].value, aim.unit) for part in figures.values())])
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def _collapse(figures: Figures) -> str:
@@ -141,7 +142,7 @@ def _collapse(figures: Figures) -> str:
         falls = collapses(ability, figures[MODEL], figures[ability.own])
         if ability.name:
             rows.append([ability.name, ability.own, {None: "–", True: "yes", False: "no"}[falls]])
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def _families(families: Mapping[str, Mapping[str, Estimate]]) -> str:
@@ -149,7 +150,7 @@ def _families(families: Mapping[str, Mapping[str, Estimate]]) -> str:
     for family, row in families.items():
         others = [_value(found.value, "%") for name, found in row.items() if name != MODEL]
         rows.append([family, row[MODEL].count, _cell(row[MODEL], "%"), *others])
-    return _markdown(rows)
+    return markdown_table(rows)
 
 
 def _lines(figures: Figures) -> list[Line]:
@@ -163,11 +164,6 @@ def _lines(figures: Figures) -> list[Line]:
                 label = f"{ability.name}: {aim.name}"
                 lines.append(Line(label, aim.unit, aim.target, aim.at_most, figures[MODEL][aim.name], without, others))
     return lines
-
-
-def _markdown(rows: Sequence[Sequence[Any]]) -> str:
-    head, *body = [[str(part).replace("|", "\\|") for part in row] for row in rows]
-    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *body))
 
 
 def _value(value: float, unit: str) -> str:

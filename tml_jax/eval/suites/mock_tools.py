@@ -14,11 +14,10 @@ from tml_jax.background.backend import Backend, BackendError, Tool, Tools
 from tml_jax.background.context import Package
 from tml_jax.background.desk import Background, Desk
 from tml_jax.background.stepped import SteppedRunner
-from tml_jax.config import MICRO_TURN_SECONDS, Config
+from tml_jax.config import Config
 from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.eval.suites.transcripts import json_objects
 
-DELAY = 1.0  # seconds from a task to its result, at least
 MOST_ITEMS = 100  # of a list in a made-up answer
 _REFERENCE = re.compile(r"\$RESULT_(\d{1,3})\.(.+)")
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d{1,3})\]")
@@ -104,8 +103,7 @@ def tool_desk(
       The desk and its tools.
     """
     tools = MockTools(known, expected)
-    turns = round(DELAY / MICRO_TURN_SECONDS)
-    runner = SteppedRunner((backend or DirectCalls)(tools), lambda number: turns, timed=backend is not None)
+    runner = SteppedRunner((backend or DirectCalls)(tools), timed=backend is not None)
     return ToolDesk(Background(runner, tokenizer, config).open(), tools)
 
 

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tml_jax.eval.estimates import Estimate, mean, pooled
+from tml_jax.files import write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +80,10 @@ def write_report(output: pathlib.Path, facts: Mapping[str, Any], sections: Seque
     Returns:
       The table.
     """
-    output.mkdir(parents=True, exist_ok=True)
     results = {**facts, "tasks": [_plain(section) for section in sections]}
-    (output / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_whole(output / "results.json", json.dumps(results, indent=1, ensure_ascii=False))
     text = table(sections)
-    (output / "table.md").write_text(text, encoding="utf-8")
+    write_whole(output / "table.md", text)
     draw(output / "figures.png", sections, str(facts.get("suite", "")))
     return text
 

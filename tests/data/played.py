@@ -1,0 +1,28 @@
+"""Scenes for tests, and how they are looked through."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from tml_jax.data.record import Conversation
+from tml_jax.data.scene_families import make_scene
+from tml_jax.data.voices import Synthesizer
+
+Played = dict[tuple[str, str], list[Conversation]]  # (family, split) → scenes
+
+
+def play(synthesizer: Synthesizer, families: Iterable[str], splits: Iterable[str], each: int, seed: int) -> Played:
+    """So many scenes of each family and split."""
+    return {
+        (family, split): [
+            make_scene(synthesizer, f"{family}{index}", np.random.default_rng([seed, index]), split, family)
+            for index in range(each)
+        ]
+        for family in families
+        for split in splits
+    }
+
+
+def scenes_of(played: Played, *families: str) -> list[Conversation]:
+    """Those of some families, of every split."""
+    return [record for (family, _), found in played.items() if family in families for record in found]
