@@ -9,6 +9,7 @@ from tml_jax.data.record import USER
 from tml_jax.data.scene_render import Timeline
 from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES, Synthesizer, Voice, vary
 
+_OPENED_SHARE = 0.25  # of the requests of training
 COUNT_PACE = 0.6  # seconds from number to number when the model counts
 
 
@@ -49,10 +50,16 @@ class Scene:
         return self.draw(scripts.AMOUNTS[self.split][kind])
 
     def wording(self, kind: str, note: str = "wording", **fields: str) -> str:
-        """A filled-in carrier of the split; the carrier (in meta, as `note`) and the fields are noted."""
+        """A filled-in carrier of the split; the carrier (in meta, as `note`) and the fields are noted.
+
+        In training a word may come before it: people begin so, and it moves what is asked away from the beginning.
+        """
         carrier = self.draw(scripts.CARRIERS[kind][self.part])
         self.meta.update({note: carrier}, **fields)
-        return carrier.format(**fields)
+        text = carrier.format(**fields)
+        if self.part == scripts.TRAIN and self.rng.random() < _OPENED_SHARE:
+            return f"{self.draw(scripts.OPENINGS)} {text}"
+        return text
 
     def keyword(self) -> str:
         """A keyword."""

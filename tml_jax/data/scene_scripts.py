@@ -22,6 +22,7 @@ NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 INTERRUPTIONS = ("stop", "wait", "hold on", "stop please", "that's enough")
 BACKCHANNELS = ("mm hm", "uh huh", "right", "yeah")
 CUE_WORDS = ("go", "now")
+OPENINGS = ("okay", "well", "um", "hey", "alright", "yes", "uh", "hello", "good")  # before requests of training
 DELAYS = {"two": 2.0, "three": 3.0, "four": 4.0, "five": 5.0, "six": 6.0, "seven": 7.0}  # seconds
 SHAPES = ("ball", "box", "cross", "ring")
 GONE = "gone"  # what the model says of an object that is gone, unless asked for a keyword
@@ -258,9 +259,12 @@ PREPOSITIONS = ("near", "behind", "under", "beside", "above", "before")
 TIMES = ("today", "this morning", "last week", "in the evening", "at night", "again")
 
 COLOURS = {
-    TRAIN: {"red": (225, 40, 40), "green": (50, 200, 60), "blue": (60, 90, 235), "white": (240, 240, 240)},
+    TRAIN: {
+        "red": (225, 40, 40), "green": (50, 200, 60), "blue": (60, 90, 235), "white": (240, 240, 240),
+        "yellow": (235, 225, 40), "purple": (140, 50, 200),
+    },
     HELD_OUT: {"orange": (240, 140, 30), "pink": (240, 120, 190), "cyan": (50, 210, 220)},
-}
+}  # fmt: skip
 
 
 def part_of(split: str) -> str:
