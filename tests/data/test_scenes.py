@@ -265,7 +265,9 @@ def test_scenes_are_short_and_begin_and_end_in_silence(records):
 
 def test_the_splits_share_no_voice_wording_time_size_or_colour(records):
     assert not set(TRAIN_VOICES) & set(HELD_OUT_VOICES)
-    wordings = {**scripts.CARRIERS, "delegation": scene_delegation.CARRIERS}
+    asking = (scene_delegation.CARRIERS, scene_delegation.NEAR_REQUESTS, scene_delegation.NEAR_REMARKS)
+    delegation = {split: sum((table[split] for table in asking), ()) for split in (scripts.TRAIN, scripts.HELD_OUT)}
+    wordings = {**scripts.CARRIERS, "delegation": delegation}
     for kind, by_split in wordings.items():
         train, held_out = by_split[scripts.TRAIN], by_split[scripts.HELD_OUT]
         assert len(set(train)) == len(train) >= 8 and len(set(held_out)) == len(held_out) >= 3, kind

@@ -17,7 +17,7 @@ from tml_jax.data.voices import Synthesizer
 # Family → (how it plays out, share of the training scenes).
 FAMILIES: dict[str, tuple[Callable[[Scene], float], float]] = {
     "answer": (scene_turns.answer, 0.11),
-    "pause": (scene_turns.pause, 0.08),
+    "pause": (scene_turns.pause, 0.07),
     "interruption": (scene_turns.interruption, 0.10),
     "backchannel": (scene_turns.backchannel, 0.06),
     "timed": (scene_turns.timed, 0.08),
@@ -25,14 +25,14 @@ FAMILIES: dict[str, tuple[Callable[[Scene], float], float]] = {
     "silence": (scene_turns.silence, 0.04),
     "side_talk": (scene_company.side_talk, 0.05),
     "background": (scene_company.background, 0.05),
-    "visual": (scene_sights.visual, 0.06),
+    "visual": (scene_sights.visual, 0.05),
     "visual_stop": (scene_sights.visual_stop, 0.05),
     "repetition": (scene_sights.repetition, 0.05),
     "count_seen": (scene_sights.count_seen, 0.03),
     "quiet_until_seen": (scene_sights.quiet_until_seen, 0.04),
     "simultaneous": (scene_listening.simultaneous, 0.04),
     "model_backchannel": (scene_listening.model_backchannel, 0.03),
-    "delegation": (scene_delegation.delegation, 0.05),
+    "delegation": (scene_delegation.delegation, 0.07),
 }
 
 
