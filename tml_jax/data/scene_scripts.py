@@ -178,7 +178,7 @@ CARRIERS = {
     },
     "count_seen": {
         TRAIN: (
-            "how many things do you see", "how many are there", "count the things in the picture",
+            "how many things do you see", "how many things is that", "count the things in the picture",
             "tell me how many there are", "how many can you see", "please tell me how many you see",
             "what number of things is there", "say how many things there are", "how many do you see in the picture",
             "how many things can you see", "give me the number of things you see", "how many things are there",
