@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
         workers=1,
     )
     config.train = dict(
-        steps=5500,
+        steps=6000,
         learning_rate=3e-3,
         final_rate=0.02,
         warmup_steps=100,

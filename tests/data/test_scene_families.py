@@ -29,7 +29,7 @@ FAMILIES = (
 
 @pytest.fixture(scope="module")
 def records(synthesizer):
-    return play(synthesizer, FAMILIES, SPLITS, EACH, 11)
+    return play(synthesizer, FAMILIES, SPLITS, EACH, 12)
 
 
 def words_of(record, speaker):

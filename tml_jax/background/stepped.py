@@ -41,14 +41,17 @@ class SteppedRunner:
     """Does tasks with a backend, one after the other, for one session; it ends with it."""
 
     def __init__(
-        self, backend: Backend, delay: Callable[[int], float] = lambda number: USUAL_DELAY, timed: bool = False
+        self,
+        backend: Backend,
+        delay: Callable[[int, int], float] = lambda number, revision: USUAL_DELAY,
+        timed: bool = False,
     ) -> None:
         """Over a backend.
 
         Args:
           backend: does the tasks.
-          delay: number of a task → seconds from the micro-turn that asks to the one that takes in the result, which
-            is a later one.
+          delay: number and revision of a task → seconds from the micro-turn that asks to the one that takes in the
+            result, which is a later one.
           timed: a task takes at least as long as the backend did; then other runs may differ.
         """
         self._backend, self._delay, self._timed = backend, delay, timed
@@ -67,7 +70,7 @@ class SteppedRunner:
         except BackendError as error:
             result = Result(*name, failure=str(error))
         took = math.ceil((time.monotonic() - began) / MICRO_TURN_SECONDS) if self._timed else 1
-        due = job.channel.micro_turn + max(1, took, round(self._delay(job.task.number) / MICRO_TURN_SECONDS))
+        due = job.channel.micro_turn + max(1, took, round(self._delay(*name) / MICRO_TURN_SECONDS))
         job.channel.due.append(_Due(due, result))
         return True
 

@@ -2,7 +2,8 @@
 
 It writes the task as `background.grammar` has it ("3 + 4"), says a filler, and reads the result as the session's desk
 gives it ("#1. 7"). It says what it reads: the number in words, or that it is sorry where there is none. What the user
-says meanwhile comes first: another request, another sum, or that the result is not wanted any more.
+says meanwhile comes first: another request, another sum, another one instead of the first, or that the result is not
+wanted any more. Some users ask for no sum at all, in words that are near to those of who does.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ import itertools
 from tml_jax.background.calculator import calculate
 from tml_jax.background.grammar import Action, Mark, Request, request_text, result_text
 from tml_jax.data import scene_scripts as scripts
-from tml_jax.data.record import BACKGROUND, MODEL, TASK
+from tml_jax.data.record import BACKGROUND, MODEL, TASK, USER
 from tml_jax.data.scene import Scene
 
 FILLER, SORRY, OKAY = "one moment", "sorry", "okay"  # what the model says besides numbers
@@ -23,15 +24,59 @@ CARRIERS = {
     scripts.TRAIN: (
         "what is {sum}", "how much is {sum}", "please work out {sum}", "can you tell me what {sum} is",
         "do you know what {sum} is", "tell me what {sum} is", "i want to know what {sum} is",
-        "could you work out {sum}", "now what is {sum}", "what is {sum} please",
+        "could you work out {sum}", "now what is {sum}", "what is {sum} please", "i need to know what {sum} is",
+        "tell me {sum}", "how much do i get for {sum}", "do you know how much {sum} is", "{sum} is how much",
+        "can you work out {sum} for me", "what does {sum} make", "give me {sum}", "find out what {sum} is",
+        "i wonder what {sum} is", "say what {sum} is", "what is the sum {sum}", "can you do {sum}",
+        "hello what is {sum}", "please tell me how much {sum} is",
     ),
     scripts.HELD_OUT: ("would you work out {sum}", "let me know what {sum} is", "what do you get for {sum}"),
 }  # fmt: skip
 # A second sum, while the first is being worked out.
 FOLLOWING = {
-    scripts.TRAIN: ("and {sum}", "and what is {sum}", "also {sum}", "and how much is {sum}"),
+    scripts.TRAIN: (
+        "and {sum}", "and what is {sum}", "also {sum}", "and how much is {sum}", "next is {sum}", "one more {sum}",
+        "i also need {sum}", "and tell me {sum}", "and after that {sum}",
+    ),
     scripts.HELD_OUT: ("and now {sum}", "then what is {sum}"),
-}
+}  # fmt: skip
+# Another sum in place of the first, while that is being worked out.
+REFINING = {
+    scripts.TRAIN: (
+        "no i meant {sum}", "no {sum}", "sorry i meant {sum}", "i mean {sum}", "wait make that {sum}", "no no {sum}",
+        "oh i meant {sum}", "no make it {sum}", "change it to {sum}", "no it should be {sum}", "not that but {sum}",
+    ),
+    scripts.HELD_OUT: ("actually {sum}", "i should have said {sum}", "no wait i want {sum}"),
+}  # fmt: skip
+# Requests for a word that is to be said, not worked out.
+NEAR_REQUESTS = {
+    scripts.TRAIN: (
+        "say the word {word}", "please say {word}", "tell me the word {word}", "can you tell me the word {word}",
+        "could you say {word}", "do you know how to say {word}", "tell me {word}", "i want you to tell me {word}",
+        "what i want to hear is {word}", "do you know the word {word} say it", "the word is {word} say it",
+        "can you say {word} please", "i need to hear {word}", "give me the word {word}", "how do you say {word}",
+        "hello say {word}", "work on this word {word}", "what comes next is {word} say it",
+    ),
+    scripts.HELD_OUT: ("would you tell me the word {word}", "let me know how you say {word}", "what you say is {word}"),
+}  # fmt: skip
+# What is told with numbers, or in words of questions, and asks for nothing.
+NEAR_REMARKS = {
+    scripts.TRAIN: (
+        "i have {one} plus {two} at home", "she said {one} plus {two} yesterday", "i had {one} cups of coffee",
+        "i know how much it is", "i do not know what it is", "nobody could tell me how much it was",
+        "that is what i wanted to know", "we saw {one} birds near the river", "i called him {one} times",
+        "he asked me what {one} times {two} is", "i worked it out last night", "they bought {one} lamps",
+        "the bus came {one} minutes late", "she wants to know what it costs", "my son learns {one} times {two}",
+        "he is {one} and she is {two}", "what is done is done", "you know how much i like it",
+        "it was minus {one} today", "i told them what it is", "there were {one} or {two} people",
+        "i asked how much is in the box", "i could not work it out", "we have {one} minus {two} left",
+        "it takes {one} times as long",
+    ),
+    scripts.HELD_OUT: (
+        "we need {one} chairs", "he would not say how much it was", "it is {one} plus {two} on the paper",
+        "she knows what it is", "we met {one} times",
+    ),
+}  # fmt: skip
 # What a background that is wrong says instead of a number.
 NONSENSE = {
     scripts.TRAIN: ("blue paper", "no such thing", "the old door", "it is raining"),
@@ -43,6 +88,10 @@ FAILURES = {scripts.TRAIN: ("unavailable", "late", "error"), scripts.HELD_OUT: (
 EARLY, LATE = 1.05, 1.75
 WRITING = 0.4  # seconds from the task to the filler: a task takes two micro-turns to write
 GAP = 0.4  # seconds of silence that make an utterance one of its own
+_TYPED_SHARE = 0.2  # of scenes with one sum
+_SIGNS_SHARE = 0.5  # of typed sums, in figures
+_REMARKS_SHARE = 0.5  # of near misses
+_KEYWORDS_SHARE = 0.3  # of words to be said; others are numbers
 
 
 def _sums() -> tuple[tuple[str, str], ...]:
@@ -68,7 +117,7 @@ SUMS = _sums()
 
 @dataclasses.dataclass(frozen=True)
 class PlannedTask:
-    """A task as it is noted in `meta["tasks"]` of a record, in the order of asking.
+    """A task, or one refined, as it is noted in `meta["tasks"]` of a record, in the order of asking.
 
     Attributes:
       text: what the model writes, in the grammar.
@@ -95,21 +144,36 @@ class _Play:
     tasks: list[PlannedTask] = dataclasses.field(default_factory=list)
     free: float = 0.0
 
-    def ask(self, start: float, delay: float, fault: str = "") -> float:
-        """The user asks for a sum, the model hands it over and says the filler; returns the time of the task."""
+    def ask(
+        self, start: float, delay: float, fault: str = "", typed: bool = False, refines: int | None = None
+    ) -> float:
+        """The user asks for a sum, the model hands it over and says the filler; returns the time of the task.
+
+        Args:
+          start: when the user begins, seconds.
+          delay: of the result.
+          fault: what is wrong with it, if anything.
+          typed: whether the user types.
+          refines: number of the only task, in place of which this one is asked for; None for a new one.
+        """
         scene = self.scene
-        task, words = scene.draw(SUMS)
-        carrier = scene.draw((FOLLOWING if self.tasks else CARRIERS)[scene.part])
+        task, words = scene.draw([each for each in SUMS if refines is None or each[0] != self.tasks[0].text])
+        carrier = scene.draw((CARRIERS if not self.tasks else REFINING if refines else FOLLOWING)[scene.part])
         scene.meta["wording"] = scene.meta["wording"] or carrier
-        due = scene.timeline.user(carrier.format(sum=words), start)
-        asked = due + scene.draw(scene.grids.reply)
+        if typed:
+            written = task if scene.rng.random() < _SIGNS_SHARE else words
+            scene.timeline.text(USER, carrier.format(sum=written), start)
+            due, asked = start, start + scene.draw(scene.grids.typed_reply)
+        else:
+            due = scene.timeline.user(carrier.format(sum=words), start)
+            asked = due + scene.draw(scene.grids.reply)
         result = {
             "": calculate(task),
             "empty": "",
             "failed": scene.draw(FAILURES[scene.part]),
             "nonsense": scene.draw(NONSENSE[scene.part]),
         }[fault]
-        text = request_text(Request(Action.NEW, None, task))
+        text = request_text(Request(Action.REFINE if refines else Action.NEW, refines, task))
         scene.timeline.text(MODEL, text, asked, TASK)
         self.tasks.append(PlannedTask(text, delay, result, fault == "failed", bool(fault), spoken_result(result)))
         self.free = self.say(FILLER, asked + WRITING)
@@ -123,9 +187,9 @@ class _Play:
             end = self.scene.timeline.model(word, max(end, start))
         return end
 
-    def answer(self, number: int, arrives: float) -> float:
+    def answer(self, number: int, arrives: float, task: PlannedTask | None = None) -> float:
         """The result of a task comes, and is spoken once it is read and the model is free; returns the end."""
-        task, scene = self.tasks[number - 1], self.scene
+        task, scene = task or self.tasks[number - 1], self.scene
         mark = Mark.FAILED if task.failed else Mark.LAST
         scene.timeline.text(BACKGROUND, result_text(number, mark, task.result), arrives)
         # As after typed text: a result may take two micro-turns to come in.
@@ -147,9 +211,12 @@ class _Play:
 
 
 def _plain(play: _Play, fault: str = "", low: float = 0.0, high: float = 10.0) -> float:
-    """One sum, whose result comes after a delay between `low` and `high`."""
-    delay = play.drawn_delay(low, high)
-    asked = play.ask(play.scene.lead(), delay, fault)
+    """One sum, by voice or (meta `typed`) in writing, whose result comes after a delay between `low` and `high`."""
+    scene, delay = play.scene, play.drawn_delay(low, high)
+    scene.meta["typed"] = typed = bool(scene.rng.random() < _TYPED_SHARE)
+    if typed:
+        scene.microphone = bool(scene.rng.random() < 0.5)
+    asked = play.ask(scene.lead(), delay, fault, typed)
     return play.answer(1, asked + delay)
 
 
@@ -200,17 +267,47 @@ def _followed(play: _Play) -> float:
     return play.answer(2, arrivals[1])
 
 
+def _refined(play: _Play) -> float:
+    """The user wants another sum instead: the model refines the task, and only the result of the new one comes."""
+    scene = play.scene
+    first = play.ask(scene.lead(), 0.0)
+    delay = play.drawn_delay(high=EARLY)
+    again = play.ask(play.free + scene.lead(), delay, refines=1)
+    # Were it not refined, the first result would come.
+    play.tasks[0] = dataclasses.replace(play.tasks[0], delay=round(play.free + GAP - first, 4), due="")
+    return play.answer(1, again + delay, play.tasks[1])
+
+
+def _near_miss(play: _Play) -> float:
+    """The user asks for a word, or tells something, in words that are near to those that ask for a sum."""
+    scene = play.scene
+    if scene.rng.random() < _REMARKS_SHARE:
+        one, two = (str(word) for word in scene.rng.permutation(scripts.NUMBERS[:5])[:2])
+        scene.meta["wording"] = remark = scene.draw(NEAR_REMARKS[scene.part])
+        end = scene.timeline.user(remark.format(one=one, two=two), scene.lead())
+        end += scene.draw(scene.grids.event)
+        scene.timeline.cue("hold", 0.0, end)
+        return end
+    word = scene.draw(scripts.KEYWORDS if scene.rng.random() < _KEYWORDS_SHARE else scripts.NUMBERS)
+    scene.meta["wording"] = request = scene.draw(NEAR_REQUESTS[scene.part])
+    scene.meta["keyword"] = word
+    ends = scene.timeline.user(request.format(word=word), scene.lead())
+    return scene.reply(word, ends, scene.draw(scene.grids.reply))
+
+
 # Variant → (how it plays out, share of the family).
 VARIANTS = {
-    "usual": (_plain, 0.26),
-    "early": (lambda play: _plain(play, high=EARLY), 0.1),
-    "late": (lambda play: _plain(play, low=LATE), 0.1),
-    "failed": (lambda play: _plain(play, "failed"), 0.08),
-    "nonsense": (lambda play: _plain(play, "nonsense"), 0.08),
-    "empty": (lambda play: _plain(play, "empty"), 0.08),
-    "moved_on": (_moved_on, 0.1),
-    "cancelled": (_cancelled, 0.1),
-    "followed": (_followed, 0.1),
+    "usual": (_plain, 0.19),
+    "early": (lambda play: _plain(play, high=EARLY), 0.08),
+    "late": (lambda play: _plain(play, low=LATE), 0.08),
+    "failed": (lambda play: _plain(play, "failed"), 0.06),
+    "nonsense": (lambda play: _plain(play, "nonsense"), 0.06),
+    "empty": (lambda play: _plain(play, "empty"), 0.06),
+    "moved_on": (_moved_on, 0.08),
+    "cancelled": (_cancelled, 0.08),
+    "followed": (_followed, 0.08),
+    "refined": (_refined, 0.08),
+    "near_miss": (_near_miss, 0.15),
 }
 
 

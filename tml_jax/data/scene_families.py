@@ -16,7 +16,7 @@ from tml_jax.data.voices import Synthesizer
 
 # Family → (how it plays out, share of the training scenes).
 FAMILIES: dict[str, tuple[Callable[[Scene], float], float]] = {
-    "answer": (scene_turns.answer, 0.09),
+    "answer": (scene_turns.answer, 0.08),
     "pause": (scene_turns.pause, 0.05),
     "interruption": (scene_turns.interruption, 0.12),
     "backchannel": (scene_turns.backchannel, 0.08),
@@ -32,7 +32,7 @@ FAMILIES: dict[str, tuple[Callable[[Scene], float], float]] = {
     "quiet_until_seen": (scene_sights.quiet_until_seen, 0.05),
     "simultaneous": (scene_listening.simultaneous, 0.03),
     "model_backchannel": (scene_listening.model_backchannel, 0.03),
-    "delegation": (scene_delegation.delegation, 0.06),
+    "delegation": (scene_delegation.delegation, 0.07),
 }
 
 

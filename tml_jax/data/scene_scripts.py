@@ -1,8 +1,9 @@
 """What is said, shown and waited for in generated scenes: plain data, one part for training and one held out.
 
-The splits share the keywords, the words that break in, the shapes and what they do, which a replica can only know by
-having heard or seen them. They differ in voices (`voices.py`), wordings, and every time, size, level and colour
-(`Grids`). Extrapolation has the held-out wordings, voices and colours, and amounts beyond those of training.
+The splits share the keywords, the words that break in (training has more of these), the shapes and what they do, which
+a replica can only know by having heard or seen them. They differ in voices (`voices.py`), wordings, and every time,
+size, level and colour (`Grids`). Extrapolation has the held-out wordings, voices and colours, and amounts beyond those
+of training.
 """
 
 import dataclasses
@@ -19,8 +20,13 @@ KEYWORDS = (
     "bridge", "yellow", "summer",
 )  # fmt: skip
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
-INTERRUPTIONS = ("stop", "wait", "hold on", "stop please", "that's enough")
-BACKCHANNELS = ("mm hm", "uh huh", "right", "yeah")
+_INTERRUPTIONS = ("stop", "wait", "hold on", "stop please", "that's enough")
+INTERRUPTIONS = {
+    TRAIN: (*_INTERRUPTIONS, "please stop", "okay stop", "wait a moment", "no stop", "stop now", "hang on"),
+    HELD_OUT: _INTERRUPTIONS,
+}
+_BACKCHANNELS = ("mm hm", "uh huh", "right", "yeah")
+BACKCHANNELS = {TRAIN: (*_BACKCHANNELS, "okay", "i see", "sure", "oh yes"), HELD_OUT: _BACKCHANNELS}
 CUE_WORDS = ("go", "now")
 OPENINGS = ("okay", "well", "um", "hey", "alright", "yes", "uh", "hello", "good")  # before requests of training
 DELAYS = {"two": 2.0, "three": 3.0, "four": 4.0, "five": 5.0, "six": 6.0, "seven": 7.0}  # seconds
@@ -47,6 +53,10 @@ CARRIERS = {
             "could you say {keyword} for me", "i want you to say {keyword}", "repeat after me {keyword}",
             "now say {keyword}", "just say {keyword} please", "tell me the word {keyword}",
             "say the word {keyword} now",
+            "i would like to hear {keyword}", "give me the word {keyword}", "the word is {keyword} please say it",
+            "try to say {keyword}", "speak the word {keyword}", "your word is {keyword}", "go ahead and say {keyword}",
+            "i need you to say {keyword}", "how do you say {keyword}", "would you mind saying {keyword}",
+            "hello can you say the word {keyword}", "next word {keyword}",
         ),
         HELD_OUT: ("would you please say {keyword}", "let me hear you say {keyword}", "say {keyword} to me"),
     },
@@ -55,6 +65,9 @@ CARRIERS = {
             "please say the word, {keyword}", "can you say, {keyword}", "i want you to say, {keyword}",
             "could you please say, {keyword}", "now say the word, {keyword}", "repeat after me, {keyword}",
             "tell me the word, {keyword}", "what i want you to say is, {keyword}",
+            "i would like to hear, {keyword}", "give me the word, {keyword}", "try to say, {keyword}",
+            "speak the word, {keyword}", "your word is, {keyword}", "go ahead and say, {keyword}",
+            "i need you to say, {keyword}", "would you mind saying, {keyword}", "my favourite word is, {keyword}",
         ),
         HELD_OUT: (
             "would you please say, {keyword}", "let me hear you say, {keyword}", "the word to say is, {keyword}",
@@ -65,6 +78,9 @@ CARRIERS = {
             "please count to eight", "count from one to eight", "can you count to eight", "start counting please",
             "i want you to count to eight", "count up to eight for me", "could you count to eight",
             "now count to eight please",
+            "i need you to count to eight", "count all the way to eight", "go ahead and count to eight",
+            "show me how you count to eight", "give me the numbers up to eight", "try counting to eight",
+            "say the numbers from one to eight", "would you mind counting to eight", "keep counting up to eight",
         ),
         HELD_OUT: ("would you count to eight", "let me hear you count to eight", "begin to count from one"),
     },
@@ -74,6 +90,11 @@ CARRIERS = {
             "wait {delay} seconds and say {keyword}", "please say {keyword} in {delay} seconds",
             "after {delay} seconds say {keyword}", "{delay} seconds from now say {keyword}",
             "can you say {keyword} after {delay} seconds", "wait for {delay} seconds then say {keyword}",
+            "give me {keyword} in {delay} seconds", "i want to hear {keyword} in {delay} seconds",
+            "count {delay} seconds and say {keyword}", "hold on {delay} seconds then say {keyword}",
+            "when {delay} seconds are over say {keyword}", "say {keyword} when {delay} seconds are up",
+            "could you say {keyword} {delay} seconds from now", "i need {keyword} in {delay} seconds",
+            "stay quiet for {delay} seconds then say {keyword}",
         ),
         HELD_OUT: (
             "would you say {keyword} in {delay} seconds", "let {delay} seconds pass then say {keyword}",
@@ -86,6 +107,11 @@ CARRIERS = {
             "as soon as i say {cue} say {keyword}", "wait until i say {cue} and say {keyword}",
             "say the word {keyword} when i say {cue}", "when you hear {cue} say {keyword}",
             "can you say {keyword} when i say {cue}",
+            "i want to hear {keyword} when i say {cue}", "at the word {cue} say {keyword}",
+            "{keyword} is what you say when i say {cue}", "the moment i say {cue} say {keyword}",
+            "if you hear {cue} say {keyword}", "answer {keyword} when i say {cue}",
+            "wait for the word {cue} then say {keyword}", "could you say {keyword} when you hear me say {cue}",
+            "give me {keyword} when i say {cue}",
         ),
         HELD_OUT: (
             "would you say {keyword} when i say {cue}", "say {keyword} as soon as you hear {cue}",
@@ -98,6 +124,11 @@ CARRIERS = {
             "please say {keyword} when the {shape} appears", "as soon as you see the {shape} say {keyword}",
             "say {keyword} when there is a {shape}", "watch for the {shape} and say {keyword}",
             "can you say {keyword} when you see a {shape}", "when the {shape} comes say {keyword}",
+            "i want to hear {keyword} when you see a {shape}", "if a {shape} appears say {keyword}",
+            "wait for the {shape} then say {keyword}", "could you say {keyword} when the {shape} comes",
+            "the moment you see a {shape} say {keyword}", "say {keyword} when a {shape} comes into view",
+            "keep watching and say {keyword} at the {shape}", "give me {keyword} when the {shape} is there",
+            "as soon as there is a {shape} say {keyword}",
         ),
         HELD_OUT: (
             "would you say {keyword} when you see the {shape}", "say {keyword} once the {shape} shows up",
@@ -114,6 +145,14 @@ CARRIERS = {
             "when you see a {shape} say {keyword} and {second} when it is gone",
             "watch the {shape} say {keyword} when it comes and {second} when it goes",
             "can you say {keyword} when the {shape} is there and {second} when it is gone",
+            "if you see the {shape} say {keyword} and if it goes say {second}",
+            "wait for the {shape} then say {keyword} and {second} when it is gone",
+            "say {keyword} when a {shape} comes and {second} when it goes",
+            "the {shape} comes say {keyword} the {shape} goes say {second}",
+            "give me {keyword} when you see a {shape} and {second} when it is gone",
+            "could you say {keyword} when the {shape} comes and {second} when it is gone",
+            "as soon as the {shape} is there say {keyword} and {second} when it is gone",
+            "i want to hear {keyword} when the {shape} comes and {second} when it goes",
         ),
         HELD_OUT: (
             "would you say {keyword} when the {shape} comes and {second} when it leaves",
@@ -127,6 +166,11 @@ CARRIERS = {
             "please count when the {shape} {action}", "count aloud when the {shape} {action}",
             "can you count how often the {shape} {action}", "count along when the {shape} {action}",
             "each time the {shape} {action} count", "count every time the {shape} {action}",
+            "count as the {shape} {action}", "keep count when the {shape} {action}",
+            "i want you to count when the {shape} {action}", "could you count each time the {shape} {action}",
+            "whenever the {shape} {action} count", "start counting when the {shape} {action}",
+            "say a number each time the {shape} {action}", "watch how often the {shape} {action} and count",
+            "count out loud as the {shape} {action}",
         ),
         HELD_OUT: (
             "would you count how often the {shape} {action}", "let me hear you count when the {shape} {action}",
@@ -135,9 +179,13 @@ CARRIERS = {
     },
     "count_seen": {
         TRAIN: (
-            "how many things do you see", "how many are there", "count the things in the picture",
+            "how many things do you see", "how many things is that", "count the things in the picture",
             "tell me how many there are", "how many can you see", "please tell me how many you see",
             "what number of things is there", "say how many things there are", "how many do you see in the picture",
+            "how many things can you see", "give me the number of things you see", "how many things are there",
+            "count what you see", "can you tell me how many there are", "i want to know how many you see",
+            "what number of things do you see", "say how many you can see", "how many of them are there",
+            "do you see how many there are",
         ),
         HELD_OUT: ("would you tell me how many you see", "how many things are in the picture", "so how many are there"),
     },
@@ -147,6 +195,10 @@ CARRIERS = {
             "say what appears", "tell me what appears in the picture", "watch and tell me what comes",
             "please say what comes into sight", "when something comes tell me what it is",
             "can you tell me what comes", "as soon as you see something say what it is",
+            "wait until something comes and tell me what", "name the thing that appears",
+            "i want to know what comes into the picture", "keep watching and say what you see",
+            "tell me when you see something and what", "could you tell me what appears",
+            "say the name of what comes", "when you see something say what it is", "look and tell me what appears",
         ),
         HELD_OUT: (
             "would you tell me what shows up", "let me know what comes into the picture",
@@ -158,6 +210,10 @@ CARRIERS = {
             "repeat every word i say", "say every word after me", "repeat each word right after me",
             "please repeat all my words", "say each word that i say", "say after me word by word",
             "can you repeat each word i say", "repeat all i say from now on",
+            "say again each word that i say", "copy every word i say", "i want you to repeat each word",
+            "could you repeat my words one by one", "after each word i say say it too",
+            "repeat what i say word by word", "keep repeating my words", "be my echo and repeat each word",
+            "whatever i say say it again",
         ),
         HELD_OUT: ("would you repeat every word", "say all my words after me", "let me hear each word from you"),
     },
@@ -166,6 +222,9 @@ CARRIERS = {
             "translate each number for me", "put my numbers into english", "say every number in english",
             "please translate my numbers", "translate all the numbers i say", "say in english what i count",
             "can you translate each number", "give me every number in english",
+            "i want each number in english", "tell me in english which numbers i say", "what i count say it in english",
+            "could you translate every number", "i count and you say it in english", "speak my numbers in english",
+            "english please for each number i say", "keep translating my numbers", "make my numbers english",
         ),
         HELD_OUT: (
             "would you translate my numbers", "let me hear the numbers in english", "turn each number into english",
@@ -176,6 +235,10 @@ CARRIERS = {
             "let me tell you a story, {story}", "listen to my story, {story}", "i must tell you this, {story}",
             "you will not believe this, {story}", "guess what happened, {story}", "listen to this, {story}",
             "about my day, {story}", "here is what happened, {story}",
+            "this is what i did today, {story}", "i have a story for you, {story}", "you should hear this, {story}",
+            "it was like this, {story}", "let me tell you about today, {story}", "well this is my story, {story}",
+            "last night it was like this, {story}", "so this happened to me, {story}",
+            "do you know what happened, {story}",
         ),
         HELD_OUT: ("i want to tell you a story, {story}", "hear what happened, {story}", "now listen to me, {story}"),
     },
@@ -184,6 +247,11 @@ CARRIERS = {
             "i went to the market this morning", "the weather is nice today", "my brother lives near the river",
             "we had coffee in the garden", "she is reading a book by the window", "it was a very long summer",
             "they built a bridge last year", "i left my keys in the kitchen", "the doctor was late again",
+            "my father cooks soup on sundays", "the river is very high today", "we are painting the kitchen",
+            "our dog likes the garden", "i have a new coat for the winter", "he tells me the same story every day",
+            "i do not know what it is", "there is tea in the kitchen", "you know what my brother is like",
+            "i could not sleep last night", "they asked us to come again", "she wanted to know the way",
+            "please do not mind the noise", "that is what he told me",
         ),
         HELD_OUT: (
             "my sister plays music at home", "the train was full of people", "he painted the old door yellow",
@@ -198,6 +266,10 @@ FILLERS = {
         "i am looking for my keys", "the bus was late today", "we should buy some bread", "my shoes are still wet",
         "it is getting dark outside", "the children are at school", "i need to call my mother", "the cat is asleep",
         "there is a letter on the table", "he is coming back tomorrow",
+        "the kettle is on the stove", "my neighbour plays the piano", "we had soup for lunch",
+        "the door does not close",
+        "i wrote her a long letter", "the milk is almost gone", "they moved to the city", "his coat is too small",
+        "we could use another lamp", "the baker is closed on sunday", "i read about it in the paper",
     ),
     HELD_OUT: (
         "our neighbour has a new car", "the shop closes at six", "i forgot to water the plants", "it smells like rain",
@@ -215,6 +287,15 @@ SIDE_TALK = {
         ((USER, "the keys are on the shelf"), (OTHER, "found them")),
         ((OTHER, "do you want some tea"), (USER, "yes please")),
         ((USER, "close the door"), (OTHER, "all right")),
+        ((USER, "put it on the table"), (OTHER, "this one")),
+        ((OTHER, "did you call her"), (USER, "not yet")),
+        ((USER, "that is for you"), (OTHER, "how nice")),
+        ((OTHER, "what time is it"), (USER, "almost noon")),
+        ((OTHER, "can i open the window"), (USER, "of course")),
+        ((USER, "i will call you back"), (OTHER, "no hurry")),
+        ((OTHER, "how much was the bread"), (USER, "not much")),
+        ((USER, "tell her i am busy"), (OTHER, "i will")),
+        ((OTHER, "do you know where it is"), (USER, "over there")),
     ),
     HELD_OUT: (
         ((USER, "i'm talking on the phone"), (OTHER, "oh i see")),
@@ -230,6 +311,10 @@ TELEVISION = {
         "prices went up again in may", "they had to wait for the rain to end", "our next guest comes from the islands",
         "the game begins at eight", "the minister spoke to the workers", "the road is closed until monday",
         "two people won the first prize",
+        "it will be cold and windy tonight", "the team lost again on sunday", "please stay with us for the news",
+        "the museum opens its doors again", "do you know what your house is worth", "doctors say that walking helps",
+        "we wait for word from the capital", "nothing could stop the winners", "the price of bread is what it was",
+        "call us and tell us what you think",
     ),
     HELD_OUT: (
         "the buses stop here every hour", "more news after the music", "a storm moved over the coast",
@@ -242,6 +327,9 @@ STORIES = {
     TRAIN: (
         "i missed the first bus", "then it began to rain", "my phone was at home", "a man gave me a lift",
         "we walked to the station", "nobody was there", "i lost one shoe", "the dog ran after us", "it was closed",
+        "i forgot where i was", "the train stood still", "we ate our bread in the rain", "my brother fell asleep",
+        "the key broke in the door", "a bird flew into the room", "they sold all the tickets", "i took the wrong coat",
+        "she knew my name", "then the phone rang",
     ),
     HELD_OUT: ("the lights went out", "somebody knocked at the door", "it was my old teacher", "we laughed so much"),
 }  # fmt: skip

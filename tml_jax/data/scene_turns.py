@@ -43,7 +43,7 @@ def interruption(scene: Scene) -> float:
     and one micro-turn later it breaks off the word it is in.
     """
     due, starts = scene.ask_to_count()
-    words = scene.draw(scripts.INTERRUPTIONS)
+    words = scene.draw(scripts.INTERRUPTIONS[scene.part])
     scene.meta["break_in"] = words
     heard = scene.timeline.user(words, starts[0] + scene.draw(scene.grids.break_in))
     boundary = scene_duration(heard)
@@ -61,7 +61,7 @@ def interruption(scene: Scene) -> float:
 def backchannel(scene: Scene) -> float:
     """The user shows that they are listening while the model counts; the model goes on."""
     due, starts = scene.ask_to_count()
-    words = scene.draw(scripts.BACKCHANNELS)
+    words = scene.draw(scripts.BACKCHANNELS[scene.part])
     scene.meta["break_in"] = words
     start = starts[0] + scene.draw(scene.grids.break_in)
     scene.timeline.user(words, start)

@@ -6,8 +6,9 @@ record has a background that fails, this one fails as well.
 
 Metrics, over sets of conversations. Those that need no task count too, as what they hand over is false.
 
-- precision, recall: of the new tasks that were asked for. One of the record is found by the first that the model asks
-  for between the end of the user's request (0.2 s before, the grid of the gates) and the next request.
+- precision, recall: of the tasks that were asked for, new or refined. One of the record is found by the first of its
+  kind that the model asks for between the end of the user's request (0.2 s before, the grid of the gates) and the next
+  request.
 - text: share of the found tasks with the record's very words.
 - result: share of scenes with tasks in which the numbers and apologies spoken after the first task are the record's, in
   its order, and no others.
@@ -46,15 +47,26 @@ def planned(conversation: Conversation) -> tuple[PlannedTask, ...]:
     return tuple(PlannedTask(**task) for task in conversation.meta.get("tasks", ()))
 
 
+def _by_revision(tasks: Sequence[PlannedTask]) -> Mapping[tuple[int, int], PlannedTask]:
+    """The tasks of a record by number and revision, as a session counts them."""
+    revisions: dict[int, int] = {}
+    found = {}
+    for task in tasks:
+        number = parse_request(task.text).number or len(revisions) + 1
+        revisions[number] = revisions.get(number, 0) + 1
+        found[number, revisions[number]] = task
+    return found
+
+
 class _PlannedBackend:
     """The embedded backend, but for the tasks that go wrong in the record."""
 
-    def __init__(self, tasks: Sequence[PlannedTask]) -> None:
+    def __init__(self, tasks: Mapping[tuple[int, int], PlannedTask]) -> None:
         self._tasks, self._local = tasks, LocalBackend(LocalTools(), sleep=lambda seconds: asyncio.sleep(0))
 
     async def run(self, package: Package) -> AsyncIterator[str]:
         """See `Backend`."""
-        plan = self._tasks[package.number - 1] if package.number <= len(self._tasks) else None
+        plan = self._tasks.get((package.number, package.revision))
         if plan is None or not plan.faulty:
             async for piece in self._local.run(package):
                 yield piece
@@ -69,10 +81,11 @@ class _PlannedBackend:
 
 def desk_of(conversation: Conversation, tokenizer: Tokenizer, config: Config) -> Desk:
     """A session's desk whose results come as late, and fail, as in a record."""
-    tasks = planned(conversation)
+    tasks = _by_revision(planned(conversation))
 
-    def delay(number: int) -> float:
-        return tasks[number - 1].delay if number <= len(tasks) else USUAL_DELAY
+    def delay(number: int, revision: int) -> float:
+        task = tasks.get((number, revision))
+        return USUAL_DELAY if task is None else task.delay
 
     runner = SteppedRunner(_PlannedBackend(tasks), delay)
     options = DeskOptions(budget=Budget(audio=0, frames=0), privacy=Privacy(audio=False, frames=False))
@@ -96,7 +109,7 @@ class Delegation:
     Attributes:
       id: of the conversation.
       variant: of the scene; its family where it has none.
-      due: new tasks of the record.
+      due: tasks of the record, new or refined.
       asked: spans of the model but for cancellations, malformed ones included.
       found: of those due, how many were asked for.
       right: of those found, how many in the record's words.
@@ -161,7 +174,7 @@ def score_delegation(conversation: Conversation, micro_turns: Sequence[MicroTurn
     return Delegation(
         id=conversation.id,
         variant=conversation.meta.get("variant", conversation.family),
-        due=sum(wanted.action == Action.NEW for _, wanted in due),
+        due=sum(wanted.action != Action.CANCEL for _, wanted in due),
         asked=len(asked),
         found=found,
         right=right,
@@ -236,5 +249,6 @@ def _read(turns: Sequence[MicroTurn]) -> list[str]:
             continue
         pieces[number].append(text)
         if mark != Mark.MORE:
-            ended.append(spoken_result("" if mark == Mark.FAILED else " ".join(pieces[number])))
+            whole = " ".join(pieces.pop(number))  # a refined task has another result
+            ended.append(spoken_result("" if mark == Mark.FAILED else whole))
     return ended
