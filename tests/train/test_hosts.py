@@ -69,8 +69,10 @@ def start(compiled, devices: int, *arguments: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def swap(compiled, config: Config, folder: pathlib.Path, many: str, count: int, timeout: float) -> list[str]:
-    """Runs `one` of one process and `many` of `count`, which then go on with each other's.
+def swap(
+    compiled, config: Config, folder: pathlib.Path, many: str, count: int, timeout: float, devices: int = 1
+) -> list[str]:
+    """Runs `one` of one process and `many` of `count`, of so many devices each, which then go on with each other's.
 
     Returns:
       What each process said.
@@ -80,8 +82,8 @@ def swap(compiled, config: Config, folder: pathlib.Path, many: str, count: int, 
     begin = lambda devices, **facts: start(  # noqa: E731
         compiled, devices, str(WORKER), json.dumps({"coordinator": coordinator, **facts})
     )
-    processes = [begin(count, processes=1, process=0, own=one, other=other)]
-    processes += [begin(1, processes=count, process=number, own=other, other=one) for number in range(count)]
+    processes = [begin(count * devices, processes=1, process=0, own=one, other=other)]
+    processes += [begin(devices, processes=count, process=number, own=other, other=one) for number in range(count)]
     try:
         said = [process.communicate(timeout=timeout) for process in processes]
     finally:
@@ -160,6 +162,17 @@ def test_all_processes_write_the_checkpoint_and_the_first_alone_the_rest(swapped
     told = [line for line in second.splitlines() if not line.startswith(("[Gloo]", "went on"))]
     assert told == [] and "step 4/4" in first
     assert goodput.summarise(folder / "two.taken").attempts == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sequence", [2, 4])
+def test_rows_cut_over_two_processes_give_the_losses_of_one(compiled, config, tmp_path, sequence):
+    """By four, each process has half of every row; by two, rows of its own, each over its two devices."""
+    config = dataclasses.replace(config, mesh=MeshConfig(data=4 // sequence, sequence=sequence))
+    said = swap(compiled, config, tmp_path, "two", 2, timeout=280, devices=2)
+    assert all("went on from step 2" in output for output in said)
+    for run in ("two", "one.taken", "two.taken"):
+        check_losses(tmp_path / run, tmp_path / "one")
 
 
 def launched(compiled, config: Config, run_dir: pathlib.Path, steps: int) -> list[subprocess.Popen]:
