@@ -174,7 +174,7 @@ def test_all_processes_write_the_checkpoint_and_the_first_alone_the_rest(swapped
 def test_rows_cut_over_processes_give_the_losses_of_one(compiled, config, tmp_path, processes, sequence):
     """Four devices. Cut by four, every process has a part of every row; by two, rows of its own on its two devices."""
     config = dataclasses.replace(config, mesh=MeshConfig(data=4 // sequence, sequence=sequence))
-    said = swap(compiled, config, tmp_path, "many", processes, timeout=800, devices=4 // processes)
+    said = swap(compiled, config, tmp_path, "many", processes, timeout=1200, devices=4 // processes)
     assert all("went on from step 2" in output for output in said)
     for run in ("many", "one.taken", "many.taken"):
         check_losses(tmp_path / run, tmp_path / "one")
