@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -69,8 +70,10 @@ def start(compiled, devices: int, *arguments: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def swap(compiled, config: Config, folder: pathlib.Path, many: str, count: int, timeout: float) -> list[str]:
-    """Runs `one` of one process and `many` of `count`, which then go on with each other's.
+def swap(
+    compiled, config: Config, folder: pathlib.Path, many: str, count: int, timeout: float, devices: int = 1
+) -> list[str]:
+    """Runs `one` of one process and `many` of `count`, of so many devices each, which then go on with each other's.
 
     Returns:
       What each process said.
@@ -80,15 +83,19 @@ def swap(compiled, config: Config, folder: pathlib.Path, many: str, count: int, 
     begin = lambda devices, **facts: start(  # noqa: E731
         compiled, devices, str(WORKER), json.dumps({"coordinator": coordinator, **facts})
     )
-    processes = [begin(count, processes=1, process=0, own=one, other=other)]
-    processes += [begin(1, processes=count, process=number, own=other, other=one) for number in range(count)]
-    try:
-        said = [process.communicate(timeout=timeout) for process in processes]
-    finally:
+    processes = [begin(count * devices, processes=1, process=0, own=one, other=other)]
+    processes += [begin(devices, processes=count, process=number, own=other, other=one) for number in range(count)]
+    with futures.ThreadPoolExecutor(len(processes)) as readers:
+        said = [readers.submit(process.communicate) for process in processes]
+        deadline = time.monotonic() + timeout
+        while not all(each.done() for each in said) and time.monotonic() < deadline:
+            if any(process.returncode for process in processes):  # the others would wait for it for long
+                break
+            time.sleep(0.2)
         for process in processes:
             process.kill()
-    assert all(process.returncode == 0 for process in processes), "\n".join(errors for _, errors in said)
-    return [output for output, _ in said]
+    assert not any(process.returncode for process in processes), "\n".join(each.result()[1] for each in said)
+    return [each.result()[0] for each in said]
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +167,17 @@ def test_all_processes_write_the_checkpoint_and_the_first_alone_the_rest(swapped
     told = [line for line in second.splitlines() if not line.startswith(("[Gloo]", "went on"))]
     assert told == [] and "step 4/4" in first
     assert goodput.summarise(folder / "two.taken").attempts == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "sequence"), [(2, 2), (2, 4), (4, 4)])
+def test_rows_cut_over_processes_give_the_losses_of_one(compiled, config, tmp_path, processes, sequence):
+    """Four devices. Cut by four, every process has a part of every row; by two, rows of its own on its two devices."""
+    config = dataclasses.replace(config, mesh=MeshConfig(data=4 // sequence, sequence=sequence))
+    said = swap(compiled, config, tmp_path, "many", processes, timeout=1200, devices=4 // processes)
+    assert all("went on from step 2" in output for output in said)
+    for run in ("many", "one.taken", "many.taken"):
+        check_losses(tmp_path / run, tmp_path / "one")
 
 
 def launched(compiled, config: Config, run_dir: pathlib.Path, steps: int) -> list[subprocess.Popen]:

@@ -7,6 +7,7 @@ two products, for what lies between. All give the same numbers. How tokens reach
 """
 
 import functools
+from collections.abc import Callable
 
 import flax.struct
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 
 from tml_jax.kernels.grouped_matmul import grouped_matmul
 
-BLOCK = 128  # rows of one block of the grouped product
+BLOCK = 128  # rows of one block of the grouped product, and keys that are counted together
 _DENSE_ROWS = 1024  # (token, expert) pairs up to which running all is cheaper than sorting; for a replica, on a CPU
 
 
@@ -110,14 +111,9 @@ def experts_grouped(x: jax.Array, routing: Routing, experts: Experts) -> jax.Arr
     count = experts.gate.shape[0]
     pair_expert = routing.expert.reshape(-1)
     blocks = -(-tokens * top_k // BLOCK) + count
-    one_hot = jax.nn.one_hot(pair_expert, count, dtype=jnp.int32)
-    load = jnp.sum(one_hot, axis=0)
-    rank = jnp.take_along_axis(jnp.cumsum(one_hot, axis=0), pair_expert[:, None], axis=1)[:, 0] - 1
-    group_blocks = -(-load // BLOCK)
-    first_block = jnp.cumsum(group_blocks) - group_blocks
-    slot = first_block[pair_expert] * BLOCK + rank  # (N k,) row of each pair
+    slot, load = lay_out(pair_expert, count, lambda load: BLOCK * starts(-(-load // BLOCK)))  # row of each pair: (N k,)
     pair_of_row = jnp.full(blocks * BLOCK, tokens * top_k, jnp.int32).at[slot].set(jnp.arange(tokens * top_k))
-    last_block = jnp.cumsum(group_blocks)
+    last_block = jnp.cumsum(-(-load // BLOCK))
     expert_of_block = jnp.searchsorted(last_block, jnp.arange(blocks), side="right")
     picked = jax.nn.one_hot(expert_of_block, count, dtype=x.dtype)  # (blocks, E), zero past the last group
     with jax.named_scope("dispatch"):
@@ -130,6 +126,36 @@ def experts_grouped(x: jax.Array, routing: Routing, experts: Experts) -> jax.Arr
     with jax.named_scope("combine"):
         pairs = collect(out, slot, pair_of_row).reshape(tokens, top_k, -1)
         return jnp.einsum("nkd,nk->nd", pairs, routing.weight.astype(x.dtype))
+
+
+def starts(counts: jax.Array, axis: int = 0) -> jax.Array:
+    """Where groups of these sizes begin when they lie one after the other."""
+    return jnp.cumsum(counts, axis=axis) - counts
+
+
+def lay_out(
+    key: jax.Array, count: int, first: Callable[[jax.Array], jax.Array] = starts
+) -> tuple[jax.Array, jax.Array]:
+    """Gives every key a place among its like, in the order they come: a stable sort.
+
+    By counting, because a sort that compares takes the compiler for TPUs half a minute each.
+
+    Args:
+      key: (P,) int32 in 0 … count − 1.
+      count: of different keys.
+      first: from how many there are of each key (count,) to the place of the first of each (count,).
+
+    Returns:
+      The place of each key (P,), and how many there are of each (count,); int32.
+    """
+    blocked = jnp.pad(key, (0, -key.size % BLOCK), constant_values=count).reshape(-1, BLOCK)
+    here = blocked[..., None] == jnp.arange(count)
+    within = jnp.cumsum(here.astype(jnp.int32), axis=1)
+    blocks = within[:, -1]
+    sizes = jnp.sum(blocks, axis=0)
+    before = starts(blocks) + first(sizes)
+    place = jnp.sum(jnp.where(here, within - 1 + before[:, None], 0), axis=-1)
+    return place.reshape(-1)[: key.size], sizes
 
 
 def _of_blocks(weights: jax.Array, picked: jax.Array) -> jax.Array:

@@ -27,7 +27,7 @@ from jax.sharding import PartitionSpec
 
 from tml_jax.kernels.few_tokens import few_tokens_mlp
 from tml_jax.kernels.grouped_matmul import ROWS
-from tml_jax.model.experts import Experts, Routing, collect, dispatch, grouped_mlp
+from tml_jax.model.experts import Experts, Routing, collect, dispatch, grouped_mlp, lay_out, starts
 from tml_jax.parallel.placement import Placement
 
 AXIS = "expert"
@@ -128,7 +128,7 @@ def _capacity(
     room = 8 * math.ceil(even / 8)  # rows for one expert
     key = expert.reshape(-1)
     sorted_place, order, sizes = _sorted(key, count)
-    start = _starts(sizes, axis=0)
+    start = starts(sizes, axis=0)
     rank = sorted_place - jnp.take(start, key, mode="clip")
     slot = jnp.where((key < count) & (rank < room), key * room + rank, count * room)
     place = start[:, None] + jnp.arange(room)
@@ -164,7 +164,7 @@ def _ragged(
     taken = jnp.moveaxis(wanted, 1, 0).reshape(devices, -1)
     taken = jnp.moveaxis(jax.vmap(lambda row: _clipped(row, room))(taken).reshape(devices, devices, local), 0, 1)
     sent, asked = jnp.sum(taken, axis=2), jnp.sum(wanted, axis=2)
-    plan = _Plan(sent, _starts(asked, axis=1), _starts(sent, axis=0))
+    plan = _Plan(sent, starts(asked, axis=1), starts(sent, axis=0))
     with jax.named_scope("dispatch"):
         received = _exchange(rows, room, plan, placement.tpu)
 
@@ -193,7 +193,7 @@ def _room(pairs: int, placement: Placement) -> int:
 
 
 def _sorted(key: jax.Array, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Sorts keys, stably, by counting: a sort that compares takes the compiler for TPUs half a minute each.
+    """Sorts keys, stably.
 
     Args:
       key: (P,) int32, not negative; all from `count` on are alike and come last.
@@ -203,15 +203,8 @@ def _sorted(key: jax.Array, count: int) -> tuple[jax.Array, jax.Array, jax.Array
       The place of each key when sorted (P,); its inverse, which key comes to each place (P,); and how many there are of
       each of 0 … count − 1.
     """
-    pairs, bins = key.size, count + 1
-    blocked = jnp.pad(jnp.minimum(key, count), (0, -pairs % 128), constant_values=bins).reshape(-1, 128)
-    here = blocked[..., None] == jnp.arange(bins)
-    within = jnp.cumsum(here.astype(jnp.int32), axis=1)
-    blocks = within[:, -1]
-    sizes = jnp.sum(blocks, axis=0)
-    before = _starts(blocks, axis=0) + _starts(sizes, axis=0)
-    place = jnp.sum(jnp.where(here, within - 1 + before[:, None], 0), axis=-1).reshape(-1)[:pairs]
-    order = jnp.zeros((pairs,), jnp.int32).at[place].set(jnp.arange(pairs, dtype=jnp.int32), unique_indices=True)
+    place, sizes = lay_out(jnp.minimum(key, count), count + 1)
+    order = jnp.zeros_like(place).at[place].set(jnp.arange(key.size, dtype=jnp.int32), unique_indices=True)
     return place, order, sizes[:count]
 
 
@@ -237,10 +230,6 @@ class _Plan:
 
     def reversed(self) -> "_Plan":
         return _Plan(self.count.T, self.write.T, self.read.T)
-
-
-def _starts(counts: jax.Array, axis: int) -> jax.Array:
-    return jnp.cumsum(counts, axis=axis) - counts
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 3))
