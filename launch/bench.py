@@ -8,9 +8,9 @@ Run them on a machine that does nothing else: the table says how much other prog
   python -m launch.bench --what=serve
   python -m launch.bench --what=serve --url=ws://127.0.0.1:8000/v1/realtime --clients=1,4 --audio=question.wav
 
-starts a server (launch.serve), or takes one that runs, and talks to it in real time over real sockets, with more and
-more clients: how long they wait, and how many are served in real time (needs the extra `serve`). Without a recording
-the users' requests are spoken by an offline voice (extra `replica`); the next two take the same.
+starts servers (launch.serve) of as many places as there will be clients, or takes one that runs, and talks to them in
+real time over real sockets: how long N clients wait, and how many are served in real time (needs the extra `serve`).
+Without a recording the users' requests are spoken by an offline voice (extra `replica`), as in the next.
 
   python -m launch.bench --what=long_session --checkpoint=runs/replica --minutes=30 --sessions=1
 
@@ -61,13 +61,14 @@ def _serve() -> object:
 
     if not all(count.isdecimal() and int(count) for count in _CLIENTS.value):
         raise ConfigError(f"--clients={','.join(_CLIENTS.value)}: expected numbers from 1 on, such as 1,4,16")
-    clients, audio = [int(count) for count in _CLIENTS.value], _audio()
-    if _URL.value:
-        server = contextlib.nullcontext(_URL.value)
-    else:
-        server = server_process.serving(_CHECKPOINT.value or shipped.NAME, max(clients), _log)
-    with server as url:
-        return serve_bench(url, clients, _SECONDS.value, audio, os.environ.get("TML_API_KEY"), _log)
+
+    def server(places: int) -> contextlib.AbstractContextManager[str]:
+        if _URL.value:
+            return contextlib.nullcontext(_URL.value)
+        return server_process.serving(_CHECKPOINT.value or shipped.NAME, places, _log)
+
+    clients, key = [int(count) for count in _CLIENTS.value], os.environ.get("TML_API_KEY")
+    return serve_bench(server, clients, _SECONDS.value, _audio(), key, _log)
 
 
 def _long_session() -> object:

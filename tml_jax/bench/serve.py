@@ -15,6 +15,7 @@ N clients are *held* in real time if no window was passed over, no sound was los
 and 40 ms for the rest.
 """
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -70,7 +71,7 @@ class ServeBench:
     Attributes:
       loads: of each number of clients.
       seconds: that each client talked.
-      others: cores that other programs kept busy before the first client; None where it cannot be known.
+      others: cores that other programs kept busy before the first server; None where it cannot be known.
     """
 
     loads: tuple[Load, ...]
@@ -106,17 +107,17 @@ class ServeBench:
 
 
 def serve_bench(
-    url: str,
+    server: Callable[[int], contextlib.AbstractContextManager[str]],
     clients: Sequence[int],
     seconds: float,
     audio: np.ndarray,
     api_key: str | None = None,
     log: Callable[[str], None] = print,
 ) -> ServeBench:
-    """Measures a server that runs.
+    """Measures.
 
     Args:
-      url: of its WebSocket.
+      server: number of clients → a server for so many, that runs within it, and the URL of its WebSocket.
       clients: numbers of them, one measurement each.
       seconds: that each client talks.
       audio: (n,) float32 at 16 kHz, what they say over and over.
@@ -127,16 +128,23 @@ def serve_bench(
       The measurement.
 
     Raises:
-      OSError: the server cannot be reached.
-      ValueError: it refuses a session, or ends one.
+      OSError: a server cannot be reached.
+      ValueError: one refuses a session, or ends one, of the first number of clients; of a later one the table ends.
     """
     windows = max(1, int(seconds / MICRO_TURN_SECONDS))
     work, loads = OtherWork(), []
     time.sleep(1.0)
     others = work.cores()
     for count in clients:
-        log(f"{count} client(s) talk for {seconds:g} s")
-        load = summarise(talk_at_once(url, count, windows, audio, api_key), windows)
+        try:
+            with server(count) as url:
+                log(f"{count} client(s) talk for {seconds:g} s")
+                load = summarise(talk_at_once(url, count, windows, audio, api_key), windows)
+        except ValueError as error:
+            if not loads:
+                raise
+            log(f"{count} client(s): {error}; the table ends before")
+            break
         wait = f"wait {_percentiles(load.wait)} ms"
         log(f"{count} client(s): tick {_percentiles(load.tick)} ms, {wait}, {'held' if load.held else 'not held'}")
         loads.append(load)
