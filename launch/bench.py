@@ -5,9 +5,12 @@
 
 Run them on a machine that does nothing else: the table says how much other programs took.
 
-  python -m launch.bench --what=serve --url=ws://127.0.0.1:8000/v1/realtime --sessions=4 --audio=question.wav
+  python -m launch.bench --what=serve
+  python -m launch.bench --what=serve --url=ws://127.0.0.1:8000/v1/realtime --clients=1,4 --audio=question.wav
 
-talks to a server that runs (launch.serve), in real time over real sockets (needs the extra `serve`).
+starts servers (launch.serve) of as many places as there will be clients, or takes one that runs, and talks to them in
+real time over real sockets: how long N clients wait, and how many are served in real time (needs the extra `serve`).
+Without a recording the users' requests are spoken by an offline voice (extra `replica`), as in the next.
 
   python -m launch.bench --what=long_session --checkpoint=runs/replica --minutes=30 --sessions=1
 
@@ -18,6 +21,7 @@ streams long sessions through a model, faster than real time: whether the last m
 times the server's ticks without a background model, with the embedded one, and with ones that hang, flood and die.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -25,23 +29,29 @@ from collections.abc import Sequence
 import numpy as np
 from absl import app, flags
 
-from launch import config_flag, huge_pages
+from launch import config_flag, huge_pages, server_process
+from tml_jax import shipped
 from tml_jax.config import INPUT_RATE, ConfigError
 from tml_jax.signal import media
 from tml_jax.train.checkpoint import CheckpointError
 
 _HELP = (
     "What to measure: `train`, the train step beside transformers; `micro_turn`, a micro-turn beside transformers with "
-    "its cache; `serve`, a server that runs; `long_session`, whether long sessions stay as fast; `background`, whether "
-    "a background costs the ticks anything."
+    "its cache; `serve`, a server under load; `long_session`, whether long sessions stay as fast; `background`, "
+    "whether a background costs the ticks anything."
 )
 _WHAT = flags.DEFINE_enum("what", "train", ["train", "micro_turn", "serve", "long_session", "background"], _HELP)
 _REPEATS = flags.DEFINE_integer("repeats", 15, "Turns of each program (train, micro_turn).", lower_bound=1)
-_URL = flags.DEFINE_string("url", "ws://127.0.0.1:8000/v1/realtime", "Of the server (serve).")
-_SESSIONS = flags.DEFINE_integer("sessions", 4, "Sessions at once (serve, long_session, background).", lower_bound=1)
-_SECONDS = flags.DEFINE_float("seconds", 30.0, "How long they talk (serve).", lower_bound=1.0)
-_AUDIO = flags.DEFINE_string("audio", None, "What they say, over and over: a recording; without it noise.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a trained model (long_session, background).")
+_URL = flags.DEFINE_string("url", None, "Of a server that runs; without it, one is started (serve).")
+_CLIENTS = flags.DEFINE_list("clients", ["1", "2", "4", "8", "16", "24", "32"], "At once, one number a row (serve).")
+_SESSIONS = flags.DEFINE_integer("sessions", 4, "Sessions at once (long_session, background).", lower_bound=1)
+_SECONDS = flags.DEFINE_float("seconds", 30.0, "How long each talks (serve).", lower_bound=1.0)
+_AUDIO = flags.DEFINE_string(
+    "audio", None, "A recording that they say, over and over; without it requests by an offline voice."
+)
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Folder of a trained model (serve, long_session, background); without it, the shipped replica."
+)
 _TICKS = flags.DEFINE_integer("ticks", 500, "Of each kind of background (background).", lower_bound=1)
 _MINUTES = flags.DEFINE_integer("minutes", 30, "How long they talk (long_session).", lower_bound=1)
 
@@ -49,7 +59,16 @@ _MINUTES = flags.DEFINE_integer("minutes", 30, "How long they talk (long_session
 def _serve() -> object:
     from tml_jax.bench.serve import serve_bench  # here, because it needs the serve extra
 
-    return serve_bench(_URL.value, _SESSIONS.value, _SECONDS.value, _audio(), os.environ.get("TML_API_KEY"))
+    if not all(count.isdecimal() and int(count) for count in _CLIENTS.value):
+        raise ConfigError(f"--clients={','.join(_CLIENTS.value)}: expected numbers from 1 on, such as 1,4,16")
+
+    def server(places: int) -> contextlib.AbstractContextManager[str]:
+        if _URL.value:
+            return contextlib.nullcontext(_URL.value)
+        return server_process.serving(_CHECKPOINT.value or shipped.NAME, places, _log)
+
+    clients, key = [int(count) for count in _CLIENTS.value], os.environ.get("TML_API_KEY")
+    return serve_bench(server, clients, _SECONDS.value, _audio(), key, _log)
 
 
 def _long_session() -> object:
@@ -70,9 +89,7 @@ def _engine(delegate: bool) -> tuple:
     from tml_jax.serve.engine import Engine
     from tml_jax.serve.program import load_model
 
-    if _CHECKPOINT.value is None:
-        raise ConfigError("give --checkpoint=RUN, the folder of a trained model")
-    loaded = load_model(_CHECKPOINT.value, delegate=delegate)
+    loaded = load_model(str(shipped.resolve(_CHECKPOINT.value or shipped.NAME)), delegate=delegate)
     engine = Engine(loaded, _SESSIONS.value)
     engine.warm_up()
     return engine, loaded.tokenizer
@@ -90,8 +107,15 @@ def _micro_turn() -> object:
     return micro_turn_bench(config_flag.get(), _REPEATS.value, log=_log)
 
 
-def _audio() -> np.ndarray | None:
-    return media.read_audio(_AUDIO.value, INPUT_RATE, channels=1)[0] if _AUDIO.value else None
+def _audio() -> np.ndarray:
+    if _AUDIO.value:
+        return media.read_audio(_AUDIO.value, INPUT_RATE, channels=1)[0]
+    from tml_jax.bench.speech import requests  # here, because it needs the replica extra
+
+    try:
+        return requests()
+    except ImportError as error:
+        raise ConfigError(f"{error}; or give a recording, --audio=FILE") from error
 
 
 def _log(line: str) -> None:

@@ -28,16 +28,21 @@ def test_every_tick_is_measured_and_memory_stays(engine, monkeypatch):
     assert count >= 120 * 7 > seen == engine.config.serve.context  # time, frame, four of sound, gate: past the context
     assert found.recompilations == 0 and len(lines) == 3 and not engine.taken
     assert found.on_device[1] == found.on_device[-1] > 0 and (found.speaks <= 1).all()
-    assert found.speaks.shape == (3, 40)
+    assert found.speaks.shape == found.steps.shape == (3, 40)
+    most = engine.config.model.max_text_out + 1
+    assert (1 <= found.steps).all() and (found.steps <= most).all() and found.same_work_ratio > 0
     assert f"last minute / first minute: {found.ratio:.3f}" in str(found) and "| 3 |" in str(found)
 
 
-def test_only_ticks_of_the_same_work_are_compared_like_with_like():
-    seconds = np.asarray([[0.01, 0.01, 0.5], [0.02, 0.9, 0.9]])
-    speaks = np.asarray([[0.0, 0.0, 1.0], [0.0, 0.5, 1.0]])
-    found = LongSession(1, (10, 5), seconds, np.ones(3), np.ones(3), speaks, 0)
-    assert found.listening_ratio == pytest.approx(2.0) and found.ratio == pytest.approx(90.0)
-    assert np.isnan(LongSession(1, (10, 5), seconds, np.ones(3), np.ones(3), np.ones((2, 3)), 0).listening_ratio)
+def test_ticks_of_the_same_work_are_compared_like_with_like():
+    seconds = np.asarray([[0.01, 0.01, 0.02, 0.5], [0.02, 0.9, 0.9, 0.06]])
+    speaks = np.asarray([[0.0, 0.0, 0.0, 1.0], [0.0, 0.5, 1.0, 0.0]])
+    steps = np.asarray([[1, 1, 2, 3], [1, 1, 4, 2]])  # in common: one step twice as slow, two steps thrice
+    found = LongSession(1, (10, 5), seconds, np.ones(3), np.ones(3), speaks, steps, 0)
+    assert found.same_work_ratio == pytest.approx(2.5) and found.ratio == pytest.approx(0.48 / 0.015)
+    assert np.isnan(
+        LongSession(1, (10, 5), seconds, np.ones(3), np.ones(3), speaks, steps * [[1], [9]], 0).same_work_ratio
+    )
 
 
 def test_numbers_that_are_none_end_it(small_variables):

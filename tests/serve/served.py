@@ -17,6 +17,7 @@ from tml_jax.serve.server import Server, ServerOptions
 
 KEY = "the-key"
 LIMIT = 400_000  # bytes of a message
+DELAY = 0.5  # seconds, that a busy machine does not use up, so that no sound of a test is lost
 
 
 class Served:
@@ -26,8 +27,7 @@ class Served:
         self.metrics = ServerMetrics()
         if background is not None:
             background.observe = self.metrics.observe_task
-        # A delay that a busy machine does not use up, so that no sound of a test is lost.
-        self.scheduler = Scheduler(engine, delay=0.5, observe=self.metrics.observe, background=background)
+        self.scheduler = Scheduler(engine, delay=DELAY, observe=self.metrics.observe, background=background)
         friends = ("https://friend.example",)
         self.options = ServerOptions("small", KEY, friends, max_message=LIMIT, **options)
         self.server = Server(self.scheduler, self.metrics, self.options)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from tml_jax.bench.batches import noise
-from tml_jax.config import MICRO_TURN_SECONDS, PATCH
+from tml_jax.config import AUDIO_ELEMENTS, MICRO_TURN_SECONDS, PATCH
 from tml_jax.data.layout import INPUT_SAMPLES
 from tml_jax.serve.engine import Engine
 from tml_jax.serve.windows import Arrived
@@ -31,6 +31,7 @@ class LongSession:
       resident: (minutes + 1,) bytes of the process before the first minute and after each; 0 where unknown.
       on_device: the same of all arrays on devices.
       speaks: (minutes, 300) share of the sessions in which the model spoke.
+      steps: (minutes, 300) int, of text that each tick had: one for each token, and for the gate.
       recompilations: programs compiled meanwhile.
     """
 
@@ -40,6 +41,7 @@ class LongSession:
     resident: np.ndarray
     on_device: np.ndarray
     speaks: np.ndarray
+    steps: np.ndarray
     recompilations: int
 
     @property
@@ -48,10 +50,19 @@ class LongSession:
         return float(np.median(self.seconds[-1]) / np.median(self.seconds[0]))
 
     @property
-    def listening_ratio(self) -> float:
-        """The same of ticks that do the same work: those in which the model only listens. NaN without any."""
-        first, last = (self.seconds[minute][self.speaks[minute] == 0] for minute in (0, -1))
-        return float(np.median(last) / np.median(first)) if len(first) and len(last) else float("nan")
+    def same_work_ratio(self) -> float:
+        """The same of ticks that did the same work, so that it does not matter what was said in which minute.
+
+        It is the mean over the kinds of work (so many steps of text; sound or none), weighted by how often each is in
+        the minute in which it is rarer. NaN where the two minutes have none in common.
+        """
+        work = 2 * self.steps + (self.speaks > 0)
+        ratios, weights = [], []
+        for kind in np.intersect1d(work[0], work[-1]):
+            first, last = (self.seconds[minute][work[minute] == kind] for minute in (0, -1))
+            ratios.append(np.median(last) / np.median(first))
+            weights.append(min(len(first), len(last)))
+        return float(np.average(ratios, weights=weights)) if ratios else float("nan")
 
     def __str__(self) -> str:
         minutes = len(self.seconds)
@@ -69,8 +80,8 @@ class LongSession:
                 "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
                 *rows,
                 f"{self.sessions} session(s) with sound and video, {count} elements each, of which global layers see "
-                f"{seen}; last minute / first minute: {self.ratio:.3f}, of ticks that only listen: "
-                f"{self.listening_ratio:.3f}; recompilations: {self.recompilations}",
+                f"{seen}; last minute / first minute: {self.ratio:.3f}, of ticks of the same work: "
+                f"{self.same_work_ratio:.3f}; recompilations: {self.recompilations}",
             ]
         )
 
@@ -101,7 +112,7 @@ def long_session_bench(
     slots = [engine.join(seed) for seed in range(engine.slots)]
     rows, columns = (size * patch for size, patch in zip(config.data.video_grid, PATCH[1:3]))
     seconds = np.zeros((minutes, TURNS_A_MINUTE))
-    speaks = np.zeros_like(seconds)
+    speaks, steps = np.zeros_like(seconds), np.zeros_like(seconds, int)
     memory = [_memory()]
     for turn in range(minutes * TURNS_A_MINUTE):
         minute, within = divmod(turn, TURNS_A_MINUTE)
@@ -115,7 +126,10 @@ def long_session_bench(
         if tick.broken:
             raise ValueError(f"micro-turn {turn}: numbers of session {tick.broken[0]} are not finite")
         seconds[minute, within] = tick.seconds
-        speaks[minute, within] = np.mean([said.gate == "SPEAK" for said in tick.turns.values()])
+        spoken = [said.gate == "SPEAK" for said in tick.turns.values()]
+        speaks[minute, within] = np.mean(spoken)
+        sounds = AUDIO_ELEMENTS * np.asarray(spoken)
+        steps[minute, within] = np.max([said.elements_out for said in tick.turns.values()] - sounds)
         if within == TURNS_A_MINUTE - 1:
             memory.append(_memory())
             median = 1e3 * np.median(seconds[minute])
@@ -124,7 +138,7 @@ def long_session_bench(
     for slot in slots:
         engine.leave(slot)
     resident, on_device = np.asarray(memory).T
-    return LongSession(len(slots), elements, seconds, resident, on_device, speaks, engine.recompilations)
+    return LongSession(len(slots), elements, seconds, resident, on_device, speaks, steps, engine.recompilations)
 
 
 def _memory() -> tuple[int, int]:

@@ -1,0 +1,21 @@
+"""What users say in measurements of serving where no recording is given."""
+
+import numpy as np
+
+from tml_jax.config import INPUT_RATE
+from tml_jax.data.voices import HELD_OUT_VOICES, RATE, Synthesizer
+from tml_jax.signal.media import resample
+
+REQUESTS = ("please say the word garden", "count up to eight for me", "what is three plus four")
+PAUSE = 3.0  # seconds after each, in which the model can answer
+
+
+def requests() -> np.ndarray:
+    """Requests of the replica's little world in a voice that it does not know, with pauses: (n,) float32 at 16 kHz.
+
+    Raises:
+      ImportError: the `replica` extra is not installed.
+    """
+    synthesizer, pause = Synthesizer(), np.zeros(round(PAUSE * INPUT_RATE), np.float32)
+    spoken = [synthesizer.say(text, HELD_OUT_VOICES[0]).samples for text in REQUESTS]
+    return np.concatenate([part for said in spoken for part in (resample(said[None], RATE, INPUT_RATE)[0], pause)])
