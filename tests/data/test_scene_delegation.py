@@ -246,3 +246,8 @@ def test_a_task_in_a_near_miss_is_false(records, vocabulary):
     record = only(records, "near_miss")
     score = spoil(record, vocabulary, spans=lambda turn: (Span("3 + 4"),) * (turn.index == record.micro_turns - 3))
     assert (score.due, score.asked, score.found) == (0, 1, 0)
+    right = spoil(record, vocabulary)
+    elsewhere = dataclasses.replace(score, variant="answer")
+    table = by_variant([score, right, elsewhere, dataclasses.replace(right, variant="silence")])
+    assert list(table) == ["near_miss", "no task due", "no task due: answer", "all"]
+    assert [row.unasked.value for row in table.values()] == [0.5, 0.5, 1.0, 0.5]

@@ -1,4 +1,5 @@
-"""Clients that people use, unmodified, each in a process of its own, hold a spoken session. README, "Clients"."""
+"""Clients that people use, unmodified, each in a process of its own, hold a spoken session and do a task of the model.
+README, "Clients"."""
 
 import json
 import os
@@ -12,7 +13,12 @@ import pytest
 from companion import COUNTING, LOUD, Companion
 from scripted import ScriptedEngine
 from served import KEY, Served
+from small import small_config
+from synthetic import tokenizer
 
+from tml_jax.background.backend import NoBackend
+from tml_jax.background.desk import Background
+from tml_jax.background.runner import Runner
 from tml_jax.serve.dialogue import Dialogue
 
 pytestmark = pytest.mark.clients
@@ -46,27 +52,39 @@ class Recorder(Companion):
         return super().__call__(index, arrived)
 
 
+@pytest.fixture
+def background():
+    """Of a server whose clients do the tasks."""
+    runner = Runner(NoBackend())
+    runner.start()
+    yield Background(runner, tokenizer(), small_config())
+    runner.stop()
+
+
 @pytest.mark.parametrize("client", ["agents", "pipecat", "livekit"])
-def test_a_real_client_writes_speaks_and_interrupts(client, monkeypatch):
+def test_a_real_client_writes_does_a_task_speaks_and_interrupts(client, monkeypatch, background):
     run, model, sent = command(client), Recorder(), []
     act = Dialogue.client
     monkeypatch.setattr(Dialogue, "client", lambda self, event, now: sent.append(event) or act(self, event, now))
-    with Served(ScriptedEngine(model)) as served:
+    with Served(ScriptedEngine(model), background) as served:
         url = f"ws://127.0.0.1:{served.port}/v1/realtime"
         environment = {**os.environ, "NODE_PATH": NODE_MODULES, "PYTHONPATH": ""}
         done = subprocess.run([*run, url, KEY], capture_output=True, text=True, timeout=150, env=environment)
         assert done.returncode == 0, done.stderr[-3000:]
-        assert "tml_protocol_errors_total{" not in served.get("/metrics")[1]
+        metrics = served.get("/metrics")[1]
+    assert "tml_protocol_errors_total{" not in metrics
+    assert 'tml_background_events_total{what="done"} 1.0' in metrics
     seen = json.loads(done.stdout.strip().splitlines()[-1])
     assert seen["errors"] == [] and seen["interruptions"] >= 1
 
-    first, *counted, last = seen["answers"]
+    first, told, *counted, last = seen["answers"]
     counted = " ".join(counted).split()
-    assert (first, last) == ("you wrote hello", "I am silent")
+    assert (first, told, last) == ("you wrote hello", "I read #1. 7", "I am silent")
+    assert seen["tasks"] == ["3 + 4"]
     assert 5 <= len(counted) < 20 and counted == "".join(COUNTING).split()[: len(counted)]
     assert seen["heard_ms"] >= 200 * (len(counted) + 3)
 
-    assert [text.text for arrived in model.arrived for text in arrived.texts] == ["hello"]
+    assert [text.text for arrived in model.arrived for text in arrived.texts] == ["hello", "what is 3 + 4"]
     heard = np.concatenate([arrived.audio for arrived in model.arrived if arrived.audio is not None])
     spoken = heard[np.abs(heard) > LOUD]
     assert 1.0 < len(spoken) / 16_000 < 4.0

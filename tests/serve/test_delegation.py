@@ -97,6 +97,54 @@ def test_a_task_goes_out_and_its_result_comes_in_over_a_real_socket(background):
     assert json.dumps(events)
 
 
+def watched(background, plan, seconds):
+    """What a client is told of the tasks that a model asks for as in `plan` (micro-turn → tasks), and what it reads."""
+
+    def script(index, arrived):
+        return Line(np.ones(4800, np.float32), " on", tasks=plan.get(index, ()))
+
+    with Served(ScriptedEngine(script), background) as served, served.socket("?model=small&duplex=1") as socket:
+        words = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}
+        send(socket, type="conversation.item.create", item=words)
+        turns = [receive(socket, "duplex.micro_turn") for _ in range(round(seconds / MICRO_TURN_SECONDS))]
+    assert {turn["text"] for turn in turns} == {" on"}  # it talks all the while
+    told = [(task["what"], task["number"], task["revision"], task["text"]) for turn in turns for task in turn["tasks"]]
+    return told, [text for turn in turns for text in turn["results"]]
+
+
+def test_of_a_refined_task_the_new_result_alone_comes_in_over_a_real_socket(background):
+    told, read = watched(background, {0: ("timer 1 second",), 2: ("#1 6 times 7",)}, 3.0)
+    assert told == [
+        ("asked", 1, 1, "timer 1 second"),
+        ("refined", 1, 2, "6 times 7"),
+        ("done", 1, 2, "6 times 7"),
+    ]
+    assert read == ["#1. 42"]  # and at no time that the time is up
+
+
+def test_a_task_that_is_done_can_be_refined_and_its_second_result_comes_too(background):
+    told, read = watched(background, {0: ("3 + 4",), 6: ("#1 3 + 5",)}, 3.0)
+    assert told == [
+        ("asked", 1, 1, "3 + 4"), ("done", 1, 1, "3 + 4"), ("refined", 1, 2, "3 + 5"), ("done", 1, 2, "3 + 5"),
+    ]  # fmt: skip
+    assert read == ["#1. 7", "#1. 8"]
+
+
+def test_clients_are_told_the_state_of_every_task_and_the_model_of_those_that_end_without_it(background):
+    plan = {0: ("timer 1 second", "timer 50 seconds"), 1: ("no such thing", "#9 more"), 3: ("#1 stop",), 4: ("#2",)}
+    told, read = watched(background, plan, 3.0)
+    assert sorted(told) == [
+        ("asked", 1, 1, "timer 1 second"),
+        ("asked", 2, 1, "timer 50 seconds"),
+        ("asked", 3, 1, "no such thing"),
+        ("cancelled", 1, 1, "timer 1 second"),
+        ("failed", 3, 1, "no such thing"),
+        ("failed", 9, 0, "more"),
+        ("malformed", 0, 0, "#2"),
+    ]
+    assert read == ["#9! unknown", "#3! nothing found"]  # nothing of the first, and the second goes on
+
+
 class Clock:
     now = 100.0
 

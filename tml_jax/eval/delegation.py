@@ -9,6 +9,7 @@ Metrics, over sets of conversations. Those that need no task count too, as what 
 - precision, recall: of the tasks that were asked for, new or refined. One of the record is found by the first of its
   kind that the model asks for between the end of the user's request (0.2 s before, the grid of the gates) and the next
   request.
+- unasked: share of conversations in which a task was handed over that was not asked for.
 - text: share of the found tasks with the record's very words.
 - result: share of scenes with tasks in which the numbers and apologies spoken after the first task are the record's, in
   its order, and no others.
@@ -32,13 +33,14 @@ from tml_jax.background.stepped import USUAL_DELAY, SteppedRunner
 from tml_jax.config import MICRO_TURN_SECONDS, Config
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.record import BACKGROUND, TASK, Conversation
-from tml_jax.data.scene_delegation import FILLER, SORRY, PlannedTask, spoken_result
+from tml_jax.data.scene_delegation import FILLER, SORRY, VARIANTS, PlannedTask, spoken_result
 from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.eval.estimates import Estimate, pooled
 from tml_jax.eval.interactivity import EARLY_SECONDS, split_words
 from tml_jax.serve.windows import Arrived
 from tml_jax.serve.words import MicroTurn
 
+NO_TASK = "no task due"  # the row of conversations without one
 _REPORTED = {*scripts.NUMBERS, SORRY}
 
 
@@ -136,6 +138,7 @@ class DelegationScore:
     conversations: int
     precision: Estimate
     recall: Estimate
+    unasked: Estimate
     text: Estimate
     result: Estimate
     faithful: Estimate
@@ -198,6 +201,7 @@ def aggregate(scored: Sequence[Delegation]) -> DelegationScore:
         conversations=len(scored),
         precision=share("found", "asked"),
         recall=share("found", "due"),
+        unasked=pooled([item.asked > item.found for item in scored], [1] * len(scored)),
         text=share("right", "found"),
         result=shares("result"),
         faithful=shares("faithful"),
@@ -206,12 +210,18 @@ def aggregate(scored: Sequence[Delegation]) -> DelegationScore:
 
 
 def by_variant(scored: Sequence[Delegation]) -> Mapping[str, DelegationScore]:
-    """`aggregate` of each variant of scenes with tasks, of the conversations without any, and of all."""
-    rows = collections.defaultdict(list)
+    """`aggregate` of each variant of the family, of the other conversations, of those families among them in which any
+    task was handed over, and of all."""
+    variants, others = collections.defaultdict(list), collections.defaultdict(list)
     for item in scored:
-        rows[item.variant if item.due else "no task due"].append(item)
-    named = {name: rows[name] for name in sorted(rows, key=lambda name: (name == "no task due", name))}
-    return {name: aggregate(items) for name, items in {**named, "all": list(scored)}.items()}
+        (variants if item.due or item.variant in VARIANTS else others)[item.variant].append(item)
+    rows = dict(sorted(variants.items()))
+    if others:
+        rows[NO_TASK] = sum(others.values(), [])
+    for family, items in sorted(others.items()):
+        if any(item.asked for item in items):
+            rows[f"{NO_TASK}: {family}"] = items
+    return {name: aggregate(items) for name, items in {**rows, "all": list(scored)}.items()}
 
 
 def _heard(turn: MicroTurn) -> float:

@@ -1,6 +1,7 @@
 """The plan of a call, the same for every client, and the microphone it speaks into. Needs nothing but Python.
 
-A caller writes "hello" and is answered; speaks for a second, is answered again, speaks over that answer until it ends,
+A caller writes "hello" and is answered; writes a sum, which the model hands over to the caller's own function, and is
+told what that found; speaks for a second, is answered again, speaks over that answer until it ends,
 and hears the last words. What it saw is printed as one line of JSON.
 """
 
@@ -16,6 +17,8 @@ RATE = 24_000
 CHUNK = RATE // 50
 TONE = array.array("h", (int(9000 * math.sin(2 * math.pi * 300 * index / RATE)) for index in range(CHUNK))).tobytes()
 LAST = "I am silent"  # of `companion.py`
+SUM = "3 + 4"
+TASK = {"type": "string", "description": "Such as 3 + 4."}  # the only parameter of the caller's function
 MILLISECOND = 2 * RATE // 1000  # bytes
 
 
@@ -25,15 +28,23 @@ class Seen:
 
     Attributes:
       answers: transcripts of the answers that have ended. A client may split one in two where it is spoken over.
+      tasks: that its function was called with.
       heard_ms: of sound, since it was last set to zero.
       interruptions: how often the client told its application that the model was interrupted.
       errors: what the client complained about.
     """
 
     answers: list[str] = dataclasses.field(default_factory=list)
+    tasks: list[str] = dataclasses.field(default_factory=list)
     heard_ms: float = 0.0
     interruptions: int = 0
     errors: list[str] = dataclasses.field(default_factory=list)
+
+    def work_out(self, task: str) -> str:
+        """The caller's function: what a sum of two numbers comes to."""
+        self.tasks.append(task)
+        first, _, second = task.split()
+        return str(int(first) + int(second))
 
 
 class Microphone:
@@ -76,12 +87,14 @@ async def call(seen: Seen, send: Callable[[bytes], Awaitable[None]], write: Call
     speaking = asyncio.create_task(microphone.run(send))
     await write("hello")
     await until("an answer to what was written", lambda: len(seen.answers) == 1)
+    await write(f"what is {SUM}")
+    await until("what the sum comes to", lambda: len(seen.answers) == 2)
     seen.heard_ms, microphone.speaks = 0.0, True
     await asyncio.sleep(1.0)
     microphone.speaks = False
     await until("the answer", lambda: seen.heard_ms >= 1000)
     microphone.speaks = True  # over it
-    await until("the end of the answer", lambda: len(seen.answers) >= 2)
+    await until("the end of the answer", lambda: len(seen.answers) >= 3)
     await asyncio.sleep(0.5)
     microphone.speaks = False
     await until("the last answer", lambda: seen.answers[-1] == LAST)

@@ -4,12 +4,20 @@ python tests/serve/clients/livekit_call.py ws://127.0.0.1:8000/v1/realtime KEY
 """
 
 import asyncio
+import json
 import sys
+from collections.abc import AsyncIterable
 
-from caller import CHUNK, RATE, Seen, call
+from caller import CHUNK, RATE, TASK, Seen, call
 from livekit import rtc
 from livekit.agents import llm
 from livekit.plugins.openai.realtime import RealtimeModel
+
+DELEGATE = {
+    "name": "delegate",
+    "description": "Works a sum out.",
+    "parameters": {"type": "object", "properties": {"task": TASK}, "required": ["task"]},
+}
 
 
 async def main(url: str, key: str) -> None:
@@ -24,7 +32,26 @@ async def main(url: str, key: str) -> None:
         async for frame in message.audio_stream:
             seen.heard_ms += 1000 * frame.samples_per_channel / frame.sample_rate
 
+    @llm.function_tool(raw_schema=DELEGATE)
+    async def delegate(raw_arguments: dict[str, object]) -> str:
+        return seen.work_out(raw_arguments["task"])
+
+    async def work(calls: AsyncIterable[llm.FunctionCall]) -> None:
+        """What an agent of it does with the calls of a response."""
+        found = [
+            llm.FunctionCallOutput(
+                call_id=asked.call_id, output=await delegate(json.loads(asked.arguments)), is_error=False
+            )
+            async for asked in calls
+        ]
+        if found:
+            context = session.chat_ctx.copy()
+            context.items += found
+            await session.update_chat_ctx(context)
+            await session.generate_reply()
+
     async def read(generation: llm.GenerationCreatedEvent) -> None:
+        working = asyncio.create_task(work(generation.function_stream))
         async for message in generation.message_stream:
             playing[:] = [message.message_id]
 
@@ -33,6 +60,7 @@ async def main(url: str, key: str) -> None:
             await hearing
             playing.clear()
             seen.answers.append(transcript)
+        await working
 
     def created(generation: llm.GenerationCreatedEvent) -> None:
         task = asyncio.create_task(read(generation))
@@ -59,6 +87,7 @@ async def main(url: str, key: str) -> None:
         session.push_audio(rtc.AudioFrame(sound, RATE, 1, CHUNK))
 
     await session.update_instructions("Be kind.")
+    await session.update_tools([delegate])
     try:
         await call(seen, send, write)
     finally:

@@ -6,7 +6,8 @@ python tests/serve/clients/pipecat_call.py ws://127.0.0.1:8000/v1/realtime KEY
 import asyncio
 import sys
 
-from caller import MILLISECOND, RATE, Seen, call
+from caller import MILLISECOND, RATE, TASK, Seen, call
+from pipecat.adapters.llm.schemas.function_schema import FunctionSchema
 from pipecat.frames.frames import (
     EndFrame,
     ErrorFrame,
@@ -23,6 +24,7 @@ from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+from pipecat.services.llm_service import FunctionCallParams
 from pipecat.services.openai.realtime.llm import OpenAIRealtimeLLMService
 from pipecat.workers.runner import WorkerRunner
 
@@ -52,7 +54,13 @@ class Ear(FrameProcessor):
 
 async def main(url: str, key: str) -> None:
     """Holds the call."""
-    seen, context = Seen(), LLMContext()
+    seen = Seen()
+
+    async def delegate(params: FunctionCallParams) -> None:
+        await params.result_callback(seen.work_out(params.arguments["task"]))
+
+    function = FunctionSchema("delegate", "Works a sum out.", {"task": TASK}, ["task"], handler=delegate)
+    context = LLMContext(tools=[function])
     service = OpenAIRealtimeLLMService(api_key=key, base_url=url)
     pair = LLMContextAggregatorPair(context)
     worker = PipelineWorker(Pipeline([pair.user(), service, Ear(seen), pair.assistant()]))
