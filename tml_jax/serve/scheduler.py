@@ -164,9 +164,13 @@ class LiveSession:
             self._buffer, window = jitter.take(self._buffer, now)
             if window is None:
                 return None
+            if window.dropped:
+                parts = window.dropped // INPUT_SAMPLES, -(-window.dropped // INPUT_SAMPLES)
+                self._holes = {index - part for index in self._holes for part in parts}
             gone = len(window.audio) == window.missing
             lost = (
                 self._lost
+                or window.cut
                 or window.index in self._holes
                 or ((self._stamped or self.away) and self._heard and window.missing > 0)
             )
