@@ -44,6 +44,12 @@ class Counts:
     skipped: int = 0
     dropped: int = 0
 
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(*(one + two for one, two in zip(dataclasses.astuple(self), dataclasses.astuple(other))))
+
+    def __sub__(self, other: "Counts") -> "Counts":
+        return Counts(*(one - two for one, two in zip(dataclasses.astuple(self), dataclasses.astuple(other))))
+
 
 @dataclasses.dataclass(frozen=True)
 class JitterBuffer:
