@@ -23,14 +23,14 @@ LIMIT = 400_000  # bytes of a message
 class Served:
     """A server in a thread of its own."""
 
-    def __init__(self, engine, background=None, **options) -> None:
+    def __init__(self, engine, background=None, keys=(KEY,), **options) -> None:
         self.metrics = ServerMetrics()
         if background is not None:
             background.observe = self.metrics.observe_task
         # A delay that a busy machine does not use up, so that no sound of a test is lost.
         self.scheduler = Scheduler(engine, delay=0.5, observe=self.metrics.observe, background=background)
         friends = ("https://friend.example",)
-        self.options = ServerOptions("small", (KEY,), friends, max_message=LIMIT, **options)
+        self.options = ServerOptions("small", keys, friends, max_message=LIMIT, **options)
         self.server = Server(self.scheduler, self.metrics, self.options)
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever)

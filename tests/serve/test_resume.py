@@ -1,5 +1,6 @@
 """Sessions that outlive their connection: over real sockets, cut at any byte, held, taken over and given up."""
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -297,3 +298,28 @@ def test_a_held_session_takes_a_place_and_ends_when_the_server_does():
             assert receive(late, "error")["error"]["code"] == "server_full"
         served.call(served.server.drain(30.0))  # at once: nobody is there
         assert served.scheduler.sessions == 0
+
+
+def test_a_session_in_which_nothing_was_said_is_not_held_for_long(monkeypatch):
+    monkeypatch.setattr("tml_jax.serve.call.QUIET_SECONDS", 0.5)
+    silence = {**sound(0), "audio": base64.b64encode(bytes(6400)).decode()}
+    engine = ScriptedEngine(lambda index, arrived: Line(), 1)
+    with Served(engine) as served:  # holds 30 s
+        for inputs, held in ([], 0), ([silence], 0.5), ([sound(0)], 30.0), ([text("hello", "text")], 30.0):
+            with served.socket("?duplex=1") as socket:
+                created = receive(socket, "session.created")
+                for event in inputs:
+                    send(socket, **event)
+                    receive(socket, "duplex.micro_turn")
+                (call,) = served.server.calls._open
+                assert call.held_for(30.0) == held
+                cut_off(socket)
+            if held < 30:
+                wait_until(lambda: served.scheduler.free)
+                token = created["session"]["resume"]["token"]
+                ended = refused(served, f"?resume={token}&after={created['event_id']}")
+                assert ended == ("resume_expired" if held else "resume_ended")
+            else:
+                wait_until(lambda: "tml_sessions_held 1.0" in served.get("/metrics")[1])
+                served.call(asyncio.sleep(0, served.loop.call_soon_threadsafe(served.server.calls._expire, call)))
+                wait_until(lambda: served.scheduler.free)
