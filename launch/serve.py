@@ -31,8 +31,11 @@ _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; 0.0.0.0 
 _PORT = flags.DEFINE_integer("port", 8000, "Port to listen at; 0 takes a free one.", lower_bound=0, upper_bound=65535)
 _SESSIONS = flags.DEFINE_integer("sessions", 4, "Most sessions at once.", lower_bound=1)
 _DELAY = flags.DEFINE_float("delay_ms", 60.0, "How long each 200 ms wait for sound on its way.", lower_bound=0.0)
-_API_KEY = flags.DEFINE_string(
-    "api_key", None, "What clients must send; better in the environment, as TML_API_KEY. Without it everybody may come."
+_API_KEY = flags.DEFINE_multi_string(
+    "api_key",
+    [],
+    "What clients must send, more than once for several keys; better in the environment, as TML_API_KEY, with spaces "
+    "between keys. Without one everybody may come.",
 )
 _ORIGIN = flags.DEFINE_multi_string("origin", [], "Another site whose pages may connect, such as https://example.org.")
 _NAME = flags.DEFINE_string("name", "", "Of this engine among several behind a proxy (see launch/deploy).")
@@ -42,12 +45,34 @@ _RESUME = flags.DEFINE_float(
     "resume_seconds", 30.0, "How long a session waits for a client that was cut off; 0 for not at all.", lower_bound=0.0
 )
 
+_SESSION_SECONDS = flags.DEFINE_float(
+    "session_seconds", 0.0, "How long a session may last; 0 for as long as its client likes.", lower_bound=0.0
+)
+_PER_KEY = flags.DEFINE_integer(
+    "sessions_per_key",
+    0,
+    "Most sessions at once, and tickets in line, of one API key; without keys, of one address. 0 for no limit.",
+    lower_bound=0,
+)
+_QUEUE = flags.DEFINE_integer("queue", 100, "Most tickets in line for a place; 0 for no limit.", lower_bound=0)
+_EVENTS = flags.DEFINE_float(
+    "events_per_second", 1000.0, "Of one connection, over time; ten times as many at once. 0 for no limit.", 0.0
+)
+_BYTES = flags.DEFINE_float(
+    "bytes_per_second", 4.0 * 2**20, "Of one connection, over time; ten times as many at once. 0 for no limit.", 0.0
+)
+_REQUEST = flags.DEFINE_float(
+    "request_seconds", 10.0, "How long a new connection may take for its first request; 0 for ever.", lower_bound=0.0
+)
+
 
 def main(argv: Sequence[str]) -> None:
     """Runs the command. What is wrong with its input ends it with one line."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     try:
+        from tml_jax.serve.compilations import counting_compilations
+        from tml_jax.serve.limits import Limits
         from tml_jax.serve.metrics import ServerMetrics
         from tml_jax.serve.server import Server, ServerOptions, serve
     except ModuleNotFoundError as error:
@@ -59,11 +84,16 @@ def main(argv: Sequence[str]) -> None:
             raise FileNotFoundError(f"--checkpoint={folder}: no such folder; train a model with launch.train")
         if _CHECKPOINT.value is None:
             print(f"serving the shipped replica ({folder}); --checkpoint=RUN serves another model", flush=True)
-        key, origins = _API_KEY.value or os.environ.get("TML_API_KEY") or None, tuple(_ORIGIN.value)
+        keys = tuple(_API_KEY.value or os.environ.get("TML_API_KEY", "").split())
+        limits = Limits(
+            _EVENTS.value, _BYTES.value, _SESSION_SECONDS.value, _PER_KEY.value, _QUEUE.value, _REQUEST.value
+        )
         with socket.create_server((_HOST.value, _PORT.value)):
             pass  # a port that is taken is said now, not after minutes of compiling
         model, resume = folder.resolve().name, _RESUME.value
-        options = ServerOptions(model, key, origins, resume_seconds=resume, name=_NAME.value)
+        options = ServerOptions(
+            model, keys, tuple(_ORIGIN.value), resume_seconds=resume, name=_NAME.value, limits=limits
+        )
         runner, desks = background.make_runner(), background.desk_options()
         loaded = load_model(str(folder), delegate=runner is not None)
         engine = Engine(loaded, _SESSIONS.value)
@@ -79,7 +109,8 @@ def main(argv: Sequence[str]) -> None:
 
         scheduler = Scheduler(engine, delay=_DELAY.value / 1000, observe=observe, background=helper)
         server = Server(scheduler, metrics, options)
-        with logging_to(sys.stderr, _LOG_FORMAT.value):
+        with logging_to(sys.stderr, _LOG_FORMAT.value), counting_compilations() as compilations:
+            metrics.watch(compilations)
             scheduler.start()
             if runner is not None:
                 runner.start()

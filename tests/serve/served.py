@@ -8,9 +8,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession
 from websockets.sync.client import connect
 
+from tml_jax.serve.listening import listen
 from tml_jax.serve.metrics import ServerMetrics
 from tml_jax.serve.scheduler import Scheduler
 from tml_jax.serve.server import Server, ServerOptions
@@ -23,13 +24,13 @@ DELAY = 0.5  # seconds, that a busy machine does not use up, so that no sound of
 class Served:
     """A server in a thread of its own."""
 
-    def __init__(self, engine, background=None, **options) -> None:
+    def __init__(self, engine, background=None, keys=(KEY,), **options) -> None:
         self.metrics = ServerMetrics()
         if background is not None:
             background.observe = self.metrics.observe_task
         self.scheduler = Scheduler(engine, delay=DELAY, observe=self.metrics.observe, background=background)
         friends = ("https://friend.example",)
-        self.options = ServerOptions("small", KEY, friends, max_message=LIMIT, **options)
+        self.options = ServerOptions("small", keys, friends, max_message=LIMIT, **options)
         self.server = Server(self.scheduler, self.metrics, self.options)
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever)
@@ -44,14 +45,12 @@ class Served:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
 
     async def _start(self) -> int:
-        self.runner = web.AppRunner(self.server.app())
-        await self.runner.setup()
-        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
-        return self.runner.addresses[0][1]
+        self.listening = await listen(self.server.app(), self.server.timer, "127.0.0.1", 0)
+        return self.listening.port
 
     def __exit__(self, *error) -> None:
         self.call(self.server.drain(0.0))
-        self.call(self.runner.cleanup())
+        self.call(self.listening.close())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
         self.scheduler.stop()
@@ -71,6 +70,12 @@ class Served:
 
 def send(socket, **event) -> None:
     socket.send(json.dumps(event))
+
+
+def type_in(socket, text: str) -> None:
+    """Types something, which makes a session one that is held."""
+    content = [{"type": "input_text", "text": text}]
+    send(socket, type="conversation.item.create", item={"type": "message", "role": "user", "content": content})
 
 
 def receive(socket, kind: str) -> dict:

@@ -53,6 +53,17 @@ def test_who_stays_away_loses_the_place():
     assert refusal is None and line.waiting == ()
 
 
+def test_one_owner_gets_no_more_than_its_tickets_and_keeps_them():
+    line = Line(most_of_one=2)
+    for ticket in ("a", "b", "c"):
+        line, refusal = ask(line, ticket, 0, 0.0, owner="me")
+    assert refusal.ticket == "" and [waiting.ticket for waiting in line.waiting] == ["a", "b"]
+    assert ask(line, "d", 0, 1.0, owner="you")[1].ticket == "d"
+    line, refusal = ask(line, "b", 0, 1.0, owner="me")
+    assert refusal.ticket == "b"
+    assert ask(line, "c", 0, 31.5, owner="me")[1].ticket == "c"  # the others have stayed away
+
+
 def test_there_are_not_endless_tickets():
     line = in_line("a", longest=1)
     assert ask(line, "b", 0, 2.0) == (line, Refusal("", 2))

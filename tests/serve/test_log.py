@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 from scripted import Line, ScriptedEngine
-from served import KEY, Served, receive, send, wait_until
+from served import KEY, Served, receive, send, type_in, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tml_jax.serve import log
@@ -149,6 +149,8 @@ def test_a_session_is_followed_through_its_connections():
         first = served.socket("?resumable=1")
         created = receive(first, "session.created")
         token = created["session"]["resume"]["token"]
+        type_in(first, "hello")
+        receive(first, "conversation.item.done")
         first.socket.shutdown(sockets.SHUT_RDWR)  # without a goodbye
         wait_until(lambda: "session_held" in stream.getvalue())
         second = served.socket(f"?resume={token}&after={created['event_id']}")

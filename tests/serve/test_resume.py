@@ -1,5 +1,6 @@
 """Sessions that outlive their connection: over real sockets, cut at any byte, held, taken over and given up."""
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from cuts import Network
 from scripted import SAMPLES, Line, ScriptedEngine
-from served import KEY, Served, receive, send, wait_until
+from served import KEY, Served, receive, send, type_in, wait_until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -229,6 +230,8 @@ def test_a_goodbye_is_one_only_from_the_client_itself(code, held):
     """1012 is what a proxy says that begins anew, 4000 the page when it hears nothing."""
     with serving() as (served, engine):
         with served.socket("?duplex=1") as socket:
+            type_in(socket, "hello")
+            receive(socket, "duplex.micro_turn")
             socket.close(code=code)
         wait_until(lambda: f"tml_sessions_held {held}.0" in served.get("/metrics")[1])
         wait_until(lambda: served.scheduler.sessions == held)
@@ -256,12 +259,14 @@ def test_a_connection_that_goes_silent_is_found_by_its_pings_and_the_session_is_
         network = Network(served.port)
         client = Client(served.call(network.open()), "?duplex=1")
         client.next()
+        client.send(text("hello", "text0"))
+        while client.next()["type"] != "duplex.micro_turn":
+            pass
         network.silent = True
         wait_until(lambda: "tml_sessions_held 1.0" in served.get("/metrics")[1])
         network.silent = False
         client.come_back()
-        client.send(sound(0))
-        assert client.next()["index"] == 0
+        assert client.next()["type"] == "duplex.micro_turn"
         client.hang_up()
         served.call(network.close())
 
@@ -285,9 +290,36 @@ def test_a_held_session_takes_a_place_and_ends_when_the_server_does():
         held = [served.socket("?duplex=1") for _ in range(SLOTS)]
         for socket in held:
             receive(socket, "session.created")
+            type_in(socket, "hello")
+            receive(socket, "duplex.micro_turn")
             cut_off(socket)
         wait_until(lambda: f"tml_sessions_held {SLOTS}.0" in served.get("/metrics")[1])
         with served.socket() as late:
             assert receive(late, "error")["error"]["code"] == "server_full"
         served.call(served.server.drain(30.0))  # at once: nobody is there
         assert served.scheduler.sessions == 0
+
+
+def test_a_session_in_which_nothing_was_said_is_not_held_for_long(monkeypatch):
+    monkeypatch.setattr("tml_jax.serve.call.QUIET_SECONDS", 0.5)
+    silence = {**sound(0), "audio": base64.b64encode(bytes(6400)).decode()}
+    engine = ScriptedEngine(lambda index, arrived: Line(), 1)
+    with Served(engine) as served:  # holds 30 s
+        for inputs, held in ([], 0), ([silence], 0.5), ([sound(0)], 30.0), ([text("hello", "text")], 30.0):
+            with served.socket("?duplex=1") as socket:
+                created = receive(socket, "session.created")
+                for event in inputs:
+                    send(socket, **event)
+                    receive(socket, "duplex.micro_turn")
+                (call,) = served.server.calls._open
+                assert call.held_for(30.0) == held
+                cut_off(socket)
+            if held < 30:
+                wait_until(lambda: served.scheduler.free)
+                token = created["session"]["resume"]["token"]
+                ended = refused(served, f"?resume={token}&after={created['event_id']}")
+                assert ended == ("resume_expired" if held else "resume_ended")
+            else:
+                wait_until(lambda: "tml_sessions_held 1.0" in served.get("/metrics")[1])
+                served.call(asyncio.sleep(0, served.loop.call_soon_threadsafe(served.server.calls._expire, call)))
+                wait_until(lambda: served.scheduler.free)

@@ -1,6 +1,7 @@
-"""Who may come: the origin of a browser's page, and the key that a client shows."""
+"""Who may come: the origin of a browser's page, and the key that a client shows; and whose a session is."""
 
 import dataclasses
+import hashlib
 import hmac
 import secrets
 import time
@@ -43,17 +44,17 @@ def protocols(request: web.Request) -> list[str]:
 
 
 class Access:
-    """The key and the origins of one server."""
+    """The keys and the origins of one server."""
 
-    def __init__(self, key: str | None, origins: tuple[str, ...]) -> None:
+    def __init__(self, keys: tuple[str, ...], origins: tuple[str, ...]) -> None:
         """Of a server.
 
         Args:
-          key: what clients must show; None lets everybody in.
+          keys: of which clients must show one; none lets everybody in.
           origins: pages of other sites that may connect; pages of this server always may.
         """
-        self._key, self._origins = key, origins
-        self._signing = secrets.token_bytes(32) if key is None else key.encode()
+        self._keys, self._origins = tuple(key.encode() for key in keys), origins
+        self._signing = self._keys or (secrets.token_bytes(32),)
 
     def wrong(self, request: web.Request, own_key: bool = False) -> Wrong | None:
         """Why a request may not come in; with `own_key` a key for a short time is not enough."""
@@ -63,24 +64,41 @@ class Access:
                 403, "origin_not_allowed", f"Origin {ascii(origin)[1:-1]} may not connect: allow it with --origin"
             )
         shown = _shown(request)
-        if self._key is None or hmac.compare_digest(shown.encode(), self._key.encode()):
+        if not self._keys or self._own(shown) is not None:
             return None
-        if not own_key and self._secret(shown) is not None:
+        if not own_key and self._secret(shown)[1] is not None:
             return None
         if shown.startswith(client_secrets.PREFIX):
             return Wrong(401, "invalid_client_secret", "the client secret is wrong, too old, or not enough here")
         return Wrong(401, "invalid_api_key", "the API key is missing or wrong: Authorization: Bearer KEY")
 
-    def _secret(self, shown: str) -> ClientSecret | None:
-        return client_secrets.read(shown, self._signing, time.time())
+    def _own(self, shown: str) -> bytes | None:
+        """The key that is shown, if it is one of the server's."""
+        same = [hmac.compare_digest(shown.encode(), key) for key in self._keys]
+        return self._keys[same.index(True)] if any(same) else None
 
-    def sign(self, secret: ClientSecret) -> str:
-        """A secret as the key that opens sessions here."""
-        return client_secrets.sign(secret, self._signing)
+    def _secret(self, shown: str) -> tuple[bytes, ClientSecret | None]:
+        """The client secret that is shown, and the key that it was made with; None where it is none."""
+        for key in self._signing:
+            secret = client_secrets.read(shown, key, time.time())
+            if secret is not None:
+                return key, secret
+        return b"", None
+
+    def owner(self, request: web.Request) -> str:
+        """Whose a session is, as a short name: of the key of a request that may come in, or of its address."""
+        if not self._keys:
+            return request.remote or ""
+        shown = _shown(request)
+        return hashlib.sha256(self._own(shown) or self._secret(shown)[0]).hexdigest()[:16]
+
+    def sign(self, secret: ClientSecret, request: web.Request) -> str:
+        """A secret as a key that opens sessions here, made with the key of a request that may come in."""
+        return client_secrets.sign(secret, self._own(_shown(request)) or self._signing[0])
 
     def session(self, request: web.Request) -> Object:
         """What the client secret of a request, if it has one, changes in a session."""
-        secret = self._secret(_shown(request))
+        secret = self._secret(_shown(request))[1]
         return {} if secret is None else secret.session
 
     async def allow(self, request: web.Request, response: web.StreamResponse) -> None:

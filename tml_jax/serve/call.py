@@ -10,6 +10,7 @@ from aiohttp import WSCloseCode
 from tml_jax.serve import outbox as outboxes
 from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.metrics import ServerMetrics
+from tml_jax.serve.notices import Told, news, with_notices
 from tml_jax.serve.outbox import Outbox
 from tml_jax.serve.protocol import ProtocolError, parse_event
 from tml_jax.serve.realtime_objects import Object
@@ -17,6 +18,7 @@ from tml_jax.serve.scheduler import Ended, LiveSession
 from tml_jax.serve.words import MicroTurn
 
 TAKEN_OVER = 4001  # close code of a connection whose session goes on on another
+QUIET_SECONDS = 5.0  # that a session in which nothing was said is held
 _LONGEST_ID = 512  # characters
 _MOST_UNSENT = 4 * 2**20  # characters that wait for a client before more of what it sends is read
 
@@ -34,14 +36,22 @@ def frame_of(event: Object, event_id: str | None = None) -> str:
 class Link(typing.Protocol):
     """What a call sees of its connection."""
 
-    def close(self, code: int, reason: str, dropped: bool = False) -> bool:
+    def close(self, code: int, reason: str, dropped: bool = False, message: str | None = None) -> bool:
         """Ends it; `dropped` where the client may come back. Returns whether it had not been ended before."""
 
 
 class Call:
     """A conversation and its connection, if it has one. Lives in the loop; only `deliver` may come from elsewhere."""
 
-    def __init__(self, metrics: ServerMetrics, patience: int, token: str | None = None, room: int = 0) -> None:
+    def __init__(
+        self,
+        metrics: ServerMetrics,
+        patience: int,
+        token: str | None = None,
+        room: int = 0,
+        owner: str = "",
+        notices: bool = False,
+    ) -> None:
         """Of a client that comes in; `begin` is next.
 
         Args:
@@ -50,8 +60,12 @@ class Call:
             that one may wait before the client is cut off.
           token: what the client comes back with; None where it cannot.
           room: most characters of events kept for that.
+          owner: whose it is.
+          notices: whether the client is told of what the server notices (`notices`).
         """
-        self._metrics, self._patience, self.token = metrics, patience, token
+        self._metrics, self._patience, self.token, self.owner = metrics, patience, token, owner
+        self._told = Told() if notices else None
+        self._spoke = False
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(room)
         self._turns, self._since = 0, 0  # micro-turns, and how many there were when the connection began
@@ -86,10 +100,16 @@ class Call:
         if isinstance(turn, Ended):
             self.failed = turn.reason
             if self.connection is not None:
-                self.connection.close(WSCloseCode.INTERNAL_ERROR, turn.reason)
+                message = f"the session is over: {turn.reason}"
+                self.connection.close(WSCloseCode.INTERNAL_ERROR, turn.reason, message=message)
             return
         self._turns += 1
-        self.say(self.dialogue.micro_turn(turn))
+        self._spoke |= turn.gate == "SPEAK"
+        events = self.dialogue.micro_turn(turn)
+        if self._told is not None:
+            self._told, notices = news(self._told, self.live)
+            events = with_notices(events, notices)
+        self.say(events)
         oldest = self._outbox.next
         if self.connection is not None and oldest is not None:
             if self._turns - max(oldest.turn, self._since) > self._patience:
@@ -105,15 +125,15 @@ class Call:
 
     # What its connection calls.
 
-    def client(self, frame: str | None, now: float) -> None:
+    def client(self, frame: str | bytes, now: float) -> None:
         """Acts on a frame of the client at once, answers included: whoever comes back finds all of it or nothing.
 
         Args:
-          frame: of text; None for another one.
+          frame: of text; bytes are refused.
           now: seconds, of the scheduler's clock.
         """
         try:
-            if frame is None:
+            if isinstance(frame, bytes):
                 raise ProtocolError("invalid_frame", "a binary frame: expected text frames of JSON")
             event = parse_event(frame, self.dialogue.known)
             self._receive(event.event_id)
@@ -157,6 +177,12 @@ class Call:
             self.connection.close(TAKEN_OVER, "taken_over")
         self.connection, self._since, self.live.away = connection, self._turns, False
         self._more.set()
+
+    def held_for(self, seconds: float) -> float:
+        """How long it is worth to hold it for a client that was cut off, if others are held for so long."""
+        if not self.live.begun:
+            return 0.0
+        return seconds if self.live.used or self._spoke else min(seconds, QUIET_SECONDS)
 
     def rewind(self, event_id: str) -> None:
         """Says again what came after an event.

@@ -3,6 +3,7 @@
 A client that may come back has a token, which nobody can guess and nobody else is told. When its connection breaks
 without a goodbye, its session keeps its place for a while: micro-turns go on, without sound and marked as lost, and
 what the model says is kept. Whoever then shows the token and names the last event that it has gets all that followed.
+One in which nothing has begun is not held, and one in which nothing was said only shortly: others want the place.
 A token that comes while its connection still seems to be there takes over: a client knows sooner than a server that
 a connection is dead.
 """
@@ -49,26 +50,34 @@ _EXPIRED = _Over("resume_expired", "the session was held for you, and its time i
 class Calls:
     """The calls of one server. To be used in its loop alone."""
 
-    def __init__(self, scheduler: Scheduler, metrics: ServerMetrics, seconds: float) -> None:
+    def __init__(self, scheduler: Scheduler, metrics: ServerMetrics, seconds: float, longest: float = 0.0) -> None:
         """With none yet.
 
         Args:
           scheduler: of the sessions.
           metrics: of the server.
           seconds: that a session is held; 0 for not at all.
+          longest: seconds after which a session ends; 0 for never.
         """
-        self._scheduler, self._metrics, self.seconds = scheduler, metrics, seconds
+        self._scheduler, self._metrics, self.seconds, self._longest = scheduler, metrics, seconds, longest
         self._open: set[Call] = set()
         self._tokens: dict[bytes, Call] = {}
         self._timers: dict[Call, asyncio.TimerHandle] = {}
+        self._ends: dict[Call, asyncio.TimerHandle] = {}
         self._over: dict[bytes, _Over] = {}
 
     def __len__(self) -> int:
         return len(self._open)
 
+    def of(self, owner: str) -> int:
+        """How many are of an owner."""
+        return sum(call.owner == owner for call in self._open)
+
     def add(self, call: Call) -> None:
         """A call that has begun."""
         self._open.add(call)
+        if self._longest:
+            self._ends[call] = asyncio.get_running_loop().call_later(self._longest, self._time_up, call)
         if call.token is not None:
             self._tokens[_digest(call.token)] = call
 
@@ -110,17 +119,21 @@ class Calls:
         if call.connection is not connection or call not in self._open:  # it goes on on another
             return
         code, reason = connection.ending
-        if connection.dropped and call.token is not None and self.seconds > 0 and not call.failed:
+        comes_back = connection.dropped and call.token is not None and not call.failed
+        seconds = call.held_for(self.seconds) if comes_back else 0.0
+        if seconds > 0:
             call.detach()
             loop = asyncio.get_running_loop()
-            self._timers[call] = loop.call_later(self.seconds, self._expire, call)
+            self._timers[call] = loop.call_later(seconds, self._expire, call)
             self._metrics.held.set(len(self._timers))
-            log_event("session_held", session=call.session_id, seconds=self.seconds, code=code, reason=reason)
+            log_event("session_held", session=call.session_id, seconds=seconds, code=code, reason=reason)
         else:
             self._end(call, _ENDED)
             left = reason == "left"
             event, level = ("session_closed", logging.INFO) if left else ("session_cut_off", logging.WARNING)
             log_event(event, level, **self._told(call), code=code, reason=reason)
+            if not left:
+                self._metrics.cut_off.labels(reason).inc()
 
     def _told(self, call: Call) -> dict[str, str | int]:
         """What the log says of a call that is over."""
@@ -139,15 +152,25 @@ class Calls:
             if call.connection is not None:
                 call.connection.close(code, reason)
 
+    def _time_up(self, call: Call) -> None:
+        minutes = self._longest / 60
+        message = f"the session has lasted {minutes:g} minutes, the longest there is here: begin a new one"
+        call.failed = "session_expired"
+        if call.connection is not None:
+            call.connection.close(WSCloseCode.POLICY_VIOLATION, "session_expired", message=message)
+        else:
+            self._end(call, _ENDED)
+            log_event("session_cut_off", logging.WARNING, **self._told(call), reason="session_expired")
+
     def _expire(self, call: Call) -> None:
         self._metrics.expired.inc()
         self._end(call, _EXPIRED)
         log_event("session_expired", **self._told(call))
 
     def _end(self, call: Call, why: _Over) -> None:
-        timer = self._timers.pop(call, None)
-        if timer is not None:
-            timer.cancel()
+        for timer in (self._timers.pop(call, None), self._ends.pop(call, None)):
+            if timer is not None:
+                timer.cancel()
         self._metrics.held.set(len(self._timers))
         self._scheduler.leave(call.live)
         self._open.discard(call)

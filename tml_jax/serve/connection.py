@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from aiohttp import WSCloseCode
 
 from tml_jax.serve.call import Call, frame_of
+from tml_jax.serve.limits import Limits, Rate, RateError, spend
 from tml_jax.serve.log import log_event
 
 CLOSING_SECONDS = 2.0
@@ -30,8 +31,8 @@ class Gone(Exception):
 class Transport(typing.Protocol):
     """Carries text frames between the server and one client."""
 
-    async def receive(self, seconds: float) -> str | None:
-        """The next frame of the client; None for one that is no text.
+    async def receive(self, seconds: float) -> str | bytes:
+        """The next frame of the client; bytes are one that is no text.
 
         Raises:
           Gone: there is none any more.
@@ -52,7 +53,9 @@ class Transport(typing.Protocol):
 class Connection:
     """One client on one transport. Its call may outlive it."""
 
-    def __init__(self, transport: Transport, call: Call, idle: float, greeting: Sequence[str] = ()) -> None:
+    def __init__(
+        self, transport: Transport, call: Call, idle: float, greeting: Sequence[str] = (), limits: Limits | None = None
+    ) -> None:
         """Of a transport that is open.
 
         Args:
@@ -60,9 +63,12 @@ class Connection:
           call: what it speaks for.
           idle: seconds without any frame from the client that end the connection.
           greeting: frames to send before what the call says.
+          limits: to what the client may send; None for none.
         """
         self._transport, self._call, self._idle, self._greeting = transport, call, idle, greeting
+        self._rate = None if limits is None else Rate(limits)
         self._closing: tuple[int, str] | None = None
+        self._last: str | None = None
         self._gone: Gone | None = None
         self._over = asyncio.Event()
         self.dropped = False
@@ -73,13 +79,14 @@ class Connection:
         gone = self._gone or Gone("dropped")
         return self._closing or (gone.code, gone.reason)
 
-    def close(self, code: int, reason: str, dropped: bool = False) -> bool:
+    def close(self, code: int, reason: str, dropped: bool = False, message: str | None = None) -> bool:
         """Ends the connection, whatever it is doing.
 
         Args:
           code: of the WebSocket protocol.
           reason: short.
           dropped: whether the client may come back.
+          message: tells the client why in a last `error` event, whose code is the reason; None sends none.
 
         Returns:
           Whether it had not been ended before.
@@ -87,6 +94,10 @@ class Connection:
         first = self._closing is None
         if first:
             self._closing, self.dropped = (code, reason), dropped
+            if message is not None:
+                kind = "server_error" if code == WSCloseCode.INTERNAL_ERROR else "invalid_request_error"
+                error = {"type": kind, "code": reason, "message": message, "param": None, "event_id": None}
+                self._last = frame_of({"type": "error", "error": error})
             self._over.set()
         return first
 
@@ -106,13 +117,10 @@ class Connection:
         for error in results:
             if isinstance(error, Exception):
                 log_event("connection_failed", logging.ERROR, error, session=self._call.session_id)
-                self.close(WSCloseCode.INTERNAL_ERROR, "internal_error")
+                message = "the session is over: internal_error"
+                self.close(WSCloseCode.INTERNAL_ERROR, "internal_error", message=message)
         code, reason = self._closing or (WSCloseCode.OK, "")
-        last = None
-        if code == WSCloseCode.INTERNAL_ERROR:
-            error = {"type": "server_error", "code": reason, "message": f"the session is over: {reason}"}
-            last = frame_of({"type": "error", "error": {**error, "param": None, "event_id": None}})
-        await self._transport.close(code, reason, last)
+        await self._transport.close(code, reason, self._last)
 
     async def _read(self, clock: Callable[[], float]) -> None:
         while True:
@@ -125,10 +133,22 @@ class Connection:
                 self._gone = gone
                 self.dropped |= gone.dropped and self._closing is None
                 return
+            if not self._may_send(frame, clock()):
+                return
             await self._call.room()
             if self._call.connection is not self:
                 return
             self._call.client(frame, clock())
+
+    def _may_send(self, frame: str | bytes, now: float) -> bool:
+        """Whether the client keeps within its rate with this frame; ends the connection if not."""
+        if self._rate is not None:
+            try:
+                self._rate = spend(self._rate, len(frame), now)
+            except RateError as error:
+                self.close(WSCloseCode.POLICY_VIOLATION, "rate_limit_exceeded", message=str(error))
+                return False
+        return True
 
     async def _write(self) -> None:
         try:

@@ -7,7 +7,7 @@ and counted as late. What is missing when its window is due is silence there, an
 
 Sound comes in two ways. *Stamped*: with the number of its first sample, so what is missing was lost on the way.
 *Unstamped*: one after the other, as fast as the sender likes, so a gap is a time in which nothing was sent; what comes
-after a gap is heard from the next window on.
+after a gap is heard from the next window on. Where such gaps have put a live client behind, `lag` catches up.
 """
 
 import dataclasses
@@ -16,6 +16,8 @@ import numpy as np
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS
 from tml_jax.data.layout import INPUT_SAMPLES
+from tml_jax.serve import lag as lags
+from tml_jax.serve.lag import Lag
 
 _NEAR = 1e-6  # seconds that two times may differ by and be the same
 
@@ -31,6 +33,7 @@ class Counts:
       beyond: too far ahead to be kept.
       missing: had not arrived when their window was taken.
       skipped: arrived, but their window was passed over.
+      dropped: arrived, but given up because a live client was heard too late (see `lag`).
     """
 
     heard: int = 0
@@ -39,6 +42,13 @@ class Counts:
     beyond: int = 0
     missing: int = 0
     skipped: int = 0
+    dropped: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(*(one + two for one, two in zip(dataclasses.astuple(self), dataclasses.astuple(other))))
+
+    def __sub__(self, other: "Counts") -> "Counts":
+        return Counts(*(one - two for one, two in zip(dataclasses.astuple(self), dataclasses.astuple(other))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +63,7 @@ class JitterBuffer:
       samples: (n,) float32 at 16 kHz from the next window's first sample on.
       here: (n,) bool, which of them have arrived.
       counts: what became of all samples.
+      lag: how far behind its client sound without stamps is.
     """
 
     delay: float = 0.06
@@ -62,6 +73,7 @@ class JitterBuffer:
     samples: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
     here: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
     counts: Counts = Counts()
+    lag: Lag = Lag()
 
     def __post_init__(self) -> None:
         if self.delay < 0 or self.horizon < INPUT_SAMPLES:
@@ -79,11 +91,15 @@ class Window:
       index: number, from 0.
       audio: (3200,) float32, silence where nothing arrived.
       missing: how many of its samples did not arrive.
+      dropped: how many were given up just before it.
+      cut: whether there was more than quiet in them.
     """
 
     index: int
     audio: np.ndarray
     missing: int
+    dropped: int = 0
+    cut: bool = False
 
 
 def begin(buffer: JitterBuffer, now: float) -> JitterBuffer:
@@ -116,7 +132,9 @@ def push(buffer: JitterBuffer, samples: np.ndarray, now: float, offset: int | No
     if offset is not None and offset < 0:
         raise ValueError(f"offset = {offset}: expected the number of a sample, from 0 on")
     first = buffer.taken * INPUT_SAMPLES
-    offset = end(buffer) if offset is None else offset
+    if offset is None:
+        offset = end(buffer)
+        buffer = dataclasses.replace(buffer, lag=lags.arrive(buffer.lag, len(samples)))
     if buffer.origin is None:
         # Its last sample has just been made, if it was sent as it was made; the rest of a long piece was held back.
         held = min(len(samples), INPUT_SAMPLES)
@@ -161,11 +179,13 @@ def take(buffer: JitterBuffer, now: float) -> tuple[JitterBuffer, Window | None]
     """
     if now < due(buffer) - _NEAR:
         return buffer, None
+    buffer, dropped, cut = _keep_up(buffer)
     audio, here = np.zeros(INPUT_SAMPLES, np.float32), buffer.here[:INPUT_SAMPLES]
     audio[: len(here)] = buffer.samples[:INPUT_SAMPLES]
     heard = int(np.sum(here))
+    missing = INPUT_SAMPLES - heard
     counts = dataclasses.replace(
-        buffer.counts, heard=buffer.counts.heard + heard, missing=buffer.counts.missing + INPUT_SAMPLES - heard
+        buffer.counts, heard=buffer.counts.heard + heard, missing=buffer.counts.missing + missing
     )
     after = dataclasses.replace(
         buffer,
@@ -173,8 +193,25 @@ def take(buffer: JitterBuffer, now: float) -> tuple[JitterBuffer, Window | None]
         samples=buffer.samples[INPUT_SAMPLES:],
         here=buffer.here[INPUT_SAMPLES:],
         counts=counts,
+        lag=lags.window(buffer.lag, missing, max(0, _waiting(buffer) - INPUT_SAMPLES)),
     )
-    return after, Window(buffer.taken, audio, INPUT_SAMPLES - heard)
+    return after, Window(buffer.taken, audio, missing, dropped, cut)
+
+
+def _waiting(buffer: JitterBuffer) -> int:
+    return end(buffer) - buffer.taken * INPUT_SAMPLES
+
+
+def _keep_up(buffer: JitterBuffer) -> tuple[JitterBuffer, int, bool]:
+    """Where a live client is heard too late: without the oldest sound, how much that was, if it was more than quiet."""
+    excess = lags.behind(buffer.lag, _waiting(buffer), round(buffer.delay * INPUT_RATE))
+    count = lags.given_up(buffer.samples, excess)
+    if not count:
+        return buffer, 0, False
+    counts = dataclasses.replace(buffer.counts, dropped=buffer.counts.dropped + int(np.sum(buffer.here[:count])))
+    lag = lags.made_up(buffer.lag, count)
+    samples, here = buffer.samples[count:], buffer.here[count:]
+    return dataclasses.replace(buffer, samples=samples, here=here, counts=counts, lag=lag), count, excess > lags.MOST
 
 
 def catch_up(buffer: JitterBuffer, now: float) -> JitterBuffer:
@@ -183,16 +220,19 @@ def catch_up(buffer: JitterBuffer, now: float) -> JitterBuffer:
         return buffer
     passed = max(0, int((now - due(buffer) + _NEAR) / MICRO_TURN_SECONDS))
     count = passed * INPUT_SAMPLES
-    counts = dataclasses.replace(buffer.counts, skipped=buffer.counts.skipped + int(np.sum(buffer.here[:count])))
+    skipped = int(np.sum(buffer.here[:count]))
+    counts = dataclasses.replace(buffer.counts, skipped=buffer.counts.skipped + skipped)
     return dataclasses.replace(
         buffer,
         taken=buffer.taken + passed,
         samples=buffer.samples[count:],
         here=buffer.here[count:],
         counts=counts,
+        lag=lags.owe(buffer.lag, count - skipped),
     )
 
 
 def clear(buffer: JitterBuffer) -> JitterBuffer:
     """Forgets what waits; time goes on."""
-    return dataclasses.replace(buffer, samples=np.zeros(0, np.float32), here=np.zeros(0, bool))
+    lag = dataclasses.replace(buffer.lag, recent=())
+    return dataclasses.replace(buffer, samples=np.zeros(0, np.float32), here=np.zeros(0, bool), lag=lag)

@@ -1,8 +1,11 @@
 """What a server counts, for Prometheus; one registry for each server."""
 
+import dataclasses
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from tml_jax.background.tasks import State, TaskEvent
+from tml_jax.serve.compilations import Compilations
 from tml_jax.serve.scheduler import Report, Scheduler
 
 _TASK_BUCKETS = (0.2, 0.4, 0.6, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
@@ -21,9 +24,16 @@ class ServerMetrics:
         self._late = Counter("tml_ticks_late", "Ticks that ended after the next should have begun", **make)
         self._skipped = Counter("tml_windows_skipped", "Windows of input passed over in an overload", **make)
         self._sessions = Gauge("tml_sessions", "Sessions now", **make)
-        self._recompilations = Gauge("tml_recompilations", "Programs compiled since the server was warm", **make)
+        self._recompilations = Gauge("tml_recompilations", "The engine's programs compiled since it was warm", **make)
         self.admitted = Counter("tml_sessions_admitted", "Sessions let in", **make)
-        self.refused = Counter("tml_sessions_refused", "Sessions refused because every place was taken", **make)
+        self.refused = Counter("tml_sessions_refused", "Sessions refused: full, overloaded, …", ["code"], **make)
+        self.cut_off = Counter("tml_sessions_cut_off", "Sessions that the server ended, by why", ["reason"], **make)
+        self._slots = Gauge("tml_slots", "Places for sessions", **make)
+        self._queue = Gauge("tml_queue", "Tickets in line for a place", **make)
+        self._overloaded = Gauge("tml_overloaded", "1 while nobody new is let in because ticks are late", **make)
+        self._samples = Counter(
+            "tml_input_samples", "Samples of input at 16 kHz, by what became of them", ["what"], **make
+        )
         self.held = Gauge("tml_sessions_held", "Sessions that wait for a client that was cut off", **make)
         self.resumed = Counter("tml_sessions_resumed", "Times that a client came back to its session", **make)
         self.expired = Counter("tml_sessions_expired", "Sessions whose client did not come back in time", **make)
@@ -49,9 +59,19 @@ class ServerMetrics:
         self._turns.inc(report.sessions)
         self._late.inc(report.late)
         self._skipped.inc(report.skipped)
+        self._overloaded.set(report.overloaded)
+        for what, count in dataclasses.asdict(report.sound).items():
+            self._samples.labels(what).inc(count)
 
-    def text(self, scheduler: Scheduler) -> bytes:
-        """All of it in the format that Prometheus reads."""
+    def watch(self, compilations: Compilations) -> None:
+        """Shows what was compiled in the process, too."""
+        about = "Programs compiled in this process since the server was warm, whatever for"
+        Gauge("tml_compilations", about, registry=self.registry).set_function(lambda: compilations.count)
+
+    def text(self, scheduler: Scheduler, queue: int) -> bytes:
+        """All of it in the format that Prometheus reads; `queue` tickets are in line."""
+        self._slots.set(scheduler.engine.slots)
+        self._queue.set(queue)
         self._sessions.set(scheduler.sessions)
         self._running.set(scheduler.tasks)
         self._recompilations.set(scheduler.engine.recompilations)

@@ -142,7 +142,7 @@ class RtcTransport:
             log_event("connection_failed", logging.ERROR, error)
             self._end("dropped")
 
-    async def receive(self, seconds: float) -> str | None:
+    async def receive(self, seconds: float) -> str | bytes:
         """See `Transport`; sound counts as something that comes."""
         await self._first(self._opened.wait(), _SETUP_SECONDS, needed=True)
         while True:
@@ -152,7 +152,7 @@ class RtcTransport:
                 if time.monotonic() - self._heard_at >= seconds:
                     raise
                 continue
-            return data if isinstance(data, str) else None
+            return data
 
     async def _first(self, coming: Coroutine[Any, Any, _T], seconds: float, needed: bool) -> _T:
         """Waits for what comes, as long as the call lasts; `needed`: without it there is no call."""

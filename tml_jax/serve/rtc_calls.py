@@ -9,11 +9,12 @@ import numpy as np
 from aiohttp import WSCloseCode, web
 
 from tml_jax.serve.access import http_error
-from tml_jax.serve.admission import FullHouseError
+from tml_jax.serve.admission import RefusedError
 from tml_jax.serve.call import Call
 from tml_jax.serve.calls import Calls
 from tml_jax.serve.connection import Connection
 from tml_jax.serve.dialogue import Dialogue
+from tml_jax.serve.limits import Limits
 from tml_jax.serve.protocol import ProtocolError
 from tml_jax.serve.realtime_objects import Object
 from tml_jax.serve.rtc_offer import read_offer
@@ -31,7 +32,9 @@ Run = Callable[[Call, Connection], Awaitable[None]]
 class RtcCalls:
     """The calls of one server, by name. To be used in its loop alone."""
 
-    def __init__(self, calls: Calls, new_call: NewCall, run: Run, clock: Callable[[], float], idle: float) -> None:
+    def __init__(
+        self, calls: Calls, new_call: NewCall, run: Run, clock: Callable[[], float], idle: float, limits: Limits
+    ) -> None:
         """With none yet.
 
         Args:
@@ -40,8 +43,10 @@ class RtcCalls:
           run: speaks for a call on a connection until it ends.
           clock: of the scheduler.
           idle: seconds without anything from a client that end its call.
+          limits: to what a client may send.
         """
-        self._calls, self._new_call, self._run, self._clock, self._idle = calls, new_call, run, clock, idle
+        self._calls, self._new_call, self._run, self._clock = calls, new_call, run, clock
+        self._idle, self._limits = idle, limits
         self._running: dict[str, tuple[Connection, asyncio.Task]] = {}
 
     async def create(self, request: web.Request) -> web.Response:
@@ -55,10 +60,11 @@ class RtcCalls:
             call = self._new_call(request, RtcDialogue, changes)
         except ProtocolError as error:
             return http_error(400, error.code, error.message, error.param)
-        except FullHouseError as full:
-            return web.json_response(full.event, status=503, headers={"Retry-After": "5"})
+        except RefusedError as refused:
+            status = 503 if refused.may_wait else 429
+            return web.json_response(refused.event, status=status, headers={"Retry-After": "5"})
         transport = RtcTransport(functools.partial(self._hear, call), functools.partial(_play, call))
-        connection = Connection(transport, call, self._idle)
+        connection = Connection(transport, call, self._idle, limits=self._limits)
         self._calls.attach(call, connection)
         try:
             answer = await transport.answer(offer)

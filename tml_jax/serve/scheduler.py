@@ -4,7 +4,7 @@ Overload. Ticks stand on a schedule of 200 ms. One that ends after the next shou
 the ones after it follow at once until the schedule is met again, so nothing is lost. If the schedule is more than
 `MAX_BEHIND` seconds away, it starts anew: every session passes over the windows that are overdue, which are counted as
 *skipped* and marked for the model as lost. After `OVERLOADED` late ticks in a row no new session is let in, until one
-is on time.
+is on time. Sessions know of both (`LiveSession.overloaded`, `passed`).
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ from tml_jax.data.record import Text
 from tml_jax.serve import jitter
 from tml_jax.serve.engine import Engine, FullError
 from tml_jax.serve.log import log_event
+from tml_jax.serve.speech import Endpointing
 from tml_jax.serve.windows import Arrived, InputError, check_frame
 from tml_jax.serve.words import MicroTurn
 
@@ -43,14 +44,16 @@ Deliver = Callable[[MicroTurn | Ended], None]
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """One tick: `seconds` it took, `sessions` in it, whether it was `late`, windows `skipped` before it, and whether
-    nobody new is let in after it because it was one of many late ones (`overloaded`)."""
+    """One tick: `seconds` it took, `sessions` in it, whether it was `late`, windows `skipped` before it, whether nobody
+    new is let in after it because it was one of many late ones (`overloaded`), and what has become of `sound` since the
+    tick before, of sessions that have any."""
 
     seconds: float
     sessions: int
     late: bool
     skipped: int
     overloaded: bool
+    sound: jitter.Counts = jitter.Counts()
 
 
 class LiveSession:
@@ -66,6 +69,10 @@ class LiveSession:
         self._holes: set[int] = set()  # windows of which some sound was lost on the way
         self._heard, self._lost, self._waiting_text = False, False, 0
         self.away = False  # whether its client was cut off, so that what is missing was lost
+        self.used = False  # whether anything but quiet was given to it
+        self.overloaded = False  # whether the scheduler is
+        self.passed = 0  # windows passed over
+        self._tallied = jitter.Counts()
         self._texts: list[Text] = []
         self._frames: list[np.ndarray] = []
 
@@ -100,6 +107,7 @@ class LiveSession:
             self._holes.update(range(start // INPUT_SAMPLES, -(-(start + lost) // INPUT_SAMPLES)) if lost else ())
             self._buffer = jitter.push(self._buffer, samples, now, offset)
             self._heard = True
+            self.used |= _loud(samples)
             return self._buffer.counts.beyond - before
 
     def see(self, frame: np.ndarray, now: float) -> None:
@@ -109,6 +117,7 @@ class LiveSession:
           InputError: the frame has the wrong shape or type.
         """
         check_frame(frame, self._config)
+        self.used = True
         with self._lock:
             self._frames = [*self._frames, frame][-2:]
             self._buffer = jitter.begin(self._buffer, now)
@@ -123,6 +132,7 @@ class LiveSession:
         with self._lock:
             if self._waiting_text + size > MAX_WAITING_TEXT:
                 raise InputError(f"{self._waiting_text + size} bytes of text would wait: expected {MAX_WAITING_TEXT}")
+            self.used = True
             self._waiting_text += size
             self._texts.append(text)
             self._buffer = jitter.begin(self._buffer, now)
@@ -144,14 +154,26 @@ class LiveSession:
         self.begin(now)
 
     def begin(self, now: float) -> None:
-        """Starts the session's time, if nothing has come yet."""
+        """Starts the session's time, if nothing has come yet: the model is to say something."""
         with self._lock:
+            self.used = True
             self._buffer = jitter.begin(self._buffer, now)
 
     def clear(self) -> None:
         """Forgets sound that has not been heard yet."""
         with self._lock:
             self._buffer = jitter.clear(self._buffer)
+
+    @property
+    def begun(self) -> bool:
+        """Whether its time has begun."""
+        return self._buffer.origin is not None
+
+    def tally(self) -> jitter.Counts:
+        """What has become of its sound since this was asked last; nothing where there never was any."""
+        with self._lock:
+            before, self._tallied = self._tallied, self._buffer.counts
+            return self._tallied - before if self._heard else jitter.Counts()
 
     @property
     def window(self) -> int:
@@ -164,9 +186,13 @@ class LiveSession:
             self._buffer, window = jitter.take(self._buffer, now)
             if window is None:
                 return None
+            if window.dropped:
+                parts = window.dropped // INPUT_SAMPLES, -(-window.dropped // INPUT_SAMPLES)
+                self._holes = {index - part for index in self._holes for part in parts}
             gone = len(window.audio) == window.missing
             lost = (
                 self._lost
+                or window.cut
                 or window.index in self._holes
                 or ((self._stamped or self.away) and self._heard and window.missing > 0)
             )
@@ -185,6 +211,7 @@ class LiveSession:
             before = self._buffer.taken
             self._buffer = jitter.catch_up(self._buffer, now)
             passed = self._buffer.taken - before
+            self.passed += passed
             self._lost |= passed > 0 and self._heard
             return passed
 
@@ -226,10 +253,11 @@ class Scheduler:
     def free(self) -> int:
         """Places for new sessions; none in an overload."""
         with self._lock:
-            return 0 if self._overloaded or self.failed else self.engine.slots - len(self._open)
+            return 0 if self.overloaded or self.failed else self.engine.slots - len(self._open)
 
     @property
-    def _overloaded(self) -> bool:
+    def overloaded(self) -> bool:
+        """Whether nobody new is let in because ticks are late."""
         return self._late_in_a_row >= OVERLOADED
 
     @property
@@ -325,6 +353,8 @@ class Scheduler:
         desks = {slot: seated[slot].desk for slot in inputs if seated[slot].desk is not None}
         inputs |= {slot: desk.take_in(inputs[slot]) for slot, desk in desks.items()}
         tick = self.engine.tick(inputs)
+        for session in seated.values():
+            session.overloaded = self.overloaded
         for slot, turn in tick.turns.items():
             turn = _in_window(turn, seated[slot].window)
             seated[slot].deliver(desks[slot].put_out(turn) if slot in desks else turn)
@@ -336,7 +366,8 @@ class Scheduler:
         self._late_in_a_row = self._late_in_a_row + 1 if late else 0
         self.late_ticks += late
         self.skipped_windows += skipped
-        self._observe(Report(tick.seconds, len(tick.turns), late, skipped, self._overloaded))
+        sound = sum((session.tally() for session in seated.values()), jitter.Counts())
+        self._observe(Report(tick.seconds, len(tick.turns), late, skipped, self.overloaded, sound))
         return scheduled + MICRO_TURN_SECONDS
 
 
@@ -345,6 +376,11 @@ def _in_window(turn: MicroTurn, window: int) -> MicroTurn:
     if turn.index == window:
         return turn
     return dataclasses.replace(turn, index=window, start=window * MICRO_TURN_SECONDS)
+
+
+def _loud(samples: np.ndarray) -> bool:
+    """Whether there is more than quiet, (n,) float32."""
+    return samples.size > 0 and float(np.sqrt(np.mean(np.square(samples)))) > Endpointing.level
 
 
 def _bytes_of(text: str) -> int:

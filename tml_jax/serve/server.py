@@ -16,8 +16,10 @@ One that cannot be brought back gets an `error` event whose code begins with `re
 connection that it had before is closed with 4001.
 
 A client beyond the last place gets an `error` event with code `server_full`, its `queue_position` and a `ticket` to
-come back with (?ticket=…), then close code 1013. With the header `Tml-Full: refuse`, which a proxy sets, it gets status
-503 in place of a WebSocket, so that the proxy can ask another engine. Tokens and tickets begin with the engine's name.
+come back with (?ticket=…), then close code 1013; in an overload the code is `server_overloaded`. Where the ticket is
+empty, the line is full, too. A client that has as many sessions as a key may have gets `too_many_sessions` and 1008.
+With the header `Tml-Full: refuse`, which a proxy sets, it gets status 503 in place of a WebSocket, so that the proxy
+can ask another engine. Tokens and tickets begin with the engine's name.
 """
 
 import asyncio
@@ -31,13 +33,15 @@ from collections.abc import Mapping
 from aiohttp import WSCloseCode, web
 
 from tml_jax.serve.access import SHOWN_PROTOCOL, Access, Wrong, http_error, protocols
-from tml_jax.serve.admission import FullHouseError, Line, ask
+from tml_jax.serve.admission import Line, RefusedError, ask, no_place, too_many, waiting_in
 from tml_jax.serve.call import Call, frame_of
 from tml_jax.serve.calls import Calls, new_token
 from tml_jax.serve.client_secrets import asked_secret
 from tml_jax.serve.connection import Connection
 from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.duplex import DuplexDialogue
+from tml_jax.serve.limits import Limits
+from tml_jax.serve.listening import RequestTimer, listen
 from tml_jax.serve.log import log_event
 from tml_jax.serve.metrics import ServerMetrics
 from tml_jax.serve.protocol import ClientEvent, ProtocolError
@@ -57,7 +61,7 @@ class ServerOptions:
 
     Attributes:
       model: name that sessions show.
-      api_key: what clients must send; None lets everybody in.
+      api_keys: of which clients must send one; none lets everybody in.
       origins: pages of other sites that may connect, such as `https://example.org`; pages of this server always may.
       max_message: most bytes of one message; 15 MiB of sound take 20 MiB in base64.
       outbox: events that may wait for a client to read, and micro-turns that one may wait before it is cut off.
@@ -66,10 +70,11 @@ class ServerOptions:
       kept: characters of events kept for such a client; a micro-turn takes 13,000.
       name: of this engine among several, with which its tokens and tickets begin, before a dot; '' for none.
       heartbeat: seconds between pings; a client that leaves one without an answer for half of that is cut off.
+      limits: to what one client may take.
     """
 
     model: str = "tml"
-    api_key: str | None = None
+    api_keys: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     max_message: int = 21 * 2**20
     outbox: int = 100
@@ -78,6 +83,7 @@ class ServerOptions:
     kept: int = 8 * 2**20
     name: str = ""
     heartbeat: float = 20.0
+    limits: Limits = Limits()
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -96,15 +102,17 @@ class Server:
           options: how to serve.
         """
         self._scheduler, self._metrics, self._options = scheduler, metrics, options
-        self._access = Access(options.api_key, options.origins)
-        self._line = Line()
-        self.calls = Calls(scheduler, metrics, options.resume_seconds)
-        self._rtc = RtcCalls(self.calls, self._new_call, self._run, scheduler.clock, options.idle_seconds)
+        limits = options.limits
+        self._access = Access(options.api_keys, options.origins)
+        self._line = Line(longest=limits.queue, most_of_one=limits.sessions_per_key)
+        self.calls = Calls(scheduler, metrics, options.resume_seconds, limits.session_seconds)
+        self._rtc = RtcCalls(self.calls, self._new_call, self._run, scheduler.clock, options.idle_seconds, limits)
+        self.timer = RequestTimer(limits.request_seconds)
         self._draining = False
 
     def app(self) -> web.Application:
         """The routes."""
-        app = web.Application()
+        app = web.Application(middlewares=[self.timer.middleware])
         app.on_response_prepare.append(self._access.allow)
         app.add_routes(
             [
@@ -147,15 +155,22 @@ class Server:
 
     async def _ready(self, request: web.Request) -> web.Response:
         failed, ready = self._scheduler.failed, not self._draining and self._room("")
-        status = "failed" if failed else "draining" if self._draining else "ready" if ready else "full"
+        no_room = "overloaded" if self._overloaded else "full"
+        status = "failed" if failed else "draining" if self._draining else "ready" if ready else no_room
         return web.json_response({"status": status}, status=200 if status == "ready" else 503)
+
+    @property
+    def _overloaded(self) -> bool:
+        """Whether there are places, and nobody gets one because the server is too slow."""
+        return self._scheduler.overloaded and self._scheduler.sessions < self._scheduler.engine.slots
 
     def _room(self, ticket: str) -> bool:
         """Whether a client with this ticket would be let in."""
         return ask(self._line, ticket, self._scheduler.free, self._scheduler.clock())[1] is None
 
     async def _show_metrics(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.text(self._scheduler), content_type="text/plain", charset="utf-8")
+        text = self._metrics.text(self._scheduler, len(waiting_in(self._line, self._scheduler.clock())))
+        return web.Response(body=text, content_type="text/plain", charset="utf-8")
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         """An answer to a request that may not open a session."""
@@ -171,6 +186,8 @@ class Server:
             return Wrong(503, "server_unavailable", "no new sessions: the server ends")
         passes = request.headers.get("Tml-Full") == "refuse" and "resume" not in request.query
         if passes and not self._room(_ticket(request.query)):
+            if self._overloaded:
+                return Wrong(503, "server_overloaded", "this engine is overloaded: another may have a place")
             return Wrong(503, "server_full", "every place is taken: another engine may have one")
         return None
 
@@ -192,11 +209,12 @@ class Server:
             await transport.send(frame_of(error.event()))
             await transport.close(WSCloseCode.POLICY_VIOLATION, error.code)
             return socket
-        except FullHouseError as full:
-            await transport.send(frame_of(full.event))
-            await transport.close(WSCloseCode.TRY_AGAIN_LATER, "server_full")
+        except RefusedError as refused:
+            await transport.send(frame_of(refused.event))
+            code = WSCloseCode.TRY_AGAIN_LATER if refused.may_wait else WSCloseCode.POLICY_VIOLATION
+            await transport.close(code, refused.code)
             return socket
-        connection = Connection(transport, call, options.idle_seconds, greeting)
+        connection = Connection(transport, call, options.idle_seconds, greeting, options.limits)
         self.calls.attach(call, connection)
         await self._run(call, connection)
         return socket
@@ -223,25 +241,40 @@ class Server:
     def _named(self, secret: str) -> str:
         return f"{self._options.name}.{secret}" if self._options.name else secret
 
+    def _admit(self, request: web.Request, owner: str) -> None:
+        """Lets a client in, or not.
+
+        Raises:
+          RefusedError: there is no place, or none for this client.
+        """
+        most, scheduler = self._options.limits.sessions_per_key, self._scheduler
+        if most and self.calls.of(owner) >= most:
+            self._metrics.refused.labels("too_many_sessions").inc()
+            log_event("session_refused", reason="too_many_sessions")
+            raise too_many(most)
+        ticket = _ticket(request.query) or self._named(secrets.token_hex(8))
+        self._line, refused = ask(self._line, ticket, scheduler.free, scheduler.clock(), owner)
+        if refused is not None:
+            error = no_place(refused, self._overloaded)
+            self._metrics.refused.labels(error.code).inc()
+            log_event("session_queued", position=refused.position, reason=error.code)
+            raise error
+
     def _new_call(
         self, request: web.Request, kind: type[Dialogue], changes: Object | None = None, resumable: bool = False
     ) -> Call:
         """A place for a new session, and its call; `changes` are to the session as it begins.
 
         Raises:
-          FullHouseError: there is no place.
+          RefusedError: there is no place.
           ProtocolError: the changes are none that a session can have.
         """
-        scheduler, options = self._scheduler, self._options
-        ticket = _ticket(request.query) or self._named(secrets.token_hex(8))
-        self._line, refused = ask(self._line, ticket, scheduler.free, scheduler.clock())
-        if refused is not None:
-            self._metrics.refused.inc()
-            log_event("session_queued", position=refused.position)
-            raise FullHouseError(refused)
+        scheduler, options, owner = self._scheduler, self._options, self._access.owner(request)
+        self._admit(request, owner)
+        knows = resumable  # this server's own events
         resumable &= self.calls.seconds > 0
         token = self._named(new_token()) if resumable else None
-        call = Call(self._metrics, options.outbox, token, options.kept if resumable else 0)
+        call = Call(self._metrics, options.outbox, token, options.kept if resumable else 0, owner, knows)
         live = scheduler.join(call.deliver, secrets.randbits(31), stamped=kind is DuplexDialogue)
         try:
             dialogue = kind(live, options.model, scheduler.engine.config)
@@ -253,6 +286,8 @@ class Server:
             raise
         if resumable:
             dialogue.session["resume"] = {"token": token, "seconds": self.calls.seconds}
+        if options.limits.session_seconds:
+            dialogue.session["expires_at"] = int(time.time() + options.limits.session_seconds)
         call.begin(live, dialogue)
         self._metrics.admitted.inc()
         self.calls.add(call)
@@ -276,7 +311,7 @@ class Server:
             session = updated_session(new_session(f"sess_{secrets.token_hex(10)}", self._options.model), secret.session)
         except ProtocolError as error:
             return http_error(400, error.code, error.message, error.param)
-        told = {"value": self._access.sign(secret), "expires_at": secret.expires_at, "session": session}
+        told = {"value": self._access.sign(secret, request), "expires_at": secret.expires_at, "session": session}
         return web.json_response(told)
 
 
@@ -296,11 +331,9 @@ async def serve(server: Server, scheduler: Scheduler, host: str, port: int, drai
     ended = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, ended.set)
-    runner = web.AppRunner(server.app(), access_log=None)
-    await runner.setup()
+    listening = await listen(server.app(), server.timer, host, port)
     try:
-        await web.TCPSite(runner, host, port).start()
-        host, port = runner.addresses[0][:2]
+        host, port = listening.host, listening.port
         print(f"listening at ws://{host}:{port}/v1/realtime for {scheduler.engine.slots} sessions", flush=True)
         print(f"talk at http://{host}:{port}/", flush=True)
         log_event("listening", host=host, port=port, slots=scheduler.engine.slots)
@@ -308,7 +341,7 @@ async def serve(server: Server, scheduler: Scheduler, host: str, port: int, drai
         print(f"ending: {scheduler.sessions} sessions have {drain_seconds:g} s", flush=True)
         await server.drain(drain_seconds)
     finally:
-        await runner.cleanup()
+        await listening.close()
 
 
 def _ticket(query: Mapping[str, str]) -> str:

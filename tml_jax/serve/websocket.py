@@ -19,7 +19,7 @@ class WebSocketTransport:
         """Around an open socket."""
         self._socket = socket
 
-    async def receive(self, seconds: float) -> str | None:
+    async def receive(self, seconds: float) -> str | bytes:
         """See `Transport`. A message that is too large or no frame ends the connection for good."""
         message = await self._socket.receive(seconds)
         if message.type is WSMsgType.CLOSE:
@@ -28,7 +28,7 @@ class WebSocketTransport:
             raise Gone("bad_frame", message.data.code)
         if message.type in (WSMsgType.ERROR, WSMsgType.CLOSED, WSMsgType.CLOSING):
             raise Gone("dropped")
-        return message.data if message.type is WSMsgType.TEXT else None
+        return message.data
 
     async def send(self, frame: str) -> None:
         """See `Transport`."""

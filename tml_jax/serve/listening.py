@@ -1,0 +1,113 @@
+"""A listening socket on which nobody stays who asks for nothing.
+
+aiohttp waits for a first request, and for the rest of one, for as long as its client likes.
+"""
+
+import asyncio
+import dataclasses
+
+from aiohttp import web
+
+_TOO_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class RequestTimer:
+    """Closes connections whose first request is not whole in time; one without a timer is never closed."""
+
+    def __init__(self, seconds: float) -> None:
+        """Of a server; 0 closes none."""
+        self._seconds = seconds
+        self._timers: dict[asyncio.BaseTransport, asyncio.TimerHandle] = {}
+
+    def opened(self, transport: asyncio.Transport) -> None:
+        """A client has connected."""
+        if self._seconds:
+            loop = asyncio.get_running_loop()
+            self._timers[transport] = loop.call_later(self._seconds, self._close, transport)
+
+    def over(self, transport: asyncio.BaseTransport | None) -> None:
+        """The client has asked, or has gone."""
+        timer = self._timers.pop(transport, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _close(self, transport: asyncio.Transport) -> None:
+        self._timers.pop(transport, None)
+        transport.write(_TOO_LATE)
+        transport.close()
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: web.RequestHandler) -> web.StreamResponse:
+        """Tells when a request is whole, its body included."""
+        transport = request.transport
+        request.content.on_eof(lambda: self.over(transport))
+        return await handler(request)
+
+
+class _Timed(asyncio.Protocol):
+    """A protocol of aiohttp, and a timer from the beginning of its connection."""
+
+    def __init__(self, inner: asyncio.Protocol, timer: RequestTimer) -> None:
+        self._inner, self._timer, self._transport = inner, timer, None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._timer.opened(transport)
+        self._inner.connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._timer.over(self._transport)
+        self._inner.connection_lost(error)
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+
+@dataclasses.dataclass(frozen=True)
+class Listening:
+    """A socket that listens: `host`, `port`, and what answers there."""
+
+    host: str
+    port: int
+    runner: web.AppRunner
+    sockets: asyncio.Server
+
+    async def close(self) -> None:
+        """Lets nobody in, and ends the connections there are."""
+        self.sockets.close()
+        await self.runner.cleanup()
+
+
+async def listen(app: web.Application, timer: RequestTimer, host: str, port: int) -> Listening:
+    """Begins to listen.
+
+    Args:
+      app: answers; has the timer's middleware.
+      timer: of first requests.
+      host: address to listen at.
+      port: to listen at; 0 takes a free one.
+
+    Returns:
+      What listens.
+
+    Raises:
+      OSError: the address cannot be used.
+    """
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        loop = asyncio.get_running_loop()
+        sockets = await loop.create_server(lambda: _Timed(runner.server(), timer), host, port)
+    except BaseException:
+        await runner.cleanup()
+        raise
+    return Listening(*sockets.sockets[0].getsockname()[:2], runner, sockets)
