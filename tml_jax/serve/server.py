@@ -198,7 +198,10 @@ class Server:
         shown = (SHOWN_PROTOCOL,) if SHOWN_PROTOCOL in protocols(request) else ()
         options = self._options
         socket = web.WebSocketResponse(max_msg_size=options.max_message, protocols=shown, heartbeat=options.heartbeat)
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionError:  # the client has left before it was let in: no fault of the server's to be logged
+            return web.Response(status=400)
         transport = WebSocketTransport(socket)
         # No await from here to attach: two clients must not be let in to one place.
         try:
