@@ -145,6 +145,7 @@ def soak(engine: Engine, windows: int, monkeypatch, caplog) -> tuple[list[Hostil
                 if index % max(1, windows // 10) == 0:
                     memory.append(resident())
             [seen] = bystander.result()
+            wait_until(lambda: all(client.frames for client in clients))  # on a busy machine they come in slowly
             for client in clients:
                 client.over.set()
             for client in clients:
@@ -159,8 +160,7 @@ def soak(engine: Engine, windows: int, monkeypatch, caplog) -> tuple[list[Hostil
 
 
 def test_a_crowd_of_hostile_clients_disturbs_nobody(engine, monkeypatch, caplog):
-    clients, _, _ = soak(engine, AHEAD + 20, monkeypatch, caplog)
-    assert all(client.frames for client in clients)
+    soak(engine, AHEAD + 20, monkeypatch, caplog)
 
 
 @pytest.mark.slow
