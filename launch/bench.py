@@ -27,7 +27,7 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 from launch import config_flag, huge_pages, server_process
 from tml_jax import shipped
@@ -136,6 +136,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         if len(argv) > 1:
             raise ConfigError(f"argument {argv[1]!r}: every option is a --flag")
+        logging.set_verbosity(logging.WARNING)  # Orbax says much at INFO
         print(_BENCHES[_WHAT.value]())
     except (ConfigError, CheckpointError, ValueError, OSError) as error:
         raise SystemExit(f"launch.bench: {error}") from error

@@ -79,6 +79,7 @@ class LongSession:
                 "| minute | tick p50, ms | p95 | p99 | process, MiB | arrays, MiB | speaks |",
                 "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
                 *rows,
+                "",
                 f"{self.sessions} session(s) with sound and video, {count} elements each, of which global layers see "
                 f"{seen}; last minute / first minute: {self.ratio:.3f}, of ticks of the same work: "
                 f"{self.same_work_ratio:.3f}; recompilations: {self.recompilations}",
