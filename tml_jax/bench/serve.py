@@ -98,7 +98,7 @@ class ServeBench:
         most = max((load.clients for load in self.loads if load.held), default=0)
         others = "" if self.others is None else f", of which others kept {self.others:.1f} busy before"
         return (
-            f"{markdown_table(rows, left=0)}{self.seconds:g} s each; {cores()} core(s){others}. Held in real time: "
+            f"{markdown_table(rows, left=0)}\n{self.seconds:g} s each; {cores()} core(s){others}. Held in real time: "
             f"{most} (none passed over, nothing lost, 99% of the waits below {1e3 * HELD_WAIT:.0f} ms).\n"
             "mouth to ear: from a sample of the user's to the start of the first sound that can depend on it, over all "
             "samples. wait: from the end of a window to the arrival of its answer. gaps: of spoken micro-turns after "
