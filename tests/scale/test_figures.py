@@ -1,9 +1,13 @@
 """The published figures name what exists, and their tables show what was found."""
 
 import importlib
+import os
+import pkgutil
+import re
 
 import pytest
 
+import configs
 from tml_jax.config import from_mapping
 from tml_jax.scale.chips import chip_of
 from tml_jax.scale.figures import FIGURES, Figure, how_many_fit, tables
@@ -13,13 +17,32 @@ from tml_jax.scale.serve_flops import step_flops
 MESH = {"data": 1, "fsdp": 1, "expert": 4, "sequence": 1, "tensor": 8}
 
 
-@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
-def test_every_figure_is_of_a_configuration_whose_mesh_fills_its_chips(figure):
-    config = from_mapping(importlib.import_module(f"configs.{figure.config}").get_config())
-    mesh = config.mesh if figure.step == "train" else config.serve.mesh
-    rows, columns, *layers = map(int, figure.topology.partition(":")[2].split("x"))
-    devices = rows * columns * (layers[0] if layers else 1) * chip_of(figure.topology).devices
+def commands_in_heads() -> list[tuple[str, str, str]]:
+    """(configuration that it stands in, topology, step) of every compilation that a configuration's head names."""
+    found = []
+    for _, name, _ in pkgutil.iter_modules(configs.__path__):
+        head = importlib.import_module(f"configs.{name}").__doc__
+        for given, topology, step in re.findall(r"configs/(\w+)\.py --topology=(\S+) --step=(\w+)", head):
+            assert given == name
+            found.append((name, topology, step))
+    return found
+
+
+COMPILED = sorted({*commands_in_heads(), *((figure.config, figure.topology, figure.step) for figure in FIGURES)})
+
+
+@pytest.mark.parametrize(("config", "topology", "step"), COMPILED)
+def test_whatever_is_compiled_for_chips_has_a_mesh_that_fills_them(config, topology, step):
+    config = from_mapping(importlib.import_module(f"configs.{config}").get_config())
+    mesh = config.mesh if step == "train" else config.serve.mesh
+    rows, columns, *layers = map(int, topology.partition(":")[2].split("x"))
+    devices = rows * columns * (layers[0] if layers else 1) * chip_of(topology).devices
     assert mesh.data * mesh.fsdp * mesh.expert * mesh.sequence * mesh.tensor == devices
+
+
+def test_every_configuration_for_chips_says_what_compiles_it():
+    for_chips = {name for name in os.listdir(configs.__path__[0]) if re.search(r"_\d+(_long)?\.py$", name)}
+    assert for_chips == {f"{config}.py" for config, _, _ in COMPILED}
 
 
 def test_tables_show_reports_and_what_failed():
