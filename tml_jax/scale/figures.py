@@ -48,6 +48,7 @@ _SESSIONS = ((1, False), (1, True), (128, False), (128, True), (256, False), (25
 FIGURES = (
     Figure("tml_v5p_512", "v5p:8x8x8", "train"),
     Figure("tml_tpu7x_64", "tpu7x:4x4x4", "train"),
+    Figure("tml_v6e_256", "v6e:16x16", "train"),
     *_serve("tml_serve_tpu7x_16", "tpu7x:2x2x4", *_SESSIONS),
     *_serve("tml_serve_v6e_64", "v6e:8x8", *_SESSIONS),
     *_serve("tml_serve_v6e_16", "v6e:4x4", (1, False), (1, True)),
