@@ -58,6 +58,8 @@ def run(config: Config) -> dict[str, Any]:
     """The figures that were asked for."""
     if not _TOPOLOGY.value:
         raise ConfigError("--topology is missing: give chips and their shape, such as v5p:8x8x8")
+    if _SEARCH.value and _STEP.value == "serve":
+        raise ConfigError("--search is for --step=train; for serve give --sessions, and see what launch.pods says")
     if importlib.util.find_spec("libtpu") is None:
         raise ConfigError("the compiler, libtpu, is not installed: python -m pip install -e '.[compile]'")
     chip = chip_of(_TOPOLOGY.value)

@@ -2,15 +2,18 @@
 
 import copy
 import dataclasses
+import importlib
 import json
+import pkgutil
 import re
 
 import pytest
 
-from configs import inkling_small, replica, tiny, tml_interaction_small
+import configs
+from configs import inkling_small, tiny
 from tml_jax.config import ConfigError, ModelConfig, from_mapping, to_mapping
 
-CONFIGS = {module.__name__: module for module in (tiny, replica, inkling_small, tml_interaction_small)}
+CONFIGS = {name: importlib.import_module(f"configs.{name}") for _, name, _ in pkgutil.iter_modules(configs.__path__)}
 
 
 def changed(path: str, value, base=tiny) -> dict:

@@ -1,25 +1,48 @@
 """The published figures name what exists, and their tables show what was found."""
 
 import importlib
+import os
+import pkgutil
+import re
 
 import pytest
 
+import configs
 from tml_jax.config import from_mapping
 from tml_jax.scale.chips import chip_of
-from tml_jax.scale.figures import FIGURES, Figure, tables
+from tml_jax.scale.figures import FIGURES, Figure, how_many_fit, tables
 from tml_jax.scale.serve import text_steps
 from tml_jax.scale.serve_flops import step_flops
 
 MESH = {"data": 1, "fsdp": 1, "expert": 4, "sequence": 1, "tensor": 8}
 
 
-@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
-def test_every_figure_is_of_a_configuration_whose_mesh_fills_its_chips(figure):
-    config = from_mapping(importlib.import_module(f"configs.{figure.config}").get_config())
-    mesh = config.mesh if figure.step == "train" else config.serve.mesh
-    rows, columns, *layers = map(int, figure.topology.partition(":")[2].split("x"))
-    devices = rows * columns * (layers[0] if layers else 1) * chip_of(figure.topology).devices
+def commands_in_heads() -> list[tuple[str, str, str]]:
+    """(configuration that it stands in, topology, step) of every compilation that a configuration's head names."""
+    found = []
+    for _, name, _ in pkgutil.iter_modules(configs.__path__):
+        head = importlib.import_module(f"configs.{name}").__doc__
+        for given, topology, step in re.findall(r"configs/(\w+)\.py --topology=(\S+) --step=(\w+)", head):
+            assert given == name
+            found.append((name, topology, step))
+    return found
+
+
+COMPILED = sorted({*commands_in_heads(), *((figure.config, figure.topology, figure.step) for figure in FIGURES)})
+
+
+@pytest.mark.parametrize(("config", "topology", "step"), COMPILED)
+def test_whatever_is_compiled_for_chips_has_a_mesh_that_fills_them(config, topology, step):
+    config = from_mapping(importlib.import_module(f"configs.{config}").get_config())
+    mesh = config.mesh if step == "train" else config.serve.mesh
+    rows, columns, *layers = map(int, topology.partition(":")[2].split("x"))
+    devices = rows * columns * (layers[0] if layers else 1) * chip_of(topology).devices
     assert mesh.data * mesh.fsdp * mesh.expert * mesh.sequence * mesh.tensor == devices
+
+
+def test_every_configuration_for_chips_says_what_compiles_it():
+    for_chips = {name for name in os.listdir(configs.__path__[0]) if re.search(r"_\d+(_long)?\.py$", name)}
+    assert for_chips == {f"{config}.py" for config, _, _ in COMPILED}
 
 
 def test_tables_show_reports_and_what_failed():
@@ -27,13 +50,32 @@ def test_tables_show_reports_and_what_failed():
               "analytic_flops": 1.9e12, "optimal_seconds": 0.25, "collective_bytes": {"all-gather": 3e9}}  # fmt: skip
     train = {**common, "step": "train", "rows": 8, "remat": "dots", "mfu": 0.42, "collective_seconds": 0.01,
              "tokens_per_second_per_chip": 12345.6, "micro_turns_per_second_per_chip": 99.0}  # fmt: skip
-    serve = {**common, "step": "serve", "sessions": 3, "frames": True, "weights": "int8", "share_of_200_ms": 1.25,
-             "steps_of_a_micro_turn": {"input": 1, "text": 2},
+    serve = {**common, "step": "serve", "config": "b", "sessions": 3, "frames": True, "weights": "int8",
+             "share_of_200_ms": 1.25, "steps_of_a_micro_turn": {"input": 1, "text": 2},
              "optimal_seconds_by_part": {"input": 0.1, "text": 0.075}}  # fmt: skip
     said = tables({"a": train, "b": serve, "c": "launch.compile: does not fit"})
     assert "| v5p:2x2x1 | 8, dots | 2.0 of 4 GiB | 0.25 s | 2 / 2 T | 42.0% | 12,346 | 99 | 3 GB, 0.01 s |" in said
     assert "3 with video" in said and "1 × 100.00, 2 × 75.00" in said and "125%" in said
     assert said.endswith("c: launch.compile: does not fit")
+
+
+def test_sessions_that_fit_lie_on_the_line_through_the_two_largest_counts():
+    def served(sessions: int, seconds: float, gib: float, frames: bool = False, config: str = "a") -> dict:
+        return {"step": "serve", "config": config, "topology": "v6e:4x4", "sessions": sessions, "frames": frames,
+                "optimal_seconds": seconds, "hbm_bytes_per_device": gib * 2**30, "hbm_bytes_available": 32 * 2**30,
+                "mesh": MESH}  # fmt: skip
+
+    sound = [served(1, 0.01, 9), served(256, 0.15, 20), served(128, 0.1, 15)]
+    video = [served(128, 0.15, 16, frames=True), served(256, 0.27, 24, frames=True)]
+    alone = [served(1, 0.01, 9, config="b"), served(64, 0.05, 12, config="b"), {"step": "train", "config": "a"}]
+    assert how_many_fit([*sound, *video, *alone]) == [
+        # 128 more sessions take 50 ms, and 5 GiB; with video 120 ms, and 8 GiB. As many on each of four devices.
+        "a, v6e:4x4, sound: 384 sessions in 200 ms, 560 in memory (extrapolated from 128 and 256, not compiled)",
+        "a, v6e:4x4, sound and video: 180 sessions in 200 ms, 384 in memory (interpolated from 128 and 256, not "
+        "compiled)",
+    ]
+    assert "a, v6e:4x4, sound: 0 sessions in 200 ms" in how_many_fit([served(8, 0.3, 9), served(16, 0.31, 10)])[0]
+    assert how_many_fit([served(8, 0.3, 9), served(16, 0.3, 10)]) == []
 
 
 def test_names_of_figures_are_their_own():

@@ -56,11 +56,13 @@ def compile_command(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_wrong_topologies_and_what_does_not_divide_are_named():
+def test_wrong_topologies_flags_and_what_does_not_divide_are_named():
     done = compile_command("--config=configs/tiny.py", "--topology=v9:2x2")
     assert done.returncode == 1 and "known are v5e, v5p, v6e, tpu7x" in done.stderr
     done = compile_command("--config=configs/tiny.py", "--topology=v5e:2x2")
     assert done.returncode == 1 and "needs 1 devices, there are 4" in done.stderr
+    done = compile_command("--config=configs/tiny.py", "--topology=v5e:2x2", "--step=serve", "--search")
+    assert done.returncode == 1 and "--search is for --step=train" in done.stderr
 
 
 def compiled(step: str, output: pathlib.Path, *changes: str, config: str = "tiny", devices: int = 4) -> dict:

@@ -1,7 +1,11 @@
 """The published figures of pods: what is compiled for them, and the tables that they make."""
 
 import dataclasses
+import math
+from collections.abc import Iterable
 from typing import Any
+
+from tml_jax.config import BATCH_AXES, MICRO_TURN_SECONDS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +48,7 @@ _SESSIONS = ((1, False), (1, True), (128, False), (128, True), (256, False), (25
 FIGURES = (
     Figure("tml_v5p_512", "v5p:8x8x8", "train"),
     Figure("tml_tpu7x_64", "tpu7x:4x4x4", "train"),
+    Figure("tml_v6e_256", "v6e:16x16", "train"),
     *_serve("tml_serve_tpu7x_16", "tpu7x:2x2x4", *_SESSIONS),
     *_serve("tml_serve_v6e_64", "v6e:8x8", *_SESSIONS),
     *_serve("tml_serve_v6e_16", "v6e:4x4", (1, False), (1, True)),
@@ -90,7 +95,7 @@ def tables(reports: dict[str, dict[str, Any] | str]) -> str:
       reports: name of a figure → what `launch.compile` wrote, or the line with which it ended.
 
     Returns:
-      A table for training, one for serving, and a line for each that failed.
+      A table for training, one for serving, how many sessions fit, and a line for each that failed.
     """
     found = {name: report for name, report in reports.items() if not isinstance(report, str)}
     parts = []
@@ -100,5 +105,44 @@ def tables(reports: dict[str, dict[str, Any] | str]) -> str:
             head = [f"| {' | '.join(columns)} |", f"| {' | '.join('---' for _ in columns)} |"]
             lines = [f"| {' | '.join(cell(report) for cell in columns.values())} |" for report in rows]
             parts.append("\n".join([*head, *lines]))
+    parts += how_many_fit(found.values())
     parts += [f"{name}: {line}" for name, line in reports.items() if isinstance(line, str)]
     return "\n\n".join(parts)
+
+
+def how_many_fit(reports: Iterable[dict[str, Any]]) -> list[str]:
+    """How many sessions fit in 200 ms, and in memory, on a straight line through two counts that were compiled.
+
+    Args:
+      reports: of `launch.compile`; those of serving count, and of them the two with the most sessions, but not one
+        session alone, which is laid over the devices in another way.
+
+    Returns:
+      A line for each configuration, with and without video, of which there are two and the larger takes more.
+    """
+    groups: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+    for report in reports:
+        if report["step"] == "serve" and report["sessions"] > 1:
+            groups.setdefault((report["config"], report["frames"]), []).append(report)
+    lines = []
+    for (config, frames), group in groups.items():
+        if len(group) < 2:
+            continue
+        few, many = sorted(group, key=lambda report: report["sessions"])[-2:]
+        if not all(few[figure] < many[figure] for figure in ("optimal_seconds", "hbm_bytes_per_device")):
+            continue  # a line that does not rise reaches nothing
+        time = _on_the_line(few, many, "optimal_seconds", MICRO_TURN_SECONDS)
+        memory = _on_the_line(few, many, "hbm_bytes_per_device", many["hbm_bytes_available"])
+        how = "interpolated" if few["sessions"] <= time <= many["sessions"] else "extrapolated"
+        lines.append(
+            f"{config}, {many['topology']}, {'sound and video' if frames else 'sound'}: {time} sessions in 200 ms, "
+            f"{memory} in memory ({how} from {few['sessions']} and {many['sessions']}, not compiled)"
+        )
+    return lines
+
+
+def _on_the_line(few: dict[str, Any], many: dict[str, Any], figure: str, limit: float) -> int:
+    """Sessions at which a figure reaches its limit, as many on each device; 0 where it is above it without any."""
+    each = (many[figure] - few[figure]) / (many["sessions"] - few["sessions"])
+    devices = math.prod(many["mesh"][axis] for axis in BATCH_AXES)
+    return max(0, math.floor((many["sessions"] + (limit - many[figure]) / each) / devices) * devices)

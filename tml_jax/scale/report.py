@@ -46,7 +46,10 @@ def advice(error: DoesNotFit, config: Config, step: str) -> str:
     elif config.train.remat != "block":
         change = "set config.train.remat=block"
     else:
-        change = "take more microbatches (config.train.accumulate), fewer rows (config.data.batch_size), or more chips"
+        change = (
+            "take more microbatches (config.train.accumulate), fewer rows (config.data.batch_size), rows cut over more "
+            "devices (config.mesh.sequence), or more chips"
+        )
     return f"the step does not fit in the memory of a device{over}: {change}. The compiler says: {error.message[:400]}"
 
 
