@@ -16,7 +16,7 @@ from tml_jax.background.desk import Background
 from tml_jax.background.runner import Runner
 from tml_jax.background.tasks import TaskEvent
 from tml_jax.data.record import BACKGROUND, Text
-from tml_jax.serve.client_tasks import ClientTool, task_tool
+from tml_jax.serve.client_tasks import ClientTool, output_text, task_tool
 
 TEXT = {"type": "string"}
 DELEGATE = {
@@ -55,6 +55,14 @@ def client():
 )
 def test_tasks_go_to_the_tool_for_them_or_to_the_only_one(tools, choice, expected):
     assert task_tool({"tools": tools, "tool_choice": choice}) == expected
+
+
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [("seven", "seven"), ('"seven"', "seven"), ("7", "7"), ('{"a": "b"}', '{"a": "b"}'), ('"torn', '"torn'), ("", "")],
+)
+def test_an_output_that_is_text_as_json_is_that_text(output, text):
+    assert output_text(output) == text
 
 
 def test_a_task_is_a_function_call_in_a_response_of_its_own_and_its_output_a_result(client):
