@@ -53,11 +53,12 @@ def _argument(schema: object) -> str:
 
 def output_text(output: str) -> str:
     """What the output of a call says: some clients (Pipecat) give every result as JSON, a text too."""
+    if not output.startswith('"'):
+        return output
     try:
-        said = json.loads(output)
+        return json.loads(output)
     except ValueError:
         return output
-    return said if isinstance(said, str) else output
 
 
 class ClientCalls:
