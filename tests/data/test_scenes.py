@@ -18,6 +18,7 @@ from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.layout import gates
 from tml_jax.data.record import MODEL, OTHER, USER, to_bytes
 from tml_jax.data.scene_families import FAMILIES, draw_family, make_scene
+from tml_jax.data.scene_grids import GRIDS, Grids
 from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES
 from tml_jax.signal.pcm import float_audio
 
@@ -277,9 +278,9 @@ def test_the_splits_share_no_voice_wording_time_size_or_colour(records):
         train, held_out = by_split[scripts.TRAIN], by_split[scripts.HELD_OUT]
         assert len(set(train)) == len(train) >= 16 and len(set(held_out)) == len(held_out) >= 3, kind
         assert not {bare(text) for text in train} & {bare(text) for text in held_out}, kind
-    for field in dataclasses.fields(scripts.Grids):
+    for field in dataclasses.fields(Grids):
         for one, other in itertools.combinations(scripts.SPLITS, 2):
-            values, others = (getattr(scripts.GRIDS[split], field.name) for split in (one, other))
+            values, others = (getattr(GRIDS[split], field.name) for split in (one, other))
             assert values and others and min(abs(a - b) for a in values for b in others) > 1e-3, (
                 field.name,
                 one,
@@ -361,7 +362,7 @@ def test_extrapolation_begins_where_training_ends(synthesizer):
         for family in FAMILIES
         for index in range(2)
     ]
-    train = scripts.GRIDS[scripts.TRAIN]
+    train = GRIDS[scripts.TRAIN]
     for family, record in made:
         meta = record.meta
         assert meta["split"] == scripts.EXTRAPOLATION and meta["speed"] > max(train.speed)

@@ -7,7 +7,7 @@ import pytest
 from dialogue_client import Client, kinds
 from openai import OpenAI
 from scripted import Line, ScriptedEngine
-from served import KEY, Served
+from served import KEY, Served, wait_until
 from small import small_config
 from synthetic import tokenizer
 
@@ -16,7 +16,7 @@ from tml_jax.background.desk import Background
 from tml_jax.background.runner import Runner
 from tml_jax.background.tasks import TaskEvent
 from tml_jax.data.record import BACKGROUND, Text
-from tml_jax.serve.client_tasks import ClientTool, task_tool
+from tml_jax.serve.client_tasks import ClientTool, output_text, task_tool
 
 TEXT = {"type": "string"}
 DELEGATE = {
@@ -55,6 +55,23 @@ def client():
 )
 def test_tasks_go_to_the_tool_for_them_or_to_the_only_one(tools, choice, expected):
     assert task_tool({"tools": tools, "tool_choice": choice}) == expected
+
+
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [
+        ("seven", "seven"),
+        ('"seven"', "seven"),
+        ("7", "7"),
+        ('{"a": "b"}', '{"a": "b"}'),
+        ('"torn', '"torn'),
+        ('"a" or "b"', '"a" or "b"'),
+        ("[" * 9999, "[" * 9999),
+        ("", ""),
+    ],
+)
+def test_an_output_that_is_text_as_json_is_that_text(output, text):
+    assert output_text(output) == text
 
 
 def test_a_task_is_a_function_call_in_a_response_of_its_own_and_its_output_a_result(client):
@@ -141,19 +158,59 @@ def test_without_a_tool_tasks_are_none_of_the_clients_business():
     assert client.turn(False, tasks=asked()) == [] and not client.live.by_client
 
 
-def test_the_openai_client_does_a_task_and_the_model_reads_what_it_found():
-    config, read = small_config(), []
+@pytest.fixture
+def background():
+    """Of a server whose clients do the tasks."""
+    runner = Runner(NoBackend())
+    runner.start()
+    yield Background(runner, tokenizer(), small_config())
+    runner.stop()
+
+
+def decoded(tokens):
+    return tokenizer().decode([token for token in tokens if token < tokenizer().size]).strip()
+
+
+def test_what_the_openai_client_finds_for_a_task_before_it_was_refined_is_not_read(background):
+    read = []
 
     def script(index, arrived):
         read.extend(arrived.results)
-        text = tokenizer().decode([token for token in read if token < tokenizer().size])
+        spoken = np.ones(4800, np.float32)
+        return Line(spoken, " on", tasks={1: ("3 + 4",), 3: ("#1 3 + 5",)}.get(index, ()))
+
+    with Served(ScriptedEngine(script), background) as served:
+        client = OpenAI(api_key=KEY, websocket_base_url=f"ws://127.0.0.1:{served.port}/v1")
+        with client.realtime.connect(model="small") as connection:
+            connection.session.update(session={"type": "realtime", "tools": [DELEGATE]})
+            connection.conversation.item.create(
+                item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": "now"}]}
+            )
+            calls = []
+            for event in connection:
+                assert event.type != "error", event
+                if event.type == "response.function_call_arguments.done":
+                    calls.append((event.call_id, json.loads(event.arguments)["task"]))
+                if len(calls) == 2:
+                    break
+            for (call_id, _), output in zip(calls, ("7", "8")):
+                connection.conversation.item.create(
+                    item={"type": "function_call_output", "call_id": call_id, "output": output}
+                )
+            wait_until(lambda: "8" in decoded(read))
+    assert [task for _, task in calls] == ["3 + 4", "3 + 5"] and decoded(read) == "#1. 8"
+
+
+def test_the_openai_client_does_a_task_and_the_model_reads_what_it_found(background):
+    read = []
+
+    def script(index, arrived):
+        read.extend(arrived.results)
         if index == 1:
             return Line(tasks=("3 + 4",))
-        return Line(np.ones(4800, np.float32), " seven") if "7" in text and index % 2 else Line()
+        return Line(np.ones(4800, np.float32), " seven") if "7" in decoded(read) and index % 2 else Line()
 
-    runner = Runner(NoBackend())
-    runner.start()
-    with Served(ScriptedEngine(script), Background(runner, tokenizer(), config)) as served:
+    with Served(ScriptedEngine(script), background) as served:
         client = OpenAI(api_key=KEY, websocket_base_url=f"ws://127.0.0.1:{served.port}/v1")
         with client.realtime.connect(model="small") as connection:
             connection.session.update(session={"type": "realtime", "tools": [DELEGATE]})
@@ -178,6 +235,5 @@ def test_the_openai_client_does_a_task_and_the_model_reads_what_it_found():
                 if event.type == "response.done" and said:
                     break
         assert 'tml_background_events_total{what="done"} 1.0' in served.get("/metrics")[1]
-    runner.stop()
     assert calls == [("delegate", '{"task": "3 + 4"}')] and said == "seven"
-    assert tokenizer().decode([token for token in read if token < tokenizer().size]).strip() == "#1. 7"
+    assert decoded(read) == "#1. 7"

@@ -11,6 +11,7 @@ import numpy as np
 
 from tml_jax.config import INPUT_RATE
 from tml_jax.data import scene_scripts as scripts
+from tml_jax.data.scene_grids import GRIDS
 from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES, Voice, vary
 
 NOISES = ("white", "pink", "hum", "babble", "clicks")
@@ -70,7 +71,7 @@ def draw_acoustics(rng: np.random.Generator, split: str) -> Acoustics:
     def draw(values: Sequence) -> object:
         return values[int(rng.integers(len(values)))]
 
-    grids, part = scripts.GRIDS[split], scripts.part_of(split)
+    grids, part = GRIDS[split], scripts.part_of(split)
     gain, seed = draw(grids.gain), int(rng.integers(2**31))
     if split != scripts.EXTRAPOLATION and rng.random() < _CLEAN_SHARE:
         return Acoustics(True, gain, draw(_CLEAN_NOISES), draw(grids.faint_noise), seed=seed)

@@ -6,6 +6,7 @@ import numpy as np
 
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.record import USER
+from tml_jax.data.scene_grids import GRIDS, Grids
 from tml_jax.data.scene_render import Timeline
 from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES, Synthesizer, Voice, vary
 
@@ -32,9 +33,9 @@ class Scene:
     microphone: bool = True
 
     @property
-    def grids(self) -> scripts.Grids:
+    def grids(self) -> Grids:
         """Times, sizes, levels and speeds of the split."""
-        return scripts.GRIDS[self.split]
+        return GRIDS[self.split]
 
     @property
     def part(self) -> str:
@@ -125,7 +126,7 @@ def new_scene(synthesizer: Synthesizer, rng: np.random.Generator, split: str) ->
     """An empty scene with a user of the split. Every draw comes from `rng`; `synthesizer` speaks for all."""
     voices = split_voices(split)
     voice = vary(voices[int(rng.integers(len(voices)))], rng)
-    speeds = scripts.GRIDS[split].speed
+    speeds = GRIDS[split].speed
     speed = speeds[int(rng.integers(len(speeds)))]
     meta = {"voice": voice.name, "speed": speed, "split": split, "wording": ""}
     return Scene(Timeline(synthesizer, rng, voice, speed), rng, split, meta)

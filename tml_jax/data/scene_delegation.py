@@ -14,6 +14,7 @@ from tml_jax.background.grammar import Action, Mark, Request, request_text, resu
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.record import BACKGROUND, MODEL, TASK, USER
 from tml_jax.data.scene import Scene
+from tml_jax.data.scene_grids import GRIDS
 
 FILLER, SORRY, OKAY = "one moment", "sorry", "okay"  # what the model says besides numbers
 CANCELS = ("never mind", "forget it", "leave it")
@@ -204,7 +205,7 @@ class _Play:
     def drawn_delay(self, low: float = 0.0, high: float = 10.0) -> float:
         """A delay of the split between two bounds, seconds; where extrapolation has none so short, a held-out one."""
         scene = self.scene
-        for delays in (scene.grids.event, scripts.GRIDS[scene.part].event):
+        for delays in (scene.grids.event, GRIDS[scene.part].event):
             if fitting := tuple(delay for delay in delays if low <= delay <= high):
                 break
         return scene.draw(fitting)

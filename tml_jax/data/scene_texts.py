@@ -6,6 +6,7 @@ from tml_jax.config import MICRO_TURN_SECONDS
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.acoustics import draw_acoustics
 from tml_jax.data.record import MODEL, USER, Conversation
+from tml_jax.data.scene_grids import GRIDS
 from tml_jax.data.scene_pictures import Shape, draw_video, frame_times
 from tml_jax.data.scene_render import Timeline, scene_duration
 from tml_jax.data.voices import TRAIN_VOICES, Synthesizer, vary
@@ -57,7 +58,7 @@ def make_transcribed(synthesizer: Synthesizer, name: str, rng: np.random.Generat
       The conversation. A word that ends within [0.2 t, 0.2 (t + 1)) is shown in the next window, which is the output of
       micro-turn t; words of one window are shown together.
     """
-    grids = scripts.GRIDS[scripts.TRAIN]
+    grids = GRIDS[scripts.TRAIN]
     voice = vary(TRAIN_VOICES[int(rng.integers(len(TRAIN_VOICES)))], rng)
     speed = grids.speed[int(rng.integers(len(grids.speed)))]
     timeline = Timeline(synthesizer, rng, voice, speed)
@@ -99,7 +100,7 @@ def make_captioned(synthesizer: Synthesizer, name: str, rng: np.random.Generator
     direction = str(rng.choice(list(moves)))
     down, right = moves[direction]
     speed = rng.uniform(9, 14)
-    radius = float(rng.choice(scripts.GRIDS[scripts.TRAIN].size))
+    radius = float(rng.choice(GRIDS[scripts.TRAIN].size))
     duration = scene_duration(1.6)
     # It starts far enough from the edge it moves to, so that it keeps its direction until it has been described.
     room = 39 - 2 * radius

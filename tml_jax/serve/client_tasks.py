@@ -51,6 +51,16 @@ def _argument(schema: object) -> str:
     return next((name for name in texts if name in required), texts[0] if texts else "task")
 
 
+def output_text(output: str) -> str:
+    """What the output of a call says: some clients (Pipecat) give every result as JSON, a text too."""
+    if not output.startswith('"'):
+        return output
+    try:
+        return json.loads(output)
+    except ValueError:
+        return output
+
+
 class ClientCalls:
     """The function calls of one conversation that wait for an answer."""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tml_jax.config import INPUT_RATE, OUTPUT_RATE, Config
 from tml_jax.data.record import BACKGROUND, USER, Text
-from tml_jax.serve.client_tasks import ClientCalls, task_tool
+from tml_jax.serve.client_tasks import ClientCalls, output_text, task_tool
 from tml_jax.serve.protocol import REALTIME, ClientEvent, ProtocolError
 from tml_jax.serve.realtime_objects import (
     Object,
@@ -220,11 +220,11 @@ class Dialogue:
 
     def _answer(self, item: Object, now: float) -> None:
         """Gives the output of a call to the model: as the result of its task, or as it stands where it is of none."""
-        task = self._calls.answered(item["call_id"])
+        task, text = self._calls.answered(item["call_id"]), output_text(item["output"])
         if task is None:
-            self._live.read(Text(BACKGROUND, item["output"], 0.0), now)
+            self._live.read(Text(BACKGROUND, text, 0.0), now)
         else:
-            self._live.answer(*task, item["output"], now)
+            self._live.answer(*task, text, now)
         self._answered = True
 
     def _previous(self, given: Any) -> str | None:

@@ -25,6 +25,7 @@ from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.processors.aggregators.llm_response_universal import LLMContextAggregatorPair
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.llm_service import FunctionCallParams
+from pipecat.services.openai.realtime import events
 from pipecat.services.openai.realtime.llm import OpenAIRealtimeLLMService
 from pipecat.workers.runner import WorkerRunner
 
@@ -70,8 +71,13 @@ async def main(url: str, key: str) -> None:
         seen.errors.append(str(error))
 
     async def write(text: str) -> None:
-        context.add_message({"role": "user", "content": text})
-        await worker.queue_frame(LLMRunFrame())
+        if not context.messages:
+            context.add_message({"role": "user", "content": text})
+            await worker.queue_frame(LLMRunFrame())
+            return
+        # Of messages added to a session that runs, it makes the system's; those of the user it thinks are spoken.
+        said = events.ConversationItem(type="message", role="user", content=[{"type": "input_text", "text": text}])
+        await service.send_client_event(events.ConversationItemCreateEvent(item=said))
 
     async def send(sound: bytes) -> None:
         await worker.queue_frame(InputAudioRawFrame(audio=sound, sample_rate=RATE, num_channels=1))
