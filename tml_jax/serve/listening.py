@@ -8,6 +8,7 @@ import dataclasses
 
 from aiohttp import web
 
+KEPT_SECONDS = 75.0  # that a connection may wait with its next request, or with the rest of it
 _TOO_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -102,7 +103,7 @@ async def listen(app: web.Application, timer: RequestTimer, host: str, port: int
     Raises:
       OSError: the address cannot be used.
     """
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEPT_SECONDS)
     await runner.setup()
     try:
         loop = asyncio.get_running_loop()
