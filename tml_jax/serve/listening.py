@@ -13,7 +13,7 @@ _TOO_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Lengt
 
 
 class RequestTimer:
-    """Closes connections whose first request is not whole in time; one without a timer is never closed."""
+    """Closes connections whose first request, or the body of a later one, is not whole in time."""
 
     def __init__(self, seconds: float) -> None:
         """Of a server; 0 closes none."""
@@ -41,6 +41,8 @@ class RequestTimer:
     async def middleware(self, request: web.Request, handler: web.RequestHandler) -> web.StreamResponse:
         """Tells when a request is whole, its body included."""
         transport = request.transport
+        if transport not in self._timers and not request.content.is_eof():  # a later one, whose body is to come
+            self.opened(transport)
         request.content.on_eof(lambda: self.over(transport))
         return await handler(request)
 
