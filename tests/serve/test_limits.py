@@ -181,3 +181,5 @@ def test_a_connection_that_has_asked_may_ask_again():
                     raw.settimeout(0.6)
                     raw.recv(1)
                 raw.settimeout(60)
+            raw.sendall(HALVES[2])  # but not keep its body to itself
+            assert raw.recv(1000).startswith(b"HTTP/1.1 408 ")
