@@ -1,14 +1,22 @@
 """A live client is heard without delay again after its network stood still; one that sends fast is heard whole."""
 
+import base64
+import contextlib
+import json
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripted import Line, ScriptedEngine
+from served import Served, send
 from small import small_config
 
 from tml_jax.serve.jitter import JitterBuffer, push, take
 from tml_jax.serve.lag import MOST
 from tml_jax.serve.scheduler import LiveSession
+from tml_jax.serve.sound_formats import to_pcm16
 
 PIECE = 320  # samples of 20 ms
 TICK = 0.2
@@ -133,3 +141,21 @@ def test_the_window_after_the_cut_is_marked_as_lost_and_other_marks_stay_with_th
     cuts = [now for now, mark in marks if mark and now < 11.0]
     assert len(cuts) == 1 and 8.5 < cuts[0] < 9.5  # 2 s after it is live again
     assert any(mark for now, mark in marks if now > 11.0) == bool(lost)
+
+
+@pytest.mark.slow
+def test_over_a_socket_the_client_is_told_what_was_dropped():
+    piece = base64.b64encode(to_pcm16(np.full(480, 0.1, np.float32))).decode()
+    with Served(ScriptedEngine(lambda index, arrived: Line())) as served, served.socket("?resumable=1") as socket:
+        began, sent, notices = time.monotonic(), 0, []
+        while not notices and time.monotonic() - began < 60:
+            made = int((time.monotonic() - began) / 0.02)
+            while sent < made and not 100 <= made < 250:  # its network stands still for 3 s
+                send(socket, type="input_audio_buffer.append", audio=piece)
+                sent += 1
+            time.sleep(0.02)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    event = json.loads(socket.recv(timeout=0))
+                    notices += [event] if event["type"] == "session.notice" else []
+        assert notices[0]["code"] == "input_audio_dropped" and 1500 < notices[0]["milliseconds"] <= 3000

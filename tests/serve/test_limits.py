@@ -80,12 +80,15 @@ def test_a_session_ends_when_its_time_is_up_and_its_client_is_told():
         wait_until(lambda: served.scheduler.free)
         with served.socket(f"?resume={created['session']['resume']['token']}&after={created['event_id']}") as back:
             assert receive(back, "error")["error"]["code"] == "resume_ended"
+    with Served(ScriptedEngine(quiet), limits=Limits(session_seconds=600.0)) as served:
         with served.socket("?duplex=1") as socket:  # one that is held has no longer
             receive(socket, "session.created")
             type_in(socket, "hello")
             receive(socket, "duplex.micro_turn")
             socket.socket.shutdown(sockets.SHUT_RDWR)
         wait_until(lambda: "tml_sessions_held 1.0" in served.get("/metrics")[1])
+        (call,) = served.server.calls._open
+        served.loop.call_soon_threadsafe(served.server.calls._time_up, call)
         wait_until(lambda: served.scheduler.free)  # resume_seconds are 30
         assert served.server.calls._ends == {}
 
@@ -162,7 +165,7 @@ def test_a_connection_that_never_asks_is_closed(half):
                 answer += piece
             assert answer.startswith(b"HTTP/1.1 408 ")
             receive(socket, "session.created")
-            send(socket, type="duplex.input", offset=0, audio="AAAA")
+            send(socket, type="duplex.input", offset=0, audio="AAA=")
             for _ in range(4):  # nor are those closed that have asked
                 receive(socket, "duplex.micro_turn")
         assert not served.server.timer._timers
@@ -178,3 +181,5 @@ def test_a_connection_that_has_asked_may_ask_again():
                     raw.settimeout(0.6)
                     raw.recv(1)
                 raw.settimeout(60)
+            raw.sendall(HALVES[2])  # but not keep its body to itself
+            assert raw.recv(1000).startswith(b"HTTP/1.1 408 ")

@@ -6,7 +6,7 @@ on the server sends a `duplex.micro_turn` every 200 ms, silent ones too: its `au
 samples) is heard in the window after. `index` counts windows; in an overload the server passes over some. Sound that
 has not arrived in time is marked for the model as lost. Its `tasks` are what has happened to the model's tasks for the
 background (`background.tasks.TaskEvent`) since the micro-turn before, `results` the pieces of results that it begins to
-read in this one (`background.grammar`).
+read in this one (`background.grammar`), `notices` what the server says of itself (`notices`).
 """
 
 import base64

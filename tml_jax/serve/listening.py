@@ -8,11 +8,12 @@ import dataclasses
 
 from aiohttp import web
 
+KEPT_SECONDS = 75.0  # that a connection may wait with its next request, or with the rest of it
 _TOO_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class RequestTimer:
-    """Closes connections whose first request is not whole in time; one without a timer is never closed."""
+    """Closes connections whose first request, or the body of a later one, is not whole in time."""
 
     def __init__(self, seconds: float) -> None:
         """Of a server; 0 closes none."""
@@ -40,6 +41,8 @@ class RequestTimer:
     async def middleware(self, request: web.Request, handler: web.RequestHandler) -> web.StreamResponse:
         """Tells when a request is whole, its body included."""
         transport = request.transport
+        if transport not in self._timers and not request.content.is_eof():  # a later one, whose body is to come
+            self.opened(transport)
         request.content.on_eof(lambda: self.over(transport))
         return await handler(request)
 
@@ -102,7 +105,7 @@ async def listen(app: web.Application, timer: RequestTimer, host: str, port: int
     Raises:
       OSError: the address cannot be used.
     """
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEPT_SECONDS)
     await runner.setup()
     try:
         loop = asyncio.get_running_loop()

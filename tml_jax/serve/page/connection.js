@@ -9,6 +9,8 @@ const GOODBYE = 1000; // close codes
 const BROKEN = 1011;
 const STALLED = 4000; // no goodbye: the session is held
 const TAKEN_OVER = 4001;
+const FULL = ["server_full", "server_overloaded"]; // codes of errors that have a place in line
+const FINAL = ["too_many_sessions", "session_expired", "rate_limit_exceeded"]; // to come back at once is of no use
 
 const AUTHORITY = {
   401: "The server asks for an API key, and this one is missing or wrong. Enter it under Settings.",
@@ -104,10 +106,12 @@ export class Connection {
     } else if (event.type === "error" && event.error.code.startsWith("resume_")) {
       this.token = ""; // too late: begin anew, at once
       this.again = 0;
-    } else if (event.type === "error" && event.error.code === "server_full") {
+    } else if (event.type === "error" && FULL.includes(event.error.code)) {
       this.ticket = event.error.ticket;
       this.again = event.error.retry_after_ms;
       this.on.queue(event.error.queue_position, this.again);
+    } else if (event.type === "error" && FINAL.includes(event.error.code)) {
+      this.refuse(event.error.message);
     } else if (event.type === "error") {
       this.on.error(event.error.message);
     }
