@@ -22,7 +22,7 @@ class FakeLive:
 
     def __init__(self):
         self.heard, self.texts, self.frames, self.cleared, self.begun = 0, [], [], 0, 0
-        self.by_client, self.answers = False, []
+        self.by_client, self.answers, self.unheard = False, [], []
 
     def hear(self, samples, now, offset=None, lost=0):
         self.heard += len(samples)
@@ -39,6 +39,9 @@ class FakeLive:
 
     def answer(self, number, revision, text, now):
         self.answers.append((number, revision, text))
+
+    def played(self, index, samples):
+        self.unheard.append((index, samples))
 
     def clear(self):
         self.cleared += 1

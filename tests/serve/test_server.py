@@ -103,7 +103,7 @@ def test_the_openai_client_holds_a_conversation(served):
         connection.conversation.item.retrieve(item_id=item)
         kinds = {event.type: event for event in wait_for(connection, "conversation.item.retrieved")}
         assert kinds["conversation.item.truncated"].audio_end_ms == 100
-        assert kinds["conversation.item.retrieved"].item.content[0].transcript == ""
+        assert transcript.startswith(kinds["conversation.item.retrieved"].item.content[0].transcript)
 
 
 def wait_for(connection, kind: str) -> list:

@@ -7,12 +7,13 @@ import contextlib
 import dataclasses
 import queue
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from tml_jax.background import meter as meters
 from tml_jax.background import tasks
 from tml_jax.background.context import Privacy
 from tml_jax.background.grammar import MalformedError, parse_request, result_text
-from tml_jax.background.history import Budget, History, Note, heard, noted, spoken
+from tml_jax.background.history import Budget, History, Note, heard, noted, spoken, unheard
 from tml_jax.background.runner import Job, RunsTasks
 from tml_jax.background.tasks import Change, Limits, Result, Start, TaskBook, TaskEvent
 from tml_jax.config import Config
@@ -20,6 +21,9 @@ from tml_jax.data.record import BACKGROUND, Text
 from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.serve.windows import Arrived
 from tml_jax.serve.words import MicroTurn, Span
+
+_T = TypeVar("_T")
+_MOST_PLAYED = 1000  # micro-turns that spoke, of which word may still come how much of their sound was heard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Background:
 
 
 class Desk:
-    """One session's tasks. For the thread of the ticks alone, but for `answer` and `by_client`."""
+    """One session's tasks. For the thread of the ticks alone, but for `answer`, `played` and `by_client`."""
 
     def __init__(self, background: Background) -> None:
         """With no task yet."""
@@ -77,6 +81,8 @@ class Desk:
         self._events: list[TaskEvent] = []
         self._given: tuple[str, ...] = ()
         self._answers: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        self._played: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+        self._spoke: dict[int, int] = {}  # number of a micro-turn that spoke → the same in the history
         self.by_client = False  # whether the client does the tasks that begin from now on; set from any thread
 
     @property
@@ -88,10 +94,17 @@ class Desk:
         """Takes the whole result of a task from the client. From any thread; once for each task and revision."""
         self._answers.put(Result(number, revision, text, last=True))
 
+    def played(self, index: int, samples: int) -> None:
+        """Takes in how much of the sound of micro-turn `index` was heard. From any thread; once for each."""
+        self._played.put((index, samples))
+
     def take_in(self, arrived: Arrived) -> Arrived:
         """What arrived in the window of a micro-turn, with the results that fit in beside it."""
         now = self._history.micro_turns
-        for result in (*self._background.runner.collect(self._channel), *self._answered()):
+        for index, samples in _emptied(self._played):
+            if index in self._spoke:
+                self._history = unheard(self._history, self._spoke.pop(index), samples)
+        for result in (*self._background.runner.collect(self._channel), *_emptied(self._answers)):
             self._follow(tasks.arrive(self._book, result, now))
         self._follow(tasks.expire(self._book, now))
         background = self._background
@@ -108,6 +121,10 @@ class Desk:
         for span in turn.spans:
             if span.text:
                 self._history = noted(self._history, (Note(now, "asked", span.text),))
+        if turn.gate == "SPEAK":
+            self._spoke[turn.index] = now
+            while len(self._spoke) > _MOST_PLAYED:
+                del self._spoke[next(iter(self._spoke))]
         # Tasks begin with a conversation that ends with this micro-turn.
         self._history = spoken(self._history, turn)
         for span in turn.spans:
@@ -120,11 +137,6 @@ class Desk:
     def close(self) -> None:
         """Ends all tasks: the session is over."""
         self._background.runner.close(self._channel)
-
-    def _answered(self) -> Iterator[Result]:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                yield self._answers.get_nowait()
 
     def _ask(self, span: Span, now: int) -> None:
         if span.problem:
@@ -159,3 +171,9 @@ class Desk:
         for event in events:
             if event.what not in ("asked", tasks.State.DONE):
                 self._meter = meters.drop(self._meter, event.number)
+
+
+def _emptied(waiting: queue.SimpleQueue[_T]) -> Iterator[_T]:
+    with contextlib.suppress(queue.Empty):
+        while True:
+            yield waiting.get_nowait()

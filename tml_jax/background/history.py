@@ -113,6 +113,30 @@ def spoken(history: History, turn: MicroTurn) -> History:
     return dataclasses.replace(noted(history, tuple(said)), micro_turns=now + 1)
 
 
+def unheard(history: History, micro_turn: int, samples: int) -> History:
+    """Forgets what of the model's sound did not reach the user, and its words where less than half of it did.
+
+    Args:
+      history: the conversation.
+      micro_turn: that said it.
+      samples: of its sound that were heard.
+
+    Returns:
+      The history without the rest.
+    """
+    words = lambda note: note.micro_turn == micro_turn and note.kind == "said"  # noqa: E731
+    said, notes = [], history.notes
+    for sound in history.said:
+        if sound.micro_turn != micro_turn:
+            said.append(sound)
+            continue
+        if samples:
+            said.append(dataclasses.replace(sound, samples=sound.samples[:samples]))
+        if 2 * samples < len(sound.samples):
+            notes = tuple(note for note in notes if not words(note))
+    return dataclasses.replace(history, said=tuple(said), notes=notes)
+
+
 def noted(history: History, notes: tuple[Note, ...]) -> History:
     """Remembers text; the oldest goes where there is more than `budget.characters`."""
     if not notes:

@@ -12,7 +12,7 @@ from aiohttp import web
 from tml_jax.serve import client_secrets
 from tml_jax.serve.client_secrets import ClientSecret
 from tml_jax.serve.log import log_event
-from tml_jax.serve.realtime_objects import Object
+from tml_jax.serve.session_settings import Object
 
 SHOWN_PROTOCOL = "realtime"
 _KEY_PROTOCOL = "openai-insecure-api-key."  # how a browser, which cannot set headers, sends its key

@@ -13,8 +13,8 @@ from tml_jax.serve.metrics import ServerMetrics
 from tml_jax.serve.notices import Told, news, with_notices
 from tml_jax.serve.outbox import Outbox
 from tml_jax.serve.protocol import ProtocolError, parse_event
-from tml_jax.serve.realtime_objects import Object
 from tml_jax.serve.scheduler import Ended, LiveSession
+from tml_jax.serve.session_settings import Object
 from tml_jax.serve.words import MicroTurn
 
 TAKEN_OVER = 4001  # close code of a connection whose session goes on on another
@@ -125,17 +125,25 @@ class Call:
 
     # What its connection calls.
 
-    def client(self, frame: str | bytes, now: float) -> None:
-        """Acts on a frame of the client at once, answers included: whoever comes back finds all of it or nothing.
+    async def client(self, frame: str | bytes, now: float, connection: Link) -> None:
+        """Acts on a frame of the client, to be called for one at a time of each connection.
+
+        What takes long to decode, such as a picture, is decoded beside the loop, so that nobody else waits for it. The
+        rest is done at once, answers included: whoever comes back finds all of it or nothing.
 
         Args:
           frame: of text; bytes are refused.
           now: seconds, of the scheduler's clock.
+          connection: that it came on; once another one has taken over, what was not done yet is left to that.
         """
         try:
             if isinstance(frame, bytes):
                 raise ProtocolError("invalid_frame", "a binary frame: expected text frames of JSON")
             event = parse_event(frame, self.dialogue.known)
+            if self.dialogue.is_long(event):
+                event = await asyncio.to_thread(self.dialogue.decoded, event)
+                if self.connection is not connection:
+                    return
             self._receive(event.event_id)
             self.say(self.dialogue.client(event, now))
         except ProtocolError as error:

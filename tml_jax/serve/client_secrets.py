@@ -12,7 +12,7 @@ import hmac
 import json
 
 from tml_jax.serve.protocol import ProtocolError
-from tml_jax.serve.realtime_objects import Object
+from tml_jax.serve.session_settings import Object
 
 PREFIX = "ek_"
 _SECONDS = 600

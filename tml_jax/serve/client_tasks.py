@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 
 from tml_jax.background.tasks import TaskEvent
-from tml_jax.serve.realtime_objects import Object
+from tml_jax.serve.session_settings import Object
 
 DELEGATE = "delegate"
 MAX_CALLS = 100  # whose answers are waited for; older ones are forgotten, as their tasks are

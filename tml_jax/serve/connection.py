@@ -138,7 +138,7 @@ class Connection:
             await self._call.room()
             if self._call.connection is not self:
                 return
-            self._call.client(frame, clock())
+            await self._call.client(frame, clock(), self)
 
     def _may_send(self, frame: str | bytes, now: float) -> bool:
         """Whether the client keeps within its rate with this frame; ends the connection if not."""

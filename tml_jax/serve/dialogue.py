@@ -5,7 +5,10 @@ said in the README ("Serving"): it decides by itself when to speak, and follows 
 the tasks that it hands over (`client_tasks`).
 """
 
+import contextlib
+import dataclasses
 import secrets
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,26 +16,20 @@ import numpy as np
 from tml_jax.config import INPUT_RATE, OUTPUT_RATE, Config
 from tml_jax.data.record import BACKGROUND, USER, Text
 from tml_jax.serve.client_tasks import ClientCalls, output_text, task_tool
+from tml_jax.serve.items import Items
+from tml_jax.serve.pictures import image_frame
 from tml_jax.serve.protocol import REALTIME, ClientEvent, ProtocolError
-from tml_jax.serve.realtime_objects import (
-    Object,
-    checked_item,
-    image_frame,
-    message_item,
-    new_session,
-    shown_parts,
-    updated_session,
-)
+from tml_jax.serve.realtime_objects import checked_item, message_item, shown_parts
 from tml_jax.serve.replies import Replies
 from tml_jax.serve.scheduler import LiveSession
+from tml_jax.serve.session_settings import Object, asked_response, new_session, updated_session
 from tml_jax.serve.sound_formats import FORMATS, Decoder, SoundError
 from tml_jax.serve.speech import Endpointing, listen
 from tml_jax.serve.windows import InputError
 from tml_jax.serve.words import MicroTurn
 
 LEAST_COMMIT = INPUT_RATE // 10  # samples
-MAX_ITEMS = 1000  # older ones are forgotten
-TRUNCATED = {"type": "output_audio", "transcript": ""}  # what was heard of its words is not known
+LONG_SOUND = 2**17  # characters of base64, about two seconds: more of it is decoded beside the loop
 
 
 class Dialogue:
@@ -40,17 +37,20 @@ class Dialogue:
 
     known = REALTIME
 
-    def __init__(self, live: LiveSession, model: str, config: Config) -> None:
+    def __init__(
+        self, live: LiveSession, model: str, config: Config, delayed: Callable[[float], None] = lambda seconds: None
+    ) -> None:
         """At the start of a connection.
 
         Args:
           live: the model's input.
           model: name to show.
           config: of the model.
+          delayed: told how many seconds after its micro-turn's input the model is heard, where the client says so.
         """
-        self._live, self._config = live, config
+        self._live, self._config, self._delayed = live, config, delayed
         self.session = new_session(_new_id("sess"), model)
-        self._items: dict[str, Object] = {}
+        self._items = Items()
         self._replies = Replies(_new_id)
         self._calls, self._tool = ClientCalls(_new_id), None
         self._answered, self._wanted = False, None  # a call since the last response; a response that is to follow
@@ -62,11 +62,50 @@ class Dialogue:
         """The first events."""
         return [{"type": "session.created", "session": self.session}]
 
+    def is_long(self, event: ClientEvent) -> bool:
+        """Whether an event takes so long to decode that others should not wait for it."""
+        if event.decoded:
+            return False
+        if event.type == "conversation.item.create":
+            content = event.fields["item"].get("content")
+            kinds = (
+                [part.get("type") for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+            )
+            return "input_image" in kinds or "input_audio" in kinds
+        return "audio" in self.known[event.type] and len(event.fields["audio"]) > LONG_SOUND
+
+    def decoded(self, event: ClientEvent) -> ClientEvent:
+        """An event with its sound and pictures as arrays. May run beside the loop, one at a time for each session.
+
+        Raises:
+          ProtocolError: what it holds is no sound, no picture or no item.
+        """
+        with _named_errors(event):
+            fields = self._decoded(event.type, event.fields)
+        return dataclasses.replace(event, fields=fields, decoded=True)
+
+    def _decoded(self, kind: str, fields: Object) -> Object:
+        if kind == "input_audio_buffer.append":
+            return fields | {"audio": self._decoder.decode(fields["audio"])}
+        if kind != "conversation.item.create":
+            return fields
+        item = checked_item(fields["item"], fields["item"].get("id"))
+        if item.get("role") == "user":
+            item["content"] = [self._decoded_part(part) for part in item["content"]]
+        return fields | {"item": item}
+
+    def _decoded_part(self, part: Object) -> Object:
+        if part["type"] == "input_image":
+            return part | {"image_url": image_frame(part["image_url"], self._config)}
+        if part["type"] == "input_audio":
+            return part | {"audio": Decoder(FORMATS[self._format]).decode(part["audio"], last=True)}
+        return part
+
     def client(self, event: ClientEvent, now: float) -> list[Object]:
         """Acts on an event of the client.
 
         Args:
-          event: checked by `protocol.parse_event`.
+          event: checked by `protocol.parse_event`, and perhaps `decoded`.
           now: seconds, of the scheduler's clock.
 
         Returns:
@@ -75,50 +114,42 @@ class Dialogue:
         Raises:
           ProtocolError: the event cannot be followed; nothing has changed.
         """
-        handler = getattr(self, "_" + event.type.replace(".", "_"))
-        try:
-            return handler(event.fields, now)
-        except (SoundError, InputError) as error:
-            raise ProtocolError("invalid_input", str(error), None, event.event_id) from error
-        except ProtocolError as error:
-            error.event_id = event.event_id
-            raise
+        event = event if event.decoded else self.decoded(event)
+        with _named_errors(event):
+            return getattr(self, "_" + event.type.replace(".", "_"))(event.fields, now)
 
     def micro_turn(self, turn: MicroTurn) -> list[Object]:
         """Events of what the model put out."""
-        events = self._replies.micro_turn(turn, self.session, self._speech.speaking, self._last)
+        self._note_unheard(turn)
+        events = self._replies.micro_turn(turn, self.session, self._speech.speaking, self._items.last)
         events = [self._kept(event) for event in events]
         for event in turn.tasks:
             if self._tool is not None and event.what in ("asked", "refined"):
                 item = self._calls.call(event, self._tool)
-                events += [self._kept(made) for made in self._replies.call(item, self.session, self._last)]
+                events += [self._kept(made) for made in self._replies.call(item, self.session, self._items.last)]
         if self._wanted is not None and self._replies.active is None:
             session, metadata = self._wanted
             self._wanted = None
             events += self._replies.begin(session, asked=True, metadata=metadata)
         return events
 
-    @property
-    def _last(self) -> str | None:
-        return next(reversed(self._items), None)
+    def _note_unheard(self, turn: MicroTurn) -> None:
+        """What the client has muted, or goes on of an item that it has truncated, is not heard."""
+        item = self._items.get(self._replies.item)
+        if turn.gate == "SPEAK" and (self._replies.muted or (item is not None and item["content"])):
+            self._live.played(turn.index, 0)
 
     def _kept(self, event: Object) -> Object:
         """Keeps the model's own items, as its client left them: it may truncate or delete one that still goes on."""
-        if event["type"] == "conversation.item.done" and event["item"]["id"] not in self._items:
-            return event
-        if event["type"] == "conversation.item.done" and self._items[event["item"]["id"]].get("content"):
-            event = {**event, "item": {**event["item"], "content": [TRUNCATED]}}
+        if event["type"] == "conversation.item.done":
+            left = self._items.get(event["item"]["id"])
+            if left is None:
+                return event
+            if left.get("content"):
+                event = event | {"item": event["item"] | {"content": left["content"]}}
         if event["type"] in ("conversation.item.added", "conversation.item.done"):
-            self._keep(event["item"])
+            self._items.put(event["item"])
         return event
-
-    def _keep(self, item: Object) -> None:
-        self._items[item["id"]] = item
-        self._forget()
-
-    def _forget(self) -> None:
-        while len(self._items) > MAX_ITEMS:
-            del self._items[next(iter(self._items))]
 
     def _hear_as(self, kind: str) -> None:
         self._decoder = Decoder(FORMATS[kind])
@@ -126,19 +157,14 @@ class Dialogue:
 
     def _endpointing(self) -> Endpointing:
         vad = self.session["audio"]["input"]["turn_detection"] or {}
-        quiet = vad.get("silence_duration_ms")
-        quiet = quiet if isinstance(quiet, int) and 20 <= quiet <= 60_000 else 500
-        return Endpointing(hangover=quiet // 20, frames=self._heard // (INPUT_RATE // 50))
+        hangover = max(1, vad.get("silence_duration_ms", 500) // 20)
+        return Endpointing(hangover=hangover, frames=self._heard // (INPUT_RATE // 50))
 
     def _add(self, item: Object, previous: str | None) -> list[Object]:
         if item["type"] == "message":
             item = {**item, "content": shown_parts(item["content"])}
         added = {"previous_item_id": previous, "item": item}
-        ids = list(self._items)
-        first = 0 if previous is None else ids.index(previous) + 1
-        later = {other: self._items.pop(other) for other in ids[first:]}
-        self._items |= {item["id"]: item, **later}
-        self._forget()
+        self._items.insert(item, previous)
         return [{"type": "conversation.item.added", **added}, {"type": "conversation.item.done", **added}]
 
     def _item(self, fields: Object) -> Object:
@@ -161,7 +187,7 @@ class Dialogue:
         return [{"type": "session.updated", "session": self.session}]
 
     def _input_audio_buffer_append(self, fields: Object, now: float) -> list[Object]:
-        return self._hear(self._decoder.decode(fields["audio"]), now)
+        return self._hear(fields["audio"], now)
 
     def _hear(self, samples: np.ndarray, now: float, lost: int = 0) -> list[Object]:
         beyond = self._live.hear(samples, now, lost=lost)
@@ -186,9 +212,9 @@ class Dialogue:
 
     def _commit(self) -> list[Object]:
         item_id, self._user_item, self._committed = self._user_item, _new_id("item"), self._heard
-        committed = {"type": "input_audio_buffer.committed", "previous_item_id": self._last, "item_id": item_id}
+        committed = {"type": "input_audio_buffer.committed", "previous_item_id": self._items.last, "item_id": item_id}
         content = [{"type": "input_audio"}]
-        return [committed, *self._add(message_item(item_id, "user", "completed", content), self._last)]
+        return [committed, *self._add(message_item(item_id, "user", "completed", content), self._items.last)]
 
     def _input_audio_buffer_commit(self, fields: Object, now: float) -> list[Object]:
         waiting = self._heard - self._committed
@@ -211,7 +237,7 @@ class Dialogue:
         if item_id in self._items:
             raise ProtocolError("item_create_duplicate_item_id", f"there is an item {item_id!r} already", "item.id")
         previous = self._previous(fields.get("previous_item_id"))
-        item = checked_item(fields["item"], item_id)
+        item = fields["item"] | {"id": item_id}
         if item["type"] == "function_call_output":
             self._answer(item, now)
         elif item["role"] == "user":
@@ -230,7 +256,7 @@ class Dialogue:
     def _previous(self, given: Any) -> str | None:
         """The item that a new one comes after, None where it is the first. The model hears it last in any case."""
         if given is None:
-            return self._last
+            return self._items.last
         if given == "root":
             return None
         if not isinstance(given, str) or given not in self._items:
@@ -239,53 +265,50 @@ class Dialogue:
         return given
 
     def _show(self, content: list[Object], now: float) -> None:
-        """Gives the parts of a user's message to the model; all are checked before the first is given."""
-        frames = [image_frame(part["image_url"], self._config) for part in content if part["type"] == "input_image"]
-        clips = [part["audio"] for part in content if part["type"] == "input_audio"]
-        sounds = [Decoder(FORMATS[self._format]).decode(clip, last=True) for clip in clips]
+        """Gives the parts of a user's message to the model."""
         text = " ".join(part["text"] for part in content if part["type"] == "input_text")
         if text.strip():
             self._live.read(Text(USER, text, 0.0), now)
-        for frame in frames:
-            self._live.see(frame, now)
-        for sound in sounds:
-            self._live.hear(sound, now)
+        for part in content:
+            if part["type"] == "input_image":
+                self._live.see(part["image_url"], now)
+            elif part["type"] == "input_audio":
+                self._live.hear(part["audio"], now)
 
     def _conversation_item_truncate(self, fields: Object, now: float) -> list[Object]:
         item = self._item(fields)
-        spoken = self._replies.spoken.get(item["id"])
+        spoken = self._replies.spoken(item["id"])
         if spoken is None or fields["content_index"] != 0:
             raise ProtocolError("invalid_value", "only sound of the model can be truncated", "item_id")
         length = 1000 * spoken // OUTPUT_RATE
         if not 0 <= fields["audio_end_ms"] <= length:
             message = f"audio_end_ms = {fields['audio_end_ms']}: expected 0 to {length}, the length of the item"
             raise ProtocolError("invalid_value", message, "audio_end_ms")
-        self._keep({**item, "content": [TRUNCATED]})
+        heard = self._replies.heard(item["id"], fields["audio_end_ms"] * OUTPUT_RATE // 1000)
+        for index, samples in heard.cut:
+            self._live.played(index, samples)
+        self._items.put({**item, "content": [{"type": "output_audio", "transcript": heard.words}]})
         names = ("item_id", "content_index", "audio_end_ms")
         return [{"type": "conversation.item.truncated", **{name: fields[name] for name in names}}]
 
     def _conversation_item_delete(self, fields: Object, now: float) -> list[Object]:
-        del self._items[self._item(fields)["id"]]
+        self._items.remove(self._item(fields)["id"])
         return [{"type": "conversation.item.deleted", "item_id": fields["item_id"]}]
 
     def _conversation_item_retrieve(self, fields: Object, now: float) -> list[Object]:
         return [{"type": "conversation.item.retrieved", "item": self._item(fields)}]
 
     def _response_create(self, fields: Object, now: float) -> list[Object]:
+        session, metadata = asked_response(fields.get("response"), self.session)
         answered, self._answered = self._answered, False
         if self._replies.active is not None and not answered:
             message = "there is a response already: wait for its response.done, or cancel it"
             raise ProtocolError("conversation_already_has_active_response", message)
-        asked: Any = fields.get("response") or {}
-        if not isinstance(asked, dict):
-            raise ProtocolError("invalid_type", "response: expected an object", "response")
-        changes = {name: asked[name] for name in ("output_modalities",) if name in asked}
-        session = updated_session(self.session, changes)
         self._live.begin(now)
         if self._replies.active is not None:  # the model went on talking while the client did its task
-            self._wanted = session, asked.get("metadata")
+            self._wanted = session, metadata
             return []
-        return self._replies.begin(session, asked=True, metadata=asked.get("metadata"))
+        return self._replies.begin(session, asked=True, metadata=metadata)
 
     def _response_cancel(self, fields: Object, now: float) -> list[Object]:
         if self._replies.active is None or fields.get("response_id") not in (None, self._replies.active):
@@ -293,6 +316,18 @@ class Dialogue:
             message = "Cancellation failed: no such response is active"
             raise ProtocolError("response_cancel_not_active", message)
         return [self._kept(event) for event in self._replies.cancel()]
+
+
+@contextlib.contextmanager
+def _named_errors(event: ClientEvent) -> Iterator[None]:
+    """Makes of what is wrong with an event an error that names it."""
+    try:
+        yield
+    except (SoundError, InputError) as error:
+        raise ProtocolError("invalid_input", str(error), None, event.event_id) from error
+    except ProtocolError as error:
+        error.event_id = event.event_id
+        raise
 
 
 def _new_id(prefix: str) -> str:

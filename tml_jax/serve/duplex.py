@@ -7,18 +7,29 @@ samples) is heard in the window after. `index` counts windows; in an overload th
 has not arrived in time is marked for the model as lost. Its `tasks` are what has happened to the model's tasks for the
 background (`background.tasks.TaskEvent`) since the micro-turn before, `results` the pieces of results that it begins to
 read in this one (`background.grammar`), `notices` what the server says of itself (`notices`).
+
+A client says with `duplex.played` what was heard: `index` of a micro-turn, and how many `samples` of its sound were
+played, once for each that was sent with the gate `SPEAK`, when it has been played, was cut off or is left out (0). What
+was not heard then is no part of the conversation that a background task is given. A micro-turn that it says nothing of
+counts as heard. From the end of the window that a micro-turn answers to the first of its sound is "ear to voice"; both
+ends are on the server's clock and both come over the network, so the way from the client to the server cancels out.
 """
 
 import base64
 import dataclasses
+from collections.abc import Callable
 
-from tml_jax.config import PATCH, Config
+from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE, Config
+from tml_jax.data.layout import OUTPUT_SAMPLES
 from tml_jax.serve.dialogue import Dialogue
-from tml_jax.serve.protocol import DUPLEX
-from tml_jax.serve.realtime_objects import Object
+from tml_jax.serve.pictures import frame_size
+from tml_jax.serve.protocol import DUPLEX, ProtocolError
 from tml_jax.serve.scheduler import LiveSession
+from tml_jax.serve.session_settings import Object
 from tml_jax.serve.sound_formats import SoundError, from_pcm16, sound_bytes, to_pcm16
 from tml_jax.serve.words import MicroTurn
+
+MAX_UNPLAYED = 1000  # micro-turns whose sound a client has not spoken of; older ones count as heard
 
 
 class DuplexDialogue(Dialogue):
@@ -26,15 +37,26 @@ class DuplexDialogue(Dialogue):
 
     known = DUPLEX
 
-    def __init__(self, live: LiveSession, model: str, config: Config) -> None:
+    def __init__(
+        self, live: LiveSession, model: str, config: Config, delayed: Callable[[float], None] = lambda seconds: None
+    ) -> None:
         """See `Dialogue`."""
-        super().__init__(live, model, config)
-        rows, columns = (cells * size for cells, size in zip(config.data.video_grid, PATCH[1:3]))
-        rates = {"input_rate": 16_000, "output_rate": 24_000, "micro_turn_ms": 200}
+        super().__init__(live, model, config, delayed)
+        rows, columns = frame_size(config)
+        rates = {
+            "input_rate": INPUT_RATE,
+            "output_rate": OUTPUT_RATE,
+            "micro_turn_ms": round(1000 * MICRO_TURN_SECONDS),
+        }
         self.session["duplex"] = {**rates, "video": {"width": columns, "height": rows}}
+        self._unplayed: dict[int, None] = {}
 
     def micro_turn(self, turn: MicroTurn) -> list[Object]:
         """The one event of what the model put out."""
+        if turn.gate == "SPEAK":
+            self._unplayed[turn.index] = None
+            while len(self._unplayed) > MAX_UNPLAYED:
+                del self._unplayed[next(iter(self._unplayed))]
         sound = base64.b64encode(to_pcm16(turn.samples)).decode()
         said = {name: getattr(turn, name) for name in ("index", "start", "gate", "text", "display", "compute_seconds")}
         tasks = [dataclasses.asdict(event) for event in turn.tasks]
@@ -42,11 +64,28 @@ class DuplexDialogue(Dialogue):
         heard = {"audio": sound, "input": counts}
         return [{"type": "duplex.micro_turn", **said, **heard, "tasks": tasks, "results": turn.given}]
 
+    def _decoded(self, kind: str, fields: Object) -> Object:
+        if kind == "duplex.input":
+            return fields | {"audio": from_pcm16(sound_bytes(fields["audio"]))}
+        return super()._decoded(kind, fields)
+
+    def _decoded_part(self, part: Object) -> Object:
+        if part["type"] == "input_audio":
+            raise SoundError("input_audio without a place in time: send it as duplex.input")
+        return super()._decoded_part(part)
+
     def _duplex_input(self, fields: Object, now: float) -> list[Object]:
-        self._live.hear(from_pcm16(sound_bytes(fields["audio"])), now, fields["offset"])
+        self._live.hear(fields["audio"], now, fields["offset"])
         return []
 
-    def _show(self, content: list[Object], now: float) -> None:
-        if any(part["type"] == "input_audio" for part in content):
-            raise SoundError("input_audio without a place in time: send it as duplex.input")
-        super()._show(content, now)
+    def _duplex_played(self, fields: Object, now: float) -> list[Object]:
+        index, samples = fields["index"], fields["samples"]
+        if not 0 <= samples <= OUTPUT_SAMPLES:
+            message = f"samples = {samples}: expected 0 to {OUTPUT_SAMPLES}, those of a micro-turn"
+            raise ProtocolError("invalid_value", message, "samples")
+        if index in self._unplayed:  # not of a session before, nor a second time
+            del self._unplayed[index]
+            self._live.played(index, samples)
+            if samples:
+                self._delayed(now - samples / OUTPUT_RATE - self._live.heard_until(index))
+        return []

@@ -9,6 +9,7 @@ from tml_jax.serve.compilations import Compilations
 from tml_jax.serve.scheduler import Report, Scheduler
 
 _TASK_BUCKETS = (0.2, 0.4, 0.6, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0)
+_DELAY_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0)
 _BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 
 
@@ -39,6 +40,12 @@ class ServerMetrics:
         self.expired = Counter("tml_sessions_expired", "Sessions whose client did not come back in time", **make)
         self.slow_readers = Counter("tml_slow_readers", "Connections closed because their client did not read", **make)
         self.errors = Counter("tml_protocol_errors", "Events that were refused", ["code"], **make)
+        self.ear_to_voice = Histogram(
+            "tml_ear_to_voice_seconds",
+            "From the end of what the model heard to the first sound of its answer, where clients say what they played",
+            buckets=_DELAY_BUCKETS,
+            **make,
+        )
 
         self._tasks = Counter("tml_background_events", "What became of tasks for the background", ["what"], **make)
         self._task_seconds = Histogram(

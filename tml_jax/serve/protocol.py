@@ -33,11 +33,13 @@ class ProtocolError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class ClientEvent:
-    """One event: its `type`, its `event_id` if it has one, and all its fields."""
+    """One event: its `type`, its `event_id` if it has one, and all its fields; `decoded`: its sound and pictures are
+    arrays (`Dialogue.decoded`)."""
 
     type: str
     event_id: str | None
     fields: dict[str, Any]
+    decoded: bool = False
 
 
 # Type → fields that it must have, and their types.
@@ -53,7 +55,13 @@ REALTIME = {
     "response.create": {},
     "response.cancel": {},
 }
-DUPLEX = {"duplex.input": {"offset": int, "audio": str}, "conversation.item.create": {"item": dict}}
+DUPLEX = {
+    "duplex.input": {"offset": int, "audio": str},
+    "duplex.played": {"index": int, "samples": int},
+    "conversation.item.create": {"item": dict},
+}
+MAX_PLAIN = 2**18  # characters of an event that holds no sound and no item
+MAX_VALUES = 2**16  # objects, lists and commas of a frame: what they become takes far more room and time than text
 
 
 def _no_number(text: str) -> NoReturn:
@@ -78,8 +86,12 @@ def parse_event(frame: str, known: dict[str, dict[str, type]]) -> ClientEvent:
       The event.
 
     Raises:
-      ProtocolError: the frame is no JSON object, its type is unknown, or a field is missing or of another type.
+      ProtocolError: the frame is no JSON object or too large, its type is unknown, or a field is missing or of
+        another type.
     """
+    values = sum(map(frame.count, ",[{"))
+    if values > MAX_VALUES:
+        raise ProtocolError("event_too_large", f"a frame of about {values} values: expected at most {MAX_VALUES}")
     try:
         fields = json.loads(frame, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
@@ -94,6 +106,9 @@ def parse_event(frame: str, known: dict[str, dict[str, type]]) -> ClientEvent:
         expected = ", ".join(known)
         shown = repr(kind)[:100]
         raise ProtocolError("unknown_event", f"type = {shown}: expected one of {expected}", "type", event_id)
+    if len(frame) > MAX_PLAIN and not {"audio", "item"} & set(known[kind]):
+        message = f"{kind} of {len(frame)} characters: expected at most {MAX_PLAIN}"
+        raise ProtocolError("event_too_large", message, None, event_id)
     for name, expected in known[kind].items():
         if name not in fields:
             raise ProtocolError("missing_field", f"{kind} without {name}", name, event_id)

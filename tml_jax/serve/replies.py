@@ -2,20 +2,43 @@
 
 The model has no turns: it speaks in some micro-turns and is silent in others. A response is a run of micro-turns in
 which it speaks or writes. It is `completed` when the model falls silent by itself, and `cancelled` (`turn_detected`)
-when it falls silent while the user speaks: it was interrupted.
+when it falls silent while the user speaks: it was interrupted. One that has gone on for `LONGEST` is `incomplete`, and
+another follows. What was said is remembered for as long, so that a client can say how much of it was heard.
 """
 
+import collections
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 from tml_jax.config import AUDIO_ELEMENTS
 from tml_jax.data.layout import OUTPUT_SAMPLES
-from tml_jax.serve.realtime_objects import Object, message_item
+from tml_jax.serve.realtime_objects import message_item
+from tml_jax.serve.session_settings import Object
 from tml_jax.serve.sound_formats import FORMATS, Encoder
 from tml_jax.serve.words import MicroTurn
 
 PATIENCE = 25  # silent micro-turns that a response a client asked for waits for the model to speak
+LONGEST = 3000  # micro-turns of a response, ten minutes
+REMEMBERED = 100  # replies that can be truncated
+
+
+@dataclasses.dataclass(frozen=True)
+class Heard:
+    """What was heard of an item: its `words`, and the micro-turns that were `cut`, (number, samples heard of it)."""
+
+    words: str
+    cut: tuple[tuple[int, int], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Said:
+    """What one micro-turn said in an item, from sample `start` of it on."""
+
+    item_id: str
+    index: int
+    start: int
+    words: str
 
 
 @dataclasses.dataclass
@@ -28,6 +51,7 @@ class _Response:
     encoder: Encoder
     silent: int = 0
     opened: bool = False
+    turns: int = 0
     previous: str | None = None
     transcript: str = ""
     calls: tuple[Object, ...] = ()  # function calls in it, after its message
@@ -47,26 +71,44 @@ class Replies:
         self._new_id = new_id
         self._conversation = new_id("conv")
         self._now: _Response | None = None
-        self._muted = False
+        self.muted = False
         self._elements_in = 0
-        self.spoken: dict[str, int] = {}  # item → samples of sound in it
+        self._spoken: dict[str, int] = {}  # item → samples of sound in it
+        self._said: collections.deque[_Said] = collections.deque(maxlen=LONGEST)
 
     @property
     def active(self) -> str | None:
         """The response that is not done, if there is one."""
         return None if self._now is None else self._now.id
 
+    @property
+    def item(self) -> str:
+        """The item that is being said; empty where none is."""
+        return self._now.item_id if self._now is not None and self._now.opened else ""
+
+    def spoken(self, item_id: str) -> int | None:
+        """Samples of sound in an item; None for one that is not the model's, or forgotten."""
+        return self._spoken.get(item_id)
+
+    def heard(self, item_id: str, samples: int) -> Heard:
+        """What was heard of an item, when its sound was heard up to some sample. Words belong to the micro-turn in
+        whose sound they begin, and are taken for heard where half of that was."""
+        said = [part for part in self._said if part.item_id == item_id]
+        words = "".join(part.words for part in said if samples - part.start >= OUTPUT_SAMPLES // 2)
+        cut = [(part.index, max(0, samples - part.start)) for part in said if samples - part.start < OUTPUT_SAMPLES]
+        return Heard(words, tuple(cut))
+
     def begin(self, session: Object, asked: bool, metadata: Any = None) -> list[Object]:
         """Opens a response: because the model speaks, or because the client asked."""
         form = FORMATS[session["audio"]["output"]["format"]["type"]]
         response_id, item_id = self._new_id("resp"), self._new_id("item")
         self._now = _Response(response_id, item_id, session, metadata, asked, Encoder(form))
-        self._muted = False
+        self.muted = False
         return [{"type": "response.created", "response": self._object("in_progress", None, [])}]
 
     def cancel(self) -> list[Object]:
         """Ends the response because the client says so; what the model goes on to say is not heard until it pauses."""
-        self._muted = True
+        self.muted = True
         return self._end("cancelled", "client_cancelled")
 
     def call(self, item: Object, session: Object, last: str | None) -> list[Object]:
@@ -80,10 +122,10 @@ class Replies:
         Returns:
           Events, without their ids.
         """
-        events, muted = [], self._muted
+        events, muted = [], self.muted
         if self._now is None:
             events += self.begin(session, asked=False)
-            self._muted = muted
+            self.muted = muted
         now = self._now
         place = {"response_id": now.id, "output_index": now.opened + len(now.calls)}
         now.calls += (item,)
@@ -118,8 +160,8 @@ class Replies:
         """
         self._elements_in += turn.elements_in
         says = turn.gate == "SPEAK" or bool(turn.text or turn.display)
-        if self._muted:
-            self._muted = says
+        if self.muted:
+            self.muted = says
             return []
         events = []
         if self._now is None:
@@ -127,6 +169,7 @@ class Replies:
                 return []
             events += self.begin(session, asked=False)
         now = self._now
+        now.turns += now.opened
         now.elements_out += turn.elements_out
         now.sound_out += AUDIO_ELEMENTS * (turn.gate == "SPEAK")
         if not says and not now.opened:  # asked for, and the model is still silent
@@ -137,6 +180,8 @@ class Replies:
         events += self._say(turn)
         if not says:
             events += self._end("cancelled", "turn_detected") if user_speaks else self._end("completed", None)
+        elif now.turns >= LONGEST:
+            events += self._end("incomplete", "max_output_tokens")
         return events
 
     def _place(self) -> Object:
@@ -165,13 +210,21 @@ class Replies:
         now.transcript += words
         if not self._speaks:
             return [{"type": "response.output_text.delta", **place, "delta": words}] if words else []
-        self.spoken[now.item_id] = self.spoken.get(now.item_id, 0) + OUTPUT_SAMPLES
+        self._remember(turn, words)
         sound = now.encoder.encode(turn.samples)
         if sound:
             events.append({"type": "response.output_audio.delta", **place, "delta": sound})
         if words:
             events.append({"type": "response.output_audio_transcript.delta", **place, "delta": words})
         return events
+
+    def _remember(self, turn: MicroTurn, words: str) -> None:
+        item_id = self._now.item_id
+        start = self._spoken.get(item_id, 0)
+        self._spoken[item_id] = start + OUTPUT_SAMPLES
+        self._said.append(_Said(item_id, turn.index, start, words))
+        while len(self._spoken) > REMEMBERED:
+            del self._spoken[next(iter(self._spoken))]
 
     def _end(self, status: str, reason: str | None) -> list[Object]:
         now, events = self._now, []

@@ -16,8 +16,8 @@ from tml_jax.serve.connection import Connection
 from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.limits import Limits
 from tml_jax.serve.protocol import ProtocolError
-from tml_jax.serve.realtime_objects import Object
 from tml_jax.serve.rtc_offer import read_offer
+from tml_jax.serve.session_settings import Object
 
 try:
     from tml_jax.serve.rtc import OfferError, RtcTransport

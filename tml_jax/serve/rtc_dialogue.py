@@ -12,8 +12,8 @@ from tml_jax.config import Config
 from tml_jax.serve import voice as voices
 from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.protocol import REALTIME
-from tml_jax.serve.realtime_objects import Object
 from tml_jax.serve.scheduler import LiveSession
+from tml_jax.serve.session_settings import Object
 from tml_jax.serve.voice import KEPT_AT_YIELD, Piece, Voice
 from tml_jax.serve.words import MicroTurn
 

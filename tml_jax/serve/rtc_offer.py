@@ -5,7 +5,7 @@ import json
 from aiohttp import web
 
 from tml_jax.serve.protocol import ProtocolError
-from tml_jax.serve.realtime_objects import Object
+from tml_jax.serve.session_settings import Object
 
 
 async def read_offer(request: web.Request) -> tuple[str, Object]:

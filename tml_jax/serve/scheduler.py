@@ -153,6 +153,17 @@ class LiveSession:
             self.desk.answer(number, revision, text)
         self.begin(now)
 
+    def played(self, index: int, samples: int) -> None:
+        """Takes in how many samples of the sound of a micro-turn were heard, where it is less than all or just that."""
+        if self.desk is not None:
+            self.desk.played(index, samples)
+
+    def heard_until(self, index: int) -> float:
+        """When the last sound of a window could have arrived at the earliest, seconds of the scheduler's clock."""
+        with self._lock:
+            buffer = self._buffer
+        return jitter.due(buffer) - buffer.delay - (buffer.taken - index) * MICRO_TURN_SECONDS
+
     def begin(self, now: float) -> None:
         """Starts the session's time, if nothing has come yet: the model is to say something."""
         with self._lock:

@@ -45,10 +45,10 @@ from tml_jax.serve.listening import RequestTimer, listen
 from tml_jax.serve.log import log_event
 from tml_jax.serve.metrics import ServerMetrics
 from tml_jax.serve.protocol import ClientEvent, ProtocolError
-from tml_jax.serve.realtime_objects import Object, new_session, updated_session
 from tml_jax.serve.rtc_calls import RtcCalls
 from tml_jax.serve.rtc_offer import json_object
 from tml_jax.serve.scheduler import Scheduler
+from tml_jax.serve.session_settings import Object, new_session, updated_session
 from tml_jax.serve.static import page_routes
 from tml_jax.serve.websocket import WebSocketTransport
 
@@ -280,7 +280,7 @@ class Server:
         call = Call(self._metrics, options.outbox, token, options.kept if resumable else 0, owner, knows)
         live = scheduler.join(call.deliver, secrets.randbits(31), stamped=kind is DuplexDialogue)
         try:
-            dialogue = kind(live, options.model, scheduler.engine.config)
+            dialogue = kind(live, options.model, scheduler.engine.config, self._metrics.ear_to_voice.observe)
             for update in (self._access.session(request), changes):
                 if update:
                     dialogue.client(ClientEvent("session.update", None, {"session": update}), scheduler.clock())
