@@ -3,6 +3,9 @@
 import pytest
 from dialogue_client import Client, kinds, loud, quiet
 
+from tml_jax.serve import items as items_module
+from tml_jax.serve import replies as replies_module
+from tml_jax.serve.items import Items, characters
 from tml_jax.serve.protocol import ProtocolError
 
 
@@ -73,3 +76,76 @@ def test_what_clients_read_of_sound_errors_and_turn_detection_is_there(client):
         shown = updated["session"]["audio"]["input"]["turn_detection"]
         assert shown["type"] == vad["type"] and shown["interrupt_response"] is True
         assert ("threshold" in shown) == (vad["type"] == "server_vad")
+
+
+def test_what_was_heard_of_a_reply_is_its_transcript_and_told_to_the_background(client):
+    """Micro-turns of 200 ms; the fourth says nothing new, and a later one goes on after the client has cut it off."""
+    item = client.turn(True, " one")[1]["item"]["id"]
+    for words in (" two", " three", ""):
+        client.turn(True, words)
+    client.send("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=310)
+    assert client.live.unheard == [(1, 2640), (2, 0), (3, 0)]
+    (kept,) = client.send("conversation.item.retrieve", item_id=item)
+    assert kept["item"]["content"] == [{"type": "output_audio", "transcript": "one two"}]
+    client.turn(True, " four")
+    assert client.live.unheard[3:] == [(4, 0)]
+    client.turn(False)
+    client.turn(True, " five")
+    client.send("response.cancel")
+    client.turn(True, " six")  # muted
+    client.turn(False)
+    client.turn(True, " seven")
+    assert client.live.unheard[4:] == [(7, 0)]
+
+
+def test_an_hour_of_replies_and_items_takes_no_more_room_than_minutes(monkeypatch):
+    """With small bounds, so that an hour's worth is soon said: what a session keeps does not grow beyond them."""
+    for module, name, most in (
+        (replies_module, "REMEMBERED", 10),
+        (replies_module, "LONGEST", 50),
+        (items_module, "MAX_ITEMS", 20),
+    ):
+        monkeypatch.setattr(module, name, most)
+    client, speaks, falls_silent = Client(), loud(0.3), quiet(1.0)
+
+    def lengths() -> tuple[int, ...]:
+        replies = client.dialogue._replies
+        return len(client.dialogue._items), len(replies._spoken), len(replies._said), len(client.dialogue._calls._open)
+
+    def talk(replies: int) -> None:
+        for number in range(replies):
+            client.send("input_audio_buffer.append", audio=speaks)
+            for _ in range(3):
+                client.turn(True, f" word{number}")
+            client.turn(False)
+            client.send("input_audio_buffer.append", audio=falls_silent)
+
+    talk(20)
+    after_minutes = lengths()
+    assert after_minutes == (20, 10, 50, 0)
+    talk(60)
+    assert lengths() == after_minutes
+
+
+def test_items_are_bounded_by_their_text_too_and_counted_right(monkeypatch):
+    monkeypatch.setattr(items_module, "MAX_CHARACTERS", 1000)
+    items = Items()
+    for number in range(100):
+        items.put({"id": str(number), "content": [{"text": "x" * (number % 7) * 10}]})
+        items.put({"id": str(number), "content": [{"text": "x" * (number % 5) * 10}]})
+        if number % 3 == 0:
+            items.insert({"id": f"first {number}", "content": []}, None)
+        if number % 4 == 0:
+            items.remove(str(number))
+        assert items.characters == sum(characters(items.get(item)) for item in items) <= 1000
+    assert 10 < len(items) < 100 and items.last == "99"
+
+
+def test_a_response_that_never_ends_is_cut_into_responses(client, monkeypatch):
+    monkeypatch.setattr(replies_module, "LONGEST", 5)
+    events = [event for turn in range(12) for event in client.turn(True, f" {turn}")]
+    ended = [event["response"] for event in events if event["type"] == "response.done"]
+    assert [response["status"] for response in ended] == ["incomplete"] * 2
+    assert ended[0]["status_details"] == {"type": "incomplete", "reason": "max_output_tokens"}
+    said = [response["output"][0]["content"][0]["transcript"] for response in ended]
+    assert said[0].split() + said[1].split() == [str(turn) for turn in range(len(said[0].split()) * 2)]

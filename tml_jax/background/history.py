@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS
+from tml_jax.data.layout import OUTPUT_SAMPLES
 from tml_jax.data.record import USER, Text
 from tml_jax.serve.windows import Arrived
 from tml_jax.serve.words import MicroTurn
@@ -124,16 +125,13 @@ def unheard(history: History, micro_turn: int, samples: int) -> History:
     Returns:
       The history without the rest.
     """
-    words = lambda note: note.micro_turn == micro_turn and note.kind == "said"  # noqa: E731
-    said, notes = [], history.notes
-    for sound in history.said:
-        if sound.micro_turn != micro_turn:
-            said.append(sound)
-            continue
-        if samples:
-            said.append(dataclasses.replace(sound, samples=sound.samples[:samples]))
-        if 2 * samples < len(sound.samples):
-            notes = tuple(note for note in notes if not words(note))
+    said = [
+        dataclasses.replace(sound, samples=sound.samples[:samples]) if sound.micro_turn == micro_turn else sound
+        for sound in history.said
+        if samples or sound.micro_turn != micro_turn
+    ]
+    lost = "said" if 2 * samples < OUTPUT_SAMPLES else ""
+    notes = tuple(note for note in history.notes if (note.micro_turn, note.kind) != (micro_turn, lost))
     return dataclasses.replace(history, said=tuple(said), notes=notes)
 
 
