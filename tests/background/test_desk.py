@@ -75,7 +75,7 @@ def test_a_task_is_done_while_the_model_goes_on_and_its_result_is_read():
     session.until("done")
     session.finish()
     assert session.read == ["#1. 42"]
-    assert [(event.what, event.number) for event in session.events] == [("asked", 1), ("done", 1)]
+    assert [(event.what, event.number) for event in session.events] == [("asked", 1), ("running", 1), ("done", 1)]
     assert session.events[0].micro_turn == 1 and session.seen == session.events
 
 

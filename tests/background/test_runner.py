@@ -30,12 +30,17 @@ def running():
         assert not runner._thread.is_alive()
 
 
+def news(runner, channel) -> list:
+    """What has come, but for word that a task has begun."""
+    return [result for result in runner.collect(channel) if not result.begun]
+
+
 def results(runner, channel, tasks: int = 1) -> list:
     """All results up to the end of so many tasks."""
     found, end = [], time.monotonic() + 20
     while sum(bool(result.last or result.failure) for result in found) < tasks:
         assert time.monotonic() < end, found
-        found += runner.collect(channel)
+        found += news(runner, channel)
         time.sleep(0.005)
     return found
 
@@ -114,7 +119,7 @@ def test_what_is_ended_is_cancelled_at_once(running):
     wait_until(lambda: backend.ended == ["x", "y"])
     runner.begin(job(other, 2, "y"))
     time.sleep(0.05)
-    assert backend.begun == ["x", "y"] and not runner.collect(channel)
+    assert backend.begun == ["x", "y"] and not news(runner, channel)
 
 
 def test_no_more_run_at_once_than_may(running):
@@ -127,6 +132,24 @@ def test_no_more_run_at_once_than_may(running):
     assert backend.most == 2 and len(backend.begun) == 8
 
 
+def test_a_task_that_waits_for_others_has_not_begun(running):
+    runner = running(Scripted(x=[[FOREVER]], y=[["ok"]]), RunnerOptions(concurrent=1))
+    channel, found = runner.open(), []
+
+    def told() -> list:
+        found.extend(runner.collect(channel))
+        return [(result.number, result.begun) for result in found]
+
+    runner.begin(job(channel, 1, "x"))
+    runner.begin(job(channel, 2, "y"))
+    wait_until(told)
+    time.sleep(0.05)
+    assert told() == [(1, True)]
+    runner.end(channel, 1, 1)
+    wait_until(lambda: len(told()) == 4)
+    assert told()[1] == (2, True) and brief(found[2:]) == ["ok", "."]
+
+
 def test_a_backend_that_holds_its_loop_holds_nobody_else_and_orders_do_not_pile_up(running):
     held = threading.Event()
     backend = Scripted(hold=[[lambda: held.wait(20)]])
@@ -137,7 +160,7 @@ def test_a_backend_that_holds_its_loop_holds_nobody_else_and_orders_do_not_pile_
     taken = [runner.begin(job(channel, number, "hold")) for number in range(2, 20)]
     assert taken == [True] * 4 + [False] * 14  # refused, not waited for
     runner.end(channel, 1, 1)
-    assert runner.collect(channel) == []
+    assert news(runner, channel) == []
     held.set()
 
 

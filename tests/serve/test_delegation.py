@@ -85,6 +85,7 @@ def test_a_task_goes_out_and_its_result_comes_in_over_a_real_socket(background):
                 said += turn["text"]
             assert [(event["what"], event["number"], event["text"]) for event in events] == [
                 ("asked", 1, "6 times 7"),
+                ("running", 1, "6 times 7"),
                 ("done", 1, "6 times 7"),
             ]
             assert said == " let me see 42" and results == ["#1. 42"]

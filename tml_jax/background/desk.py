@@ -169,7 +169,7 @@ class Desk:
     def _note(self, events: Iterable[TaskEvent]) -> None:
         self._events += events
         for event in events:
-            if event.what not in ("asked", tasks.State.DONE):
+            if event.what not in ("asked", tasks.State.RUNNING, tasks.State.DONE):
                 self._meter = meters.drop(self._meter, event.number)
 
 

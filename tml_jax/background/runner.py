@@ -199,6 +199,8 @@ class Runner:
         seconds = (job.task.deadline - job.task.asked) * MICRO_TURN_SECONDS
         try:
             async with asyncio.timeout(seconds), self._places:
+                with contextlib.suppress(queue.Full):  # what it says is news enough
+                    job.channel.results.put_nowait(Result(*_name(job), begun=True))
                 packed = await asyncio.to_thread(package, job.history, job.task, job.privacy)
                 await self._attempts(job, packed)
         except TimeoutError:

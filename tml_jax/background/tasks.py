@@ -17,6 +17,7 @@ from tml_jax.config import MICRO_TURN_SECONDS
 LEAST_WORDS = 5  # words of a result that are worth a tag of their own
 PATIENCE = 5  # micro-turns after which fewer are given
 ELLIPSIS = "…"
+MOST_REQUESTS = 10  # of a task that is refined again and again; older ones are forgotten
 
 
 class State(enum.StrEnum):
@@ -60,7 +61,7 @@ class Task:
     Attributes:
       number: its name in the stream, from 1.
       revision: how often it has been asked, from 1.
-      requests: what was asked, first to last.
+      requests: what was asked, the newest last.
       began: micro-turn of the first request.
       asked: micro-turn of the last.
       deadline: micro-turn from which on its results are of no use.
@@ -86,13 +87,15 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What the background sends: some more text of a task, and whether it is the `last`, or why it failed."""
+    """What the background sends: some more text of a task, and whether it is the `last`, or why it failed; or only
+    that it has `begun` with it."""
 
     number: int
     revision: int
     text: str = ""
     last: bool = False
     failure: str = ""
+    begun: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +118,8 @@ class TaskEvent:
     """What happened, for metrics and clients.
 
     Attributes:
-      what: `asked`, `refined`, a final `State`, or `malformed`.
+      what: `asked`, `refined`, a `State`, or `malformed`. It is asked or refined first, and `running` once the
+        background has begun with it.
       micro_turn: when.
       number: of the task; 0 where it is about none.
       revision: of the task.
@@ -215,7 +219,7 @@ def _refine(book: TaskBook, asked: Request, now: int) -> Change:
     again = Task(
         before.number,
         before.revision + 1,
-        (*before.requests, asked.text),
+        (before.requests + (asked.text,))[-MOST_REQUESTS:],
         before.began,
         now,
         _deadline(book, asked, now),
@@ -254,6 +258,8 @@ def arrive(book: TaskBook, result: Result, now: int) -> Change:
         return Change(book)
     if now >= task.deadline:
         return expire(book, now)
+    if result.begun:
+        return Change(book, (), (_event(State.RUNNING, task, now),))
     if result.failure:
         failed = fail(book, task, result.failure, now)
         return dataclasses.replace(failed, orders=())  # it has ended by itself

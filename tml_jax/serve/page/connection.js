@@ -1,9 +1,10 @@
 // The WebSocket: opens it, comes back to the same session when it is lost, and waits in line when the server is full.
+// It tries for as long as it is not closed, less and less often.
 
 const FIRST_WAIT = 500; // ms
-const LONGEST_WAIT = 8000;
-const TRIES = 8;
-const SILENCE = 5000; // ms without a micro-turn after which a connection is taken for dead
+const LONGEST_WAIT = 15_000;
+const UNLIKE = 0.25; // part of a wait that is left to chance, so that not all pages come back at once
+const SILENCE = 5000; // ms without a micro-turn, or a first event, after which a connection is taken for dead
 const UNHEARD = 100; // events kept until it is known that they arrived
 const GOODBYE = 1000; // close codes
 const BROKEN = 1011;
@@ -18,7 +19,8 @@ const AUTHORITY = {
 };
 
 export class Connection {
-  // on: {open(session), resumed(), turn(micro_turn), queue(position, ms), lost(ms), refused(message), error(message)}.
+  // on: {open(session, whether it takes the place of one that is gone), resumed(), turn(micro_turn),
+  // queue(position, ms), lost(ms, whether there was a connection before), refused(message), error(message)}.
   constructor(on) {
     this.on = on;
     this.closed = true;
@@ -30,11 +32,13 @@ export class Connection {
     this.tries = 0;
     this.ticket = "";
     this.token = ""; // of the session, to come back with
+    this.begun = false; // whether there has been a session
     this.dial();
   }
 
   close() {
     this.closed = true;
+    this.token = "";
     clearTimeout(this.timer);
     this.hang();
   }
@@ -48,25 +52,35 @@ export class Connection {
     this.live = false;
   }
 
+  // Tries now instead of later; nothing where it does not wait.
+  again() {
+    if (this.closed || !this.waits) return;
+    this.tries = 0;
+    this.dial();
+  }
+
   // Sends an event, if there is a connection. What is `kept` is sent again if the connection breaks before it arrives;
-  // sound is not, as it would come too late to be heard.
-  send(event, kept = true) {
-    if (!this.live || this.socket?.readyState !== WebSocket.OPEN) return;
+  // sound is not, as it would come too late to be heard. What may come `later` waits for a session that is to go on.
+  send(event, { kept = true, later = false } = {}) {
+    const open = this.live && this.socket?.readyState === WebSocket.OPEN;
+    if (!open && !(later && this.token)) return;
     if (kept) {
       event = { ...event, event_id: String(++this.sent) };
       this.unheard.push(event);
       if (this.unheard.length > UNHEARD) this.unheard.shift();
     }
-    this.socket.send(JSON.stringify(event));
+    if (open) this.socket.send(JSON.stringify(event));
   }
 
   dial() {
+    clearTimeout(this.timer);
+    this.waits = false;
+    this.silence = setTimeout(() => this.stalled(), SILENCE);
     const url = new URL("v1/realtime?duplex=1", location.href);
     url.protocol = url.protocol.replace("http", "ws");
     if (this.token) {
       url.searchParams.set("resume", this.token);
       url.searchParams.set("after", this.last);
-      this.silence = setTimeout(() => this.stalled(), SILENCE);
     } else if (this.ticket) {
       url.searchParams.set("ticket", this.ticket);
     }
@@ -86,12 +100,14 @@ export class Connection {
   receive(event) {
     this.last = event.event_id;
     if (event.type === "session.created") {
+      clearTimeout(this.silence);
       this.live = true;
       this.tries = this.sent = 0;
       this.ticket = "";
       this.unheard = [];
       this.token = event.session.resume?.token ?? "";
-      this.on.open(event.session);
+      this.on.open(event.session, this.begun);
+      this.begun = true;
     } else if (event.type === "session.resumed") {
       this.live = true;
       this.tries = 0;
@@ -151,13 +167,11 @@ export class Connection {
 
   lost() {
     this.live = false;
-    if (this.tries === TRIES) {
-      this.refuse("The server cannot be reached. Check the network, or try again later.");
-      return;
-    }
-    const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.tries++);
-    this.on.lost(wait);
+    const longest = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** Math.min(this.tries++, 10));
+    const wait = longest * (1 - UNLIKE * Math.random());
+    this.waits = true;
     this.timer = setTimeout(() => this.dial(), wait);
+    this.on.lost(wait, this.begun);
   }
 
   // Why the server does not open a WebSocket: browsers hide that from a page, so ask without one.

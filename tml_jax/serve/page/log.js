@@ -1,6 +1,7 @@
 // The conversation in words. Screen readers are not given what the voice says anyway, but what is only written.
 
 const MOST = 200; // entries
+const LONGEST = 2000; // characters of an entry; a voice that goes on is shown in several
 
 export class Log {
   // list: an <ol>. announced: an element that is read out when it changes.
@@ -27,6 +28,7 @@ export class Log {
   // Words that the model says now.
   speak(text) {
     if (!text) return;
+    if (this.open?.textContent.length > LONGEST) this.pause();
     if (this.open) {
       this.open.textContent += text;
       this.list.scrollTop = this.list.scrollHeight;
@@ -50,6 +52,13 @@ export class Log {
 
   announce(text) {
     this.announced.textContent = text;
+  }
+
+  // What the page says, of the conversation itself.
+  note(text) {
+    this.pause();
+    this.add("", "note", text);
+    this.announce(text);
   }
 
   wrote(text) {

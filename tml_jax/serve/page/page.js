@@ -18,7 +18,7 @@ const milliseconds = (value) => (value === null ? "–" : `${Math.round(value)} 
 const timeline = new Timeline(get("timeline"));
 const log = new Log(get("words"), get("announced"));
 const tasks = new Tasks(get("tasks-section"), get("tasks"), (number, state) => timeline.task(number, state, performance.now()));
-const player = new Player({ began: spoken, dropped: (index) => waiting.delete(index), level, waits });
+const player = new Player({ began: spoken, dropped: (index) => waiting.delete(index), played, level, waits });
 const microphone = new Microphone(heard, () => problem("The microphone is gone. Choose another under Settings."));
 const camera = new Camera(get("preview"), (image) => say([{ type: "input_image", image_url: image }]));
 const connection = new Connection({ open, resumed, turn, queue, lost, refused, error: problem });
@@ -37,8 +37,11 @@ let locked = null; // keeps a phone's screen on
 function state(name, text) {
   if (get("state-text").textContent === text) return;
   // A screen reader that called out each change of turn would speak over the voice.
+  // Nor need it be told of each try to come back.
   const turns = ["listening", "speaking"];
-  if (!turns.includes(name) || !turns.includes(get("state").dataset.state)) log.announce(text);
+  const before = get("state").dataset.state;
+  if (!(turns.includes(name) && turns.includes(before)) && !(name === "lost" && before === "lost")) log.announce(text);
+  get("again").hidden = name !== "lost";
   get("state").dataset.state = name;
   get("state-text").textContent = text;
 }
@@ -148,14 +151,16 @@ async function list() {
 
 // The connection.
 
-function open(session) {
+function open(session, anew) {
   stamps = new Stamps();
   replies = new Replies();
   waiting = new Map();
   size = session.duplex.video;
   get("model").textContent = `with ${session.model}`;
-  player.clear();
+  player.begin();
   tasks.clear();
+  timeline.forget_tasks();
+  if (anew) log.note("The conversation before is over: it could not be gone on with. This is a new one.");
   if (["queue", "lost"].includes(get("state").dataset.state)) problem(microphone.stream ? "" : "Without a microphone, you can still write.");
   enable(true);
   state("listening", "Listening");
@@ -193,11 +198,13 @@ function queue(position, wait) {
   problem(`Trying again every ${Math.round(wait / 1000)} seconds. Keep this page open to keep your place.`);
 }
 
-function lost(wait) {
+// It goes on trying. What was still to be heard is not.
+function lost(wait, before) {
   enable(false);
   player.clear();
   log.pause();
-  state("lost", `Connection lost: trying again in ${(wait / 1000).toFixed(1)} s`);
+  const what = before ? "Connection lost" : "The server cannot be reached";
+  state("lost", `${what}: trying again in ${(wait / 1000).toFixed(1)} s`);
 }
 
 function refused(message) {
@@ -219,7 +226,7 @@ function heard({ samples, peak }) {
   timeline.level("user", peak, now);
   if (!connection.live) return;
   replies.user(peak, now);
-  connection.send({ type: "duplex.input", offset: stamps.place(samples.length, now), audio: encode(samples) }, false);
+  connection.send({ type: "duplex.input", offset: stamps.place(samples.length, now), audio: encode(samples) }, { kept: false });
 }
 
 function spoken(index) {
@@ -229,6 +236,10 @@ function spoken(index) {
   log.speak(said.text);
   timeline.note("model", said.text, performance.now());
   if (!said.speaks) log.pause();
+}
+
+function played(index, samples) {
+  connection.send({ type: "duplex.played", index, samples }, { later: true });
 }
 
 function level(peak) {
@@ -244,6 +255,9 @@ function waits(held) {
 }
 
 // What people do.
+
+get("again").onclick = () => connection.again();
+addEventListener("online", () => connection.again());
 
 get("call").onclick = () => (running ? stop() : start());
 
@@ -287,6 +301,7 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden || !running) return;
   microphone.resume(); // phones stop sound behind a locked screen
   player.resume();
+  connection.again(); // a page that is hidden has its timers slowed down
   stay(); // the browser lets go of it when the page is hidden
 });
 

@@ -4,9 +4,11 @@ const RATE = 24000;
 
 export class Player {
   // on: {began(number of the micro-turn whose sound begins), dropped(number of one that will not be heard),
-  // level(peak, every 20 ms), waits(ms that the sound which has just come waits for what came before it)}.
+  // played(number of one that is over, samples of it that were played), level(peak, every 20 ms), waits(ms that the
+  // sound which has just come waits for what came before it)}.
   constructor(on) {
     this.on = on;
+    this.session = 0;
     this.speaking = false;
   }
 
@@ -20,8 +22,11 @@ export class Player {
     if (context !== this.context) return; // closed meanwhile
     this.node = new AudioWorkletNode(this.context, "player", { numberOfInputs: 0, outputChannelCount: [1] });
     this.node.port.onmessage = ({ data }) => {
-      if ("began" in data) this.on.began(data.began);
-      else if ("dropped" in data) this.on.dropped(data.dropped);
+      const { session, index } = data.began ?? data.dropped ?? data.played ?? this;
+      if (session !== this.session) return; // of a session before
+      if ("began" in data) this.on.began(index);
+      else if ("dropped" in data) this.on.dropped(index);
+      else if ("played" in data) this.on.played(index, data.samples);
       else if ("waits" in data) this.on.waits((1000 * data.waits) / RATE);
       else this.on.level(data.peak);
     };
@@ -37,8 +42,14 @@ export class Player {
     const yields = this.speaking && !speech;
     this.speaking = speech;
     if (!this.node || (!speech && !yields)) return false;
-    this.node.port.postMessage({ id: index, samples, speech, yields }, [samples.buffer]);
+    this.node.port.postMessage({ id: { session: this.session, index }, samples, speech, yields }, [samples.buffer]);
     return true;
+  }
+
+  // For another session: there will be no more word of what came before.
+  begin() {
+    this.clear();
+    this.session++;
   }
 
   clear() {

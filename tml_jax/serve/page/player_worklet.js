@@ -9,6 +9,8 @@ const KEPT_AT_YIELD = 3600;
 const FADE = 120;
 const REPORT = 480; // samples between two reports: 20 ms
 
+// Tells: began, a piece that sounds first now; dropped, one that will not sound at all; and of each piece of speech in the
+// end how many of its samples have been played.
 class Player extends AudioWorkletProcessor {
   constructor() {
     super();
@@ -34,9 +36,16 @@ class Player extends AudioWorkletProcessor {
     while (this.length > LONGEST) this.drop([this.pieces.shift()]);
   }
 
-  // Tells of pieces that will not be heard at all.
+  // Pieces that will not be heard, or no further.
   drop(pieces) {
-    for (const { id, at } of pieces) if (at === 0) this.port.postMessage({ dropped: id });
+    for (const piece of pieces) {
+      if (piece.at === 0) this.port.postMessage({ dropped: piece.id });
+      this.end(piece);
+    }
+  }
+
+  end({ id, at, speech }) {
+    if (speech) this.port.postMessage({ played: id, samples: at });
   }
 
   // Ends the sound after `kept` samples, not with a click.
@@ -77,7 +86,7 @@ class Player extends AudioWorkletProcessor {
     if (piece.at === 0) this.port.postMessage({ began: piece.id });
     const sample = piece.samples[piece.at++];
     if (piece.at === piece.samples.length) {
-      this.pieces.shift();
+      this.end(this.pieces.shift());
       // The next piece of the same voice should be here by now: give later ones more time.
       if (!this.pieces.length && piece.speech) this.cushion = Math.min(this.cushion + REPORT, MOST_CUSHION);
     }

@@ -1,10 +1,14 @@
 // What the model has handed to the background: a card for each task, with what was asked, how it stands, what came.
+// A task is asked, running once the background has begun with it, answered, and read once the model has come to the
+// end of the answer; or it has failed, or was cancelled.
 
 const MOST = 20; // cards
+const MOST_TEXT = 2000; // characters of a text on a card
 const STATES = {
-  asked: "running", refined: "running", done: "done", cancelled: "cancelled", failed: "failed", expired: "failed",
+  asked: "asked", refined: "asked", running: "running", done: "answered", cancelled: "cancelled", failed: "failed",
+  expired: "failed",
 };
-const PIECE = /^#(\d+)([.!]?)(?: (.*))?$/s; // a piece of a result, as the model reads it
+const PIECE = /^#(\d+)([.!]?)(?: (.*))?$/s; // a piece of a result, as the model reads it; the last has a full stop
 
 export class Tasks {
   // section: hidden as long as there is no task. list: its <ol>. changed: told (number, state) of every change.
@@ -28,7 +32,7 @@ export class Tasks {
       if (!state || !number) continue; // a malformed task is none
       const card = this.card(number);
       if (what === "asked" || what === "refined") {
-        card.asked.textContent = card.asked.textContent ? `${card.asked.textContent}; ${text}` : text;
+        card.asked.textContent = card.asked.textContent ? `${card.asked.textContent}; ${text}`.slice(-MOST_TEXT) : text;
         card.found.textContent = "";
       }
       if (reason) card.found.textContent = reason;
@@ -37,8 +41,9 @@ export class Tasks {
     for (const piece of given) {
       const [, number, mark, text = ""] = piece.match(PIECE) ?? [];
       if (!number || mark === "!") continue; // why it failed is known from the event
-      const { found } = this.card(Number(number));
-      found.textContent = `${found.textContent} ${text}`.trim();
+      const card = this.card(Number(number));
+      card.found.textContent = `${card.found.textContent} ${text}`.trim().slice(0, MOST_TEXT);
+      if (mark === ".") this.set(Number(number), card, "read");
     }
   }
 

@@ -3,6 +3,7 @@
 const SECONDS = 12;
 const LOUD = 0.5; // peak that fills a lane; the root of the peak is drawn, so that quiet speech shows
 const MARGIN = 10;
+const OPEN = ["asked", "running", "answered"]; // tasks that the model still waits for, or has not read
 
 export class Timeline {
   constructor(canvas) {
@@ -11,7 +12,7 @@ export class Timeline {
     this.levels = { user: [], model: [] }; // {at, peak}
     this.gates = []; // {at, speaks}, 200 ms each
     this.notes = []; // {at, text, side}
-    this.tasks = new Map(); // number → {at, until, state}; one that runs has no end yet
+    this.tasks = new Map(); // number → {at, until, state}; one that is open has no end yet
     this.drawn = -Infinity;
     const styles = getComputedStyle(document.documentElement);
     this.colour = (name) => styles.getPropertyValue(`--${name}`);
@@ -25,6 +26,7 @@ export class Timeline {
 
   gate(speaks, at) {
     this.gates.push({ at, speaks });
+    this.forget(at - 2 * SECONDS * 1000); // there may be no levels: without https, or without a microphone
   }
 
   // Words of a side; `shown` ones are written, not spoken.
@@ -34,10 +36,14 @@ export class Timeline {
 
   // A task stands differently from now on.
   task(number, state, at) {
-    const runs = state === "running";
-    if (runs) this.tasks.delete(number); // one that is refined runs anew
+    if (state === "asked") this.tasks.delete(number); // one that is refined is asked anew
     const { at: began } = this.tasks.get(number) ?? { at };
-    this.tasks.set(number, { at: began, until: runs ? Infinity : at, state });
+    this.tasks.set(number, { at: began, until: OPEN.includes(state) ? Infinity : at, state });
+  }
+
+  // Another session begins: its tasks are others.
+  forget_tasks() {
+    this.tasks.clear();
   }
 
   frame(now) {
@@ -112,7 +118,9 @@ export class Timeline {
   }
 
   draw_tasks(context, x, now, width, line) {
-    const colours = { running: "mark", done: "model", failed: "bad", cancelled: "soft" };
+    const colours = {
+      asked: "soft", running: "mark", answered: "user", read: "model", failed: "bad", cancelled: "soft",
+    };
     context.font = "600 10px system-ui, sans-serif";
     context.textAlign = "left";
     for (const [number, { at, until, state }] of this.tasks) {
