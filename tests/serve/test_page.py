@@ -11,7 +11,7 @@ from synthetic import tokenizer
 
 from tml_jax.background.desk import Background
 from tml_jax.background.local import LocalBackend, LocalTools
-from tml_jax.background.runner import Runner, RunnerOptions
+from tml_jax.background.runner import Runner
 from tml_jax.data.record import USER
 
 pytestmark = pytest.mark.browser
@@ -151,37 +151,6 @@ def test_tasks_are_cards_that_say_how_they_stand(visit, serve):
     bars = page.evaluate(BARS)
     assert bars["mark"] > 20 and bars["model"] > 0 and bars["bad"] > 0, bars
     runner.stop()
-
-
-def test_a_task_that_has_to_wait_is_asked_until_the_background_begins_with_it(visit, serve):
-    asks = {2: "timer 50 seconds", 3: "6 times 7", 12: "#1 stop"}
-
-    def script(index, arrived) -> Line:
-        return Line(tasks=(asks[index],) if index in asks else ())
-
-    runner = Runner(LocalBackend(LocalTools()), RunnerOptions(concurrent=1))
-    runner.start()
-    page = visit(serve(ScriptedEngine(script), Background(runner, tokenizer(), small_config())))
-    page.evaluate(WATCH)
-    start(page)
-    until(page, "document.querySelector('#tasks li:nth-child(2)')?.dataset.state === 'read'")
-    assert page.evaluate("observed.states") == {
-        "1": ["asked", "running", "cancelled"],
-        "2": ["asked", "running", "answered", "read"],
-    }
-    runner.stop()
-
-
-# Keeps the states that each card has shown, from the first on.
-WATCH = """async () => {
-  const { Tasks } = await import("/page/tasks.js");
-  const set = Tasks.prototype.set;
-  observed.states = {};
-  Tasks.prototype.set = function (number, card, state) {
-    set.call(this, number, card, state);
-    (observed.states[number] ??= []).push(card.item.dataset.state);
-  };
-}"""
 
 
 def test_another_microphone_takes_its_place_in_time_and_a_muted_one_is_silence(visit, serve):
