@@ -21,7 +21,7 @@ from served import KEY, Served, wait_until
 from tml_jax.data.record import USER
 
 aiortc = pytest.importorskip("aiortc", reason="needs the webrtc extra")
-from av import AudioFrame  # noqa: E402
+from av import AudioFrame, VideoFrame  # noqa: E402
 
 SERVER_EVENT = TypeAdapter(RealtimeServerEvent)
 RATE = 48_000
@@ -54,8 +54,8 @@ class Microphone(aiortc.MediaStreamTrack):
 class Caller:
     """A client in a loop of the server's thread: what it is told, and what it hears, each with its time."""
 
-    def __init__(self, served: Served, hertz: float = 1000.0) -> None:
-        self.served, self.hertz, self.events, self.sound = served, hertz, [], []
+    def __init__(self, served: Served, hertz: float = 1000.0, camera: aiortc.VideoStreamTrack | None = None) -> None:
+        self.served, self.hertz, self.camera, self.events, self.sound = served, hertz, camera, [], []
 
     def __enter__(self) -> "Caller":
         self.status, self.location, self.answer = self.served.call(self._call())
@@ -67,6 +67,8 @@ class Caller:
     async def _call(self):
         self.peer = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
         self.peer.addTrack(Microphone(self.hertz))
+        if self.camera is not None:
+            self.peer.addTrack(self.camera)
         self.channel = self.peer.createDataChannel("oai-events")
         self.channel.on("message", lambda data: self.events.append(json.loads(data)))
         self.peer.on("track", lambda track: setattr(self, "ear", asyncio.ensure_future(self._hear(track))))
@@ -147,6 +149,53 @@ def test_a_call_hears_speaks_tells_and_reads():
         voice = sound[loud[0] : loud[-1]]
         assert 0.95 < len(voice) / RATE < 1.15 and abs(pitch(voice, RATE) - 600) < 5
         served.call(caller.peer.close())
+        wait_until(lambda: served.scheduler.sessions == 0)
+
+
+class Camera(aiortc.VideoStreamTrack):
+    """30 pictures a second: red on the left and blue on the right, later the other way round."""
+
+    def __init__(self, width: int = 320, height: int = 240) -> None:
+        super().__init__()
+        self.size, self.turned = (height, width), False
+
+    async def recv(self) -> VideoFrame:
+        pts, time_base = await self.next_timestamp()
+        pixels = np.zeros((*self.size, 3), np.uint8)
+        middle, left = self.size[1] // 2, 2 * self.turned
+        pixels[:, :middle, left], pixels[:, middle:, 2 - left] = 255, 255
+        frame = VideoFrame.from_ndarray(pixels, format="rgb24")
+        frame.pts, frame.time_base = pts, time_base
+        return frame
+
+
+def red_and_blue(frame: np.ndarray) -> tuple[int, int]:
+    """The strongest channel on the left, and on the right."""
+    half = frame.shape[1] // 2
+    return tuple(int(np.argmax(side.mean(axis=(0, 1)))) for side in (frame[:, : half - 4], frame[:, half + 4 :]))
+
+
+def test_what_a_camera_shows_is_seen_one_frame_in_each_window():
+    engine, camera = ScriptedEngine(quiet), Camera()
+    with Served(engine) as served, Caller(served, camera=camera) as caller:
+        assert caller.status == 201
+        wait_until(lambda: sum(bool(window.frames) for window in engine.arrived.get(0, [])) >= 8)
+        camera.turned = True
+        seen = lambda: [frame for window in engine.arrived[0] for _, frame in window.frames]  # noqa: E731
+        wait_until(lambda: red_and_blue(seen()[-1]) == (2, 0))
+        windows = engine.arrived[0]
+        first = next(index for index, window in enumerate(windows) if window.frames)
+        frames = seen()
+    rows, columns = engine.config.data.video_grid
+    assert {frame.shape for frame in frames} == {(40 * rows, 40 * columns, 3)} and frames[0].dtype == np.uint8
+    assert red_and_blue(frames[0]) == (0, 2) and frames[0][:, :8, 0].mean() > 150
+    assert max(len(window.frames) for window in windows) <= 2
+    assert len(frames) <= len(windows) - first + 2  # and not all thirty a second
+
+
+def test_a_video_that_is_too_large_ends_the_call():
+    with Served(ScriptedEngine(quiet)) as served, Caller(served, camera=Camera(2560, 1440)) as caller:
+        wait_until(lambda: caller.events)
         wait_until(lambda: served.scheduler.sessions == 0)
 
 

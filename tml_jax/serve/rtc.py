@@ -1,10 +1,11 @@
-"""One WebRTC call, by aiortc: sound as Opus both ways, and events over the data channel `oai-events`."""
+"""One WebRTC call, by aiortc: sound as Opus both ways, pictures from the client, events over a data channel."""
 
 import asyncio
 import fractions
 import logging
+import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,9 +21,9 @@ from aiortc.jitterbuffer import JitterFrame
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtp import RtpPacket
 from aiortc.sdp import SessionDescription
-from av import AudioFrame
+from av import AudioFrame, VideoFrame
 
-from tml_jax.config import OUTPUT_RATE
+from tml_jax.config import MICRO_TURN_SECONDS, OUTPUT_RATE
 from tml_jax.serve.connection import CLOSING_SECONDS, Gone
 from tml_jax.serve.log import log_event
 from tml_jax.serve.rtc_sound import SoundIn
@@ -35,10 +36,12 @@ _SETUP_SECONDS = 15.0  # for a client to open its data channel
 _MOST_ADDRESSES = 50
 _MOST_WAITING = 500  # frames of the client; a data channel cannot be held back
 _MOST_BUFFERED = 2**18  # bytes to the client
+_MOST_PIXELS = 1920 * 1080  # of a frame of a video track: all of its frames are decoded
 
 _T = TypeVar("_T")
 Hear = Callable[[np.ndarray, int], None]
 Play = Callable[[int], np.ndarray]
+See = Callable[[VideoFrame], Awaitable[None]]
 
 
 class OfferError(ValueError):
@@ -48,20 +51,21 @@ class OfferError(ValueError):
 class RtcTransport:
     """A `connection.Transport` over WebRTC, and the ways of its sound."""
 
-    def __init__(self, hear: Hear, play: Play) -> None:
+    def __init__(self, hear: Hear, play: Play, see: See) -> None:
         """That is not connected; `answer` is next.
 
         Args:
           hear: given the user's sound, (n,) float32 at 16 kHz, and how many of its first were lost.
           play: asked for the next (count,) float32 at 24 kHz.
+          see: given a frame of the user's video in each 200 ms, where there is a track of it.
         """
-        self._hear, self._play = hear, play
+        self._hear, self._play, self._see = hear, play, see
         # No servers for finding addresses: none is asked that the operator does not know of.
         self._peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self._frames: asyncio.Queue[str | bytes] = asyncio.Queue()
         self._channel: RTCDataChannel | None = None
         self._opened, self._over, self._read = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self._listening: asyncio.Task | None = None
+        self._listening: list[asyncio.Task] = []
         self._heard_at, self._why = time.monotonic(), "dropped"  # see `Gone`
         self._peer.on("datachannel", self._open)
         self._peer.on("track", self._listen)
@@ -77,21 +81,23 @@ class RtcTransport:
           The answer, SDP with all addresses.
 
         Raises:
-          OfferError: it is no offer, or none of one line of sound and one of data.
+          OfferError: it is no offer, or none of one line of sound, one of data, and perhaps one of video.
         """
         try:
             lines = SessionDescription.parse(offer).media
         except Exception as error:  # the parser fails in many ways
             raise OfferError(f"the body is no SDP ({error!r}): expected the offer of an RTCPeerConnection") from error
         kinds, addresses = sorted(line.kind for line in lines), sum(len(line.ice_candidates) for line in lines)
-        if kinds != ["application", "audio"]:
-            raise OfferError(f"an offer of {kinds}: expected one track of sound and the data channel {CHANNEL!r}")
+        if kinds not in (["application", "audio"], ["application", "audio", "video"]):
+            expected = f"one track of sound, the data channel {CHANNEL!r}, and one track of video or none"
+            raise OfferError(f"an offer of {kinds}: expected {expected}")
         if addresses > _MOST_ADDRESSES:  # all of them are tried: nobody is to make this server knock at many doors
             raise OfferError(f"an offer with {addresses} addresses: expected at most {_MOST_ADDRESSES}")
         try:
             await self._peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
             for receiver in self._peer.getReceivers():
-                _hand_on_at_once(receiver)
+                if receiver.track.kind == "audio":
+                    _hand_on_at_once(receiver)
             self._peer.addTrack(_Voice(self._play))
             await self._peer.setLocalDescription(await self._peer.createAnswer())
         except Exception as error:
@@ -125,25 +131,41 @@ class RtcTransport:
             self._over.set()
 
     def _listen(self, track: MediaStreamTrack) -> None:
-        self._listening = asyncio.create_task(self._take(track))
+        take = self._hear_track if track.kind == "audio" else self._see_track
+        self._listening.append(asyncio.create_task(self._take(track, take)))
 
-    async def _take(self, track: MediaStreamTrack) -> None:
+    async def _hear_track(self, track: MediaStreamTrack) -> None:
         sound = SoundIn()
+        while True:
+            frame = await track.recv()
+            samples = frame.to_ndarray().reshape(frame.samples, -1).astype(np.float32).mean(axis=1) / 32768
+            self._heard_at = time.monotonic()
+            for piece in sound.take(samples, frame.pts):
+                self._hear(*piece)
+
+    async def _see_track(self, track: MediaStreamTrack) -> None:
+        due = -math.inf
+        while True:
+            frame = await track.recv()
+            self._heard_at = now = time.monotonic()
+            if frame.width * frame.height > _MOST_PIXELS:
+                self._end("bad_frame")
+                return
+            if now >= due:
+                due = max(due + MICRO_TURN_SECONDS, now)
+                await self._see(frame)
+
+    async def _take(self, track: MediaStreamTrack, take: Callable[[MediaStreamTrack], Awaitable[None]]) -> None:
         try:
-            while True:
-                frame = await track.recv()
-                samples = frame.to_ndarray().reshape(frame.samples, -1).astype(np.float32).mean(axis=1) / 32768
-                self._heard_at = time.monotonic()
-                for piece in sound.take(samples, frame.pts):
-                    self._hear(*piece)
-        except MediaStreamError:  # the client sends no more sound
+            await take(track)
+        except MediaStreamError:  # the client sends no more of it
             pass
         except Exception as error:
             log_event("connection_failed", logging.ERROR, error)
             self._end("dropped")
 
     async def receive(self, seconds: float) -> str | bytes:
-        """See `Transport`; sound counts as something that comes."""
+        """See `Transport`; sound and video count as something that comes."""
         await self._first(self._opened.wait(), _SETUP_SECONDS, needed=True)
         while True:
             try:
@@ -180,8 +202,8 @@ class RtcTransport:
 
     async def close(self, code: int, reason: str, last: str | None = None) -> None:
         """See `Transport`. WebRTC has no close codes: a client is told by the last frame, or not at all."""
-        if self._listening is not None:
-            self._listening.cancel()
+        for listening in self._listening:
+            listening.cancel()
         if last is not None and self._channel is not None and self._channel.readyState == "open":
             self._channel.send(last)
             await asyncio.sleep(0.1)  # a close does not wait for what is on its way

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import secrets
+import typing
 from collections.abc import Awaitable, Callable
 
 import numpy as np
@@ -18,6 +19,9 @@ from tml_jax.serve.limits import Limits
 from tml_jax.serve.protocol import ProtocolError
 from tml_jax.serve.rtc_offer import read_offer
 from tml_jax.serve.session_settings import Object
+
+if typing.TYPE_CHECKING:
+    from av import VideoFrame
 
 try:
     from tml_jax.serve.rtc import OfferError, RtcTransport
@@ -63,7 +67,8 @@ class RtcCalls:
         except RefusedError as refused:
             status = 503 if refused.may_wait else 429
             return web.json_response(refused.event, status=status, headers={"Retry-After": "5"})
-        transport = RtcTransport(functools.partial(self._hear, call), functools.partial(_play, call))
+        ways = (functools.partial(way, call) for way in (self._hear, _play, self._see))
+        transport = RtcTransport(*ways)
         connection = Connection(transport, call, self._idle, limits=self._limits)
         self._calls.attach(call, connection)
         try:
@@ -91,6 +96,10 @@ class RtcCalls:
 
     def _hear(self, call: Call, samples: np.ndarray, lost: int) -> None:
         call.say(call.dialogue.hear(samples, lost, self._clock()))
+
+    async def _see(self, call: Call, frame: "VideoFrame") -> None:
+        pixels = await asyncio.to_thread(lambda: call.dialogue.frame_of(frame.to_image()))
+        call.dialogue.see(pixels, self._clock())
 
 
 def _play(call: Call, count: int) -> np.ndarray:

@@ -5,12 +5,15 @@ say when a response can be heard, and `output_audio_buffer.clear` makes it fall 
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
+from PIL import Image
 
 from tml_jax.config import Config
 from tml_jax.serve import voice as voices
 from tml_jax.serve.dialogue import Dialogue
+from tml_jax.serve.pictures import frame_of
 from tml_jax.serve.protocol import REALTIME
 from tml_jax.serve.scheduler import LiveSession
 from tml_jax.serve.session_settings import Object
@@ -24,9 +27,11 @@ class RtcDialogue(Dialogue):
     known = {kind: fields for kind, fields in REALTIME.items() if kind != "input_audio_buffer.append"}
     known["output_audio_buffer.clear"] = {}
 
-    def __init__(self, live: LiveSession, model: str, config: Config) -> None:
+    def __init__(
+        self, live: LiveSession, model: str, config: Config, delayed: Callable[[float], None] = lambda seconds: None
+    ) -> None:
         """See `Dialogue`."""
-        super().__init__(live, model, config)
+        super().__init__(live, model, config, delayed)
         self._voice = Voice()
         self._sounding: str | None = None
 
@@ -54,6 +59,14 @@ class RtcDialogue(Dialogue):
           Events to tell the client.
         """
         return self._hear(samples, now, lost)
+
+    def frame_of(self, picture: Image.Image) -> np.ndarray:
+        """A frame of the user's video as `see` takes it. May run beside the loop."""
+        return frame_of(picture, self._config)
+
+    def see(self, frame: np.ndarray, now: float) -> None:
+        """Takes in a frame, (rows, columns, 3) uint8, at a time of the scheduler's clock."""
+        self._live.see(frame, now)
 
     def play(self, count: int) -> tuple[np.ndarray, list[Object]]:
         """What the user is to hear next.
