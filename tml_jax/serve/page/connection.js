@@ -53,7 +53,7 @@ export class Connection {
   }
 
   // Tries now instead of later; nothing where it does not wait.
-  again() {
+  hurry() {
     if (this.closed || !this.waits) return;
     this.tries = 0;
     this.dial();

@@ -256,8 +256,8 @@ function waits(held) {
 
 // What people do.
 
-get("again").onclick = () => connection.again();
-addEventListener("online", () => connection.again());
+get("again").onclick = () => connection.hurry();
+addEventListener("online", () => connection.hurry());
 
 get("call").onclick = () => (running ? stop() : start());
 
@@ -301,7 +301,7 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden || !running) return;
   microphone.resume(); // phones stop sound behind a locked screen
   player.resume();
-  connection.again(); // a page that is hidden has its timers slowed down
+  connection.hurry(); // a page that is hidden has its timers slowed down
   stay(); // the browser lets go of it when the page is hidden
 });
 
