@@ -13,8 +13,8 @@ A `duplex.micro_turn` has a list of them in `notices`; other clients get each as
 import dataclasses
 
 from tml_jax.config import INPUT_RATE
-from tml_jax.serve.realtime_objects import Object
 from tml_jax.serve.scheduler import LiveSession
+from tml_jax.serve.session_settings import Object
 
 
 @dataclasses.dataclass(frozen=True)

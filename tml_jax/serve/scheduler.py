@@ -23,7 +23,7 @@ from tml_jax.serve import jitter
 from tml_jax.serve.engine import Engine, FullError
 from tml_jax.serve.log import log_event
 from tml_jax.serve.speech import Endpointing
-from tml_jax.serve.windows import Arrived, InputError, check_frame
+from tml_jax.serve.windows import Arrived, InputError, check_frame, text_bytes
 from tml_jax.serve.words import MicroTurn
 
 MAX_BEHIND = 1.0
@@ -128,7 +128,7 @@ class LiveSession:
         Raises:
           InputError: the text is no Unicode, or more waits than the session may have.
         """
-        size = _bytes_of(text.text) + 1
+        size = text_bytes(text.text) + 1
         with self._lock:
             if self._waiting_text + size > MAX_WAITING_TEXT:
                 raise InputError(f"{self._waiting_text + size} bytes of text would wait: expected {MAX_WAITING_TEXT}")
@@ -148,7 +148,7 @@ class LiveSession:
         Raises:
           InputError: the text is no Unicode.
         """
-        _bytes_of(text)
+        text_bytes(text)
         if self.desk is not None:
             self.desk.answer(number, revision, text)
         self.begin(now)
@@ -392,15 +392,3 @@ def _in_window(turn: MicroTurn, window: int) -> MicroTurn:
 def _loud(samples: np.ndarray) -> bool:
     """Whether there is more than quiet, (n,) float32."""
     return samples.size > 0 and float(np.sqrt(np.mean(np.square(samples)))) > Endpointing.level
-
-
-def _bytes_of(text: str) -> int:
-    """Bytes of a text in UTF-8.
-
-    Raises:
-      InputError: it is no Unicode.
-    """
-    try:
-        return len(text.encode())
-    except UnicodeEncodeError as error:
-        raise InputError(f"text that is no Unicode ({error.reason}): expected whole characters") from error

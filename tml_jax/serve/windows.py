@@ -77,6 +77,18 @@ def check_frame(frame: np.ndarray, config: Config) -> None:
         raise InputError(f"frame of {frame.dtype}: expected uint8, 0 to 255; convert it")
 
 
+def text_bytes(text: str) -> int:
+    """Bytes of a text in UTF-8.
+
+    Raises:
+      InputError: it is no Unicode.
+    """
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InputError(f"text that is no Unicode ({error.reason}): expected whole characters") from error
+
+
 def take_in(ear: Ear, arrived: Arrived, tokenizer: Tokenizer, config: Config) -> tuple[Ear, Elements]:
     """The input elements of one micro-turn, the same that training made of the same conversation.
 
