@@ -80,7 +80,7 @@ TRIES = """async () => {
     constructor() { queueMicrotask(() => this.onclose?.({ code: 1006, reason: "" })); }
     close() {}
   };
-  window.setTimeout = (then, ms) => later(then, ms === 5000 ? 60_000 : 0);
+  window.setTimeout = (then, ms) => later(then, ms === 10_000 ? 60_000 : 0);
   window.fetch = async () => ({ status: 200 });
   try {
     return await new Promise((done) => {

@@ -4,7 +4,8 @@
 const FIRST_WAIT = 500; // ms
 const LONGEST_WAIT = 15_000;
 const UNLIKE = 0.25; // part of a wait that is left to chance, so that not all pages come back at once
-const SILENCE = 5000; // ms without a micro-turn, or a first event, after which a connection is taken for dead
+const SILENCE = 5000; // ms without a micro-turn after which a connection is taken for dead
+const OPENING = 10_000; // ms without a first event
 const UNHEARD = 100; // events kept until it is known that they arrived
 const GOODBYE = 1000; // close codes
 const BROKEN = 1011;
@@ -75,7 +76,7 @@ export class Connection {
   dial() {
     clearTimeout(this.timer);
     this.waits = false;
-    this.silence = setTimeout(() => this.stalled(), SILENCE);
+    this.silence = setTimeout(() => this.stalled(), OPENING);
     const url = new URL("v1/realtime?duplex=1", location.href);
     url.protocol = url.protocol.replace("http", "ws");
     if (this.token) {
