@@ -109,3 +109,21 @@ def test_pieces_that_come_late_get_more_time_and_the_response_sounds_on():
     turns.turn(speaks=True)
     sound, events = turns.dialogue.play(9600)
     assert np.flatnonzero(sound)[0] == 960 + 480 and not events
+
+
+def test_what_the_server_leaves_out_of_its_voice_was_not_heard():
+    turns = Turns()
+    for _ in range(3):
+        turns.turn(speaks=True)  # at once: the oldest is more than 600 ms behind
+    heard = turns.dialogue._live.unheard
+    assert heard == [(0, 0)]
+    turns.dialogue.play(960 + 1000)
+    turns.turn(speaks=False)
+    assert heard[1:] == [(1, 1000 + KEPT_AT_YIELD), (2, 0)]
+    sound, _ = turns.dialogue.play(24_000)
+    assert np.count_nonzero(sound[: KEPT_AT_YIELD + 1]) >= KEPT_AT_YIELD - 1
+    for _ in range(2):
+        turns.turn(speaks=True)
+    turns.dialogue.play(960 + 700)
+    turns.dialogue._output_audio_buffer_clear({}, 0.0)
+    assert heard[3:] == [(4, 700), (5, 0)]

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from tml_jax.config import Config
+from tml_jax.data.layout import OUTPUT_SAMPLES
 from tml_jax.serve import voice as voices
 from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.pictures import frame_of
@@ -39,10 +40,10 @@ class RtcDialogue(Dialogue):
         """Events of what the model put out; its sound waits for `play`."""
         events = []
         if turn.gate != "SPEAK":
-            self._voice = voices.cut(self._voice, KEPT_AT_YIELD)
+            self._leave_out(voices.cut(self._voice, KEPT_AT_YIELD))
         for event in super().micro_turn(turn):
             if event["type"] == "response.output_audio.delta":
-                self._voice = voices.say(self._voice, Piece(turn.samples, event["response_id"]))
+                self._leave_out(voices.say(self._voice, Piece(turn.samples, event["response_id"], turn.index)))
             else:
                 events.append(event)
         return events
@@ -90,10 +91,16 @@ class RtcDialogue(Dialogue):
                 events += self._silent("stopped")
         return samples, events
 
+    def _leave_out(self, voice: Voice) -> None:
+        """Goes on with less to be played, or more: the server is the player here, and knows what is not heard."""
+        for index, samples in voices.left_out(self._voice, voice).items():
+            self._live.played(index, OUTPUT_SAMPLES - samples)
+        self._voice = voice
+
     def _silent(self, how: str) -> list[Object]:
         reply, self._sounding = self._sounding, None
         return [] if reply is None else [{"type": f"output_audio_buffer.{how}", "response_id": reply}]
 
     def _output_audio_buffer_clear(self, fields: Object, now: float) -> list[Object]:
-        self._voice = dataclasses.replace(self._voice, pieces=(), wait=0)
+        self._leave_out(dataclasses.replace(self._voice, pieces=(), wait=0))
         return self._silent("cleared")

@@ -22,10 +22,11 @@ _FADE = OUTPUT_RATE // 200
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """Sound that waits, (n,) float32 at 24 kHz, of the response `reply`."""
+    """Sound that waits, (n,) float32 at 24 kHz, of the response `reply` and the micro-turn `index`."""
 
     samples: np.ndarray
     reply: str
+    index: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,23 @@ class Voice:
     def length(self) -> int:
         """Samples until it is silent."""
         return self.wait + sum(len(piece.samples) for piece in self.pieces)
+
+
+def left_out(before: Voice, after: Voice) -> dict[int, int]:
+    """What will not be heard.
+
+    Args:
+      before: what waited.
+      after: what is left of it, or of it and more.
+
+    Returns:
+      Micro-turn → samples at its end that are left out, of those where there are any.
+    """
+    kept: dict[int, int] = {}
+    for piece in after.pieces:
+        kept[piece.index] = kept.get(piece.index, 0) + len(piece.samples)
+    left = {piece.index: len(piece.samples) - kept.get(piece.index, 0) for piece in before.pieces}
+    return {index: samples for index, samples in left.items() if samples > 0}
 
 
 def say(voice: Voice, piece: Piece) -> Voice:
