@@ -356,9 +356,8 @@ def test_it_fits_a_phone_and_every_control_has_a_name(visit, tmp_path, scheme, s
     until(page, "observed.turns.length > 5")
     page.screenshot(path=tmp_path / "phone.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    small = (
-        """[...document.querySelectorAll("button")].filter((b) => !b.hidden && b.getBoundingClientRect().height < 44)"""
-    )
+    buttons = """[...document.querySelectorAll("button:not([hidden])")]"""
+    small = buttons + ".filter((b) => b.getBoundingClientRect().height < 44)"
     assert page.evaluate(small + ".length") == 0
     for text in ("#state-text", "#words b", ".latency dt", "#call", "#problem"):
         assert page.evaluate(CONTRAST, text) >= 4.5, text
