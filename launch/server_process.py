@@ -11,13 +11,14 @@ _PATIENCE = 30.0  # seconds that it has to end
 
 
 @contextlib.contextmanager
-def serving(checkpoint: str, sessions: int, log: Callable[[str], None]) -> Iterator[str]:
+def serving(checkpoint: str, sessions: int, log: Callable[[str], None], *flags: str) -> Iterator[str]:
     """Runs `launch.serve` on a free port, until the end of the `with`.
 
     Args:
       checkpoint: folder of a trained model, or `shipped`.
       sessions: most at once.
       log: takes its lines, until it listens.
+      flags: more of its flags, such as `--background=local`.
 
     Yields:
       The URL of its WebSocket.
@@ -26,7 +27,7 @@ def serving(checkpoint: str, sessions: int, log: Callable[[str], None]) -> Itera
       OSError: it ends before it listens; the error says its last words.
     """
     command = [sys.executable, "-m", "launch.serve", f"--checkpoint={checkpoint}", f"--sessions={sessions}"]
-    command += ["--port=0", "--drain_seconds=0"]
+    command += ["--port=0", "--drain_seconds=0", *flags]
     with (
         tempfile.TemporaryFile("w+") as words,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=words, text=True) as process,

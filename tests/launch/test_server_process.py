@@ -37,7 +37,10 @@ def program(tmp_path, monkeypatch):
 @pytest.mark.skipif(os.name != "posix", reason="a shell script stands for the server")
 def test_it_listens_while_it_is_needed_and_is_gone_afterwards(program):
     path, lines = program(LISTENS), []
-    with pytest.raises(RuntimeError, match="of the caller"), serving("runs/some", 3, lines.append) as url:
+    with (
+        pytest.raises(RuntimeError, match="of the caller"),
+        serving("runs/some", 3, lines.append, "--background=local") as url,
+    ):
         pid = int(path.with_name("program.pid").read_text())
         os.kill(pid, 0)
         assert url == "ws://127.0.0.1:1234/v1/realtime"
@@ -46,7 +49,7 @@ def test_it_listens_while_it_is_needed_and_is_gone_afterwards(program):
         os.kill(pid, 0)
     assert lines[0] == "server: compiling"
     arguments = path.with_name("program.arguments").read_text()
-    assert "-m launch.serve --checkpoint=runs/some --sessions=3" in arguments
+    assert "-m launch.serve --checkpoint=runs/some --sessions=3" in arguments and "--background=local" in arguments
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell script stands for the server")
