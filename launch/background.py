@@ -15,6 +15,7 @@ from tml_jax.background.history import Budget
 from tml_jax.background.library import read_library
 from tml_jax.background.local import LocalBackend, LocalTools
 from tml_jax.background.runner import Runner, RunnerOptions
+from tml_jax.background.stepped import USUAL_DELAY
 from tml_jax.background.tasks import Limits
 
 _KIND = flags.DEFINE_enum(
@@ -28,6 +29,9 @@ _URL = flags.DEFINE_string("background_url", None, "Endpoint of the OpenAI proto
 _MODEL = flags.DEFINE_string("background_model", None, "Name of the model at that endpoint.")
 _MCP = flags.DEFINE_multi_string("background_mcp", [], "Command that starts an MCP server, whose tools the model gets.")
 _SECONDS = flags.DEFINE_float("background_seconds", 60.0, "Deadline of a task that says none.", lower_bound=0.2)
+_SOONEST = flags.DEFINE_float(
+    "background_soonest", USUAL_DELAY, "Seconds from a task until the model is told of its result.", lower_bound=0.0
+)
 _CONCURRENT = flags.DEFINE_integer("background_tasks", 8, "Most tasks of all sessions at once.", lower_bound=1)
 _AUDIO = flags.DEFINE_float("background_audio_seconds", 60.0, "Sound of each side that it gets.", lower_bound=0.0)
 _FRAMES = flags.DEFINE_integer("background_frames", 8, "Most frames that it gets.", lower_bound=0)
@@ -107,4 +111,4 @@ def desk_options() -> DeskOptions:
     """
     budget = Budget(_AUDIO.value, _FRAMES.value, _CHARACTERS.value)
     privacy = Privacy(_AUDIO.value > 0, _FRAMES.value > 0, _TYPED.value, tuple(_REDACT.value))
-    return DeskOptions(Limits(seconds=_SECONDS.value), budget, privacy)
+    return DeskOptions(Limits(seconds=_SECONDS.value, soonest=_SOONEST.value), budget, privacy)

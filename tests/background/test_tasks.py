@@ -51,6 +51,17 @@ def test_a_task_starts_its_words_come_whole_and_its_end_is_told():
     assert drain(book, 99)[1] == []
 
 
+def test_nothing_is_told_sooner_than_the_model_expects_it():
+    limits = Limits(open=1, soonest=1.0)  # five micro-turns
+    book = arrive(request(TaskBook(limits), new(), 3).book, Result(1, 1, "seven", last=True), 4).book
+    book = request(book, new("snow"), 4).book
+    book = request(book, new("hail"), 5).book  # one too many
+    assert drain(book, 7)[1] == []
+    book, chunks = drain(book, 8)
+    assert chunks == [(1, Mark.LAST, "seven")]
+    assert drain(book, 9)[1] == [] and drain(book, 10)[1] == [(3, Mark.FAILED, "busy")]
+
+
 def test_a_few_words_are_given_once_they_have_waited():
     book = arrive(request(TaskBook(LIMITS), new(), 0).book, Result(1, 1, "one two "), 1).book
     assert drain(book, 5)[1] == []
@@ -128,6 +139,8 @@ def test_what_is_no_character_is_not_passed_on():
 
 
 def test_limits_that_are_none_are_refused():
+    with pytest.raises(ValueError, match="soonest = -1"):
+        Limits(soonest=-1)
     with pytest.raises(ValueError, match="open = 0"):
         Limits(open=0)
     with pytest.raises(ValueError, match="kept = 1"):

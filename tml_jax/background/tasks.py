@@ -39,17 +39,22 @@ class Limits:
       kept: tasks that are remembered.
       seconds: deadline of a task that does not say one.
       result: most characters of a result; the rest is cut off.
+      soonest: seconds from a task until the model is told anything of it. A model that has only ever seen results
+        come later than that says nothing of one that comes at once.
     """
 
     open: int = 4
     kept: int = 32
     seconds: float = 60.0
     result: int = 1000
+    soonest: float = 0.0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if not getattr(self, field.name) > 0:
+            if field.name != "soonest" and not getattr(self, field.name) > 0:
                 raise ValueError(f"{field.name} = {getattr(self, field.name)}: expected more than 0")
+        if not self.soonest >= 0:
+            raise ValueError(f"soonest = {self.soonest}: expected at least 0")
         if self.kept < self.open:
             raise ValueError(f"kept = {self.kept}: expected at least open = {self.open}")
 
@@ -301,10 +306,12 @@ def release(book: TaskBook, now: int) -> tuple[TaskBook, Chunk | None]:
     Returns:
       The book without them, and the words; None where none are ready.
     """
-    if book.notices:
-        number, reason = book.notices[0]
-        return dataclasses.replace(book, notices=book.notices[1:]), Chunk(number, Mark.FAILED, reason)
-    ready = [task for task in book.tasks if _ready(task, now)]
+    early = {task.number for task in book.tasks if now - task.asked < _windows(book.limits.soonest)}
+    for place, (number, reason) in enumerate(book.notices):
+        if number not in early:
+            notices = book.notices[:place] + book.notices[place + 1 :]
+            return dataclasses.replace(book, notices=notices), Chunk(number, Mark.FAILED, reason)
+    ready = [task for task in book.tasks if task.number not in early and _ready(task, now)]
     if not ready:
         return book, None
     task = min(ready, key=lambda task: (task.since, task.number))
@@ -337,7 +344,11 @@ def _whole_words(text: str) -> tuple[str, str]:
 
 def _deadline(book: TaskBook, asked: Request, now: int) -> int:
     seconds = book.limits.seconds if asked.seconds is None else asked.seconds
-    return now + math.ceil(round(seconds / MICRO_TURN_SECONDS, 6))
+    return now + _windows(seconds)
+
+
+def _windows(seconds: float) -> int:
+    return math.ceil(round(seconds / MICRO_TURN_SECONDS, 6))
 
 
 def _event(what: str, task: Task, now: int, reason: str = "") -> TaskEvent:
