@@ -14,6 +14,7 @@ from served import Served, receive, send, wait_until
 from small import small_config
 
 from tml_jax.serve import dialogue as dialogue_module
+from tml_jax.serve.dialogue import LONG_SOUND
 from tml_jax.serve.pictures import image_frame
 from tml_jax.serve.protocol import ProtocolError
 
@@ -77,7 +78,7 @@ def test_a_picture_that_takes_long_holds_up_no_tick_and_no_other_client_and_keep
         assert not any(text.text == "after" for window in engine.arrived[0] for text in window.texts)
         held.go.set()
         assert [receive(slow, "conversation.item.done")["item"]["id"] for _ in range(2)] == ["2", "3"]
-        wait_until(lambda: any(window.frames for window in engine.arrived[0]))
+        wait_until(lambda: any(window.frames for window in engine.arrived.get(0, [])))
         assert held.threads[0] is not served.thread
 
 
@@ -97,7 +98,7 @@ def test_a_client_that_comes_back_while_its_picture_is_decoded_finds_it_not_arri
             held.go.set()
             send(second, **shown, event_id="mine")
             assert receive(second, "conversation.item.done")["item"]["id"] == "shown"
-            wait_until(lambda: any(window.frames for window in engine.arrived[0]))
+            wait_until(lambda: any(window.frames for window in engine.arrived.get(0, [])))
             send(second, type="response.cancel")
             assert receive(second, "error")["error"]["code"] == "response_cancel_not_active"  # and not: twice
 
@@ -120,6 +121,62 @@ def test_long_sound_is_decoded_beside_the_loop_in_its_order(monkeypatch):
         heard = np.concatenate([window.audio for window in engine.arrived[0][:14]])
     assert threads[0] is not served.thread and threads[1] is served.thread
     np.testing.assert_allclose(heard[2000:-2000], np.linspace(-0.5, 0.5, 48_000)[2000 : len(heard) - 2000], atol=2e-3)
+
+
+class HeldDecoder(dialogue_module.Decoder):
+    """A decoder whose long pieces wait until the test lets them go on. Remembers which object decodes where."""
+
+    begun, go, beside, at_once = threading.Event(), threading.Event(), [], []
+
+    def decode(self, text, last=False):
+        if len(text) > LONG_SOUND:
+            self.beside.append(self)
+            self.begun.set()
+            assert self.go.wait(60)
+        else:
+            self.at_once.append(self)
+        return super().decode(text, last)
+
+    def copy(self):
+        new = super().copy()
+        new.__class__ = HeldDecoder
+        return new
+
+
+def test_a_client_that_comes_back_while_its_sound_is_decoded_shares_no_decoder_with_what_it_left(monkeypatch):
+    """And what it left has no effect: the sound is heard once, without a seam, when it is sent again."""
+    monkeypatch.setattr(dialogue_module, "Decoder", HeldDecoder)
+    engine = ScriptedEngine(lambda index, arrived: Line())
+    ramp = (np.linspace(-0.5, 0.5, 24_000 * 3) * 32767).astype("<i2")
+    pieces = [base64.b64encode(part.tobytes()).decode() for part in np.split(ramp, [480, 960, 71_000])]
+    with Served(engine) as served, served.socket("?resumable=1") as first:
+        created = receive(first, "session.created")
+        send(first, type="input_audio_buffer.append", audio=pieces[0])
+        send(first, type="input_audio_buffer.append", audio=pieces[2])
+        assert HeldDecoder.begun.wait(60)
+        token = created["session"]["resume"]["token"]
+        with served.socket(f"?resume={token}&after={created['event_id']}") as second:
+            send(second, type="input_audio_buffer.append", audio=pieces[1])
+            send(second, type="response.cancel")  # answered, though the thread is still at it
+            receive(second, "error")
+            send(second, type="input_audio_buffer.append", audio=pieces[2])
+            assert served.get("/healthz")[0] == 200 and len(HeldDecoder.beside) == 1  # one at a time
+            HeldDecoder.go.set()
+            send(second, type="input_audio_buffer.append", audio=pieces[3])
+            wait_until(lambda: len(engine.arrived.get(0, [])) >= 14)
+            heard = np.concatenate([window.audio for window in engine.arrived[0][:14]])
+            assert not set(map(id, HeldDecoder.beside)) & set(map(id, HeldDecoder.at_once[:2]))
+    np.testing.assert_allclose(heard[2000:-2000], np.linspace(-0.5, 0.5, 48_000)[2000 : len(heard) - 2000], atol=2e-3)
+
+
+def test_sound_that_cannot_be_decoded_beside_the_loop_is_an_error_and_what_follows_is_heard():
+    engine = ScriptedEngine(lambda index, arrived: Line())
+    tone = base64.b64encode(np.full(24_000, 8000, "<i2").tobytes()).decode()
+    with Served(engine) as served, served.socket() as socket:
+        send(socket, type="input_audio_buffer.append", audio="=" * (LONG_SOUND + 4))
+        assert receive(socket, "error")["error"]["code"] == "invalid_input"
+        send(socket, type="input_audio_buffer.append", audio=tone)
+        wait_until(lambda: any(window.audio is not None for window in engine.arrived.get(0, [])))
 
 
 @pytest.mark.parametrize(

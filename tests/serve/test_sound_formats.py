@@ -28,6 +28,23 @@ def test_a_tone_survives_the_way_there_in_any_pieces(name):
     assert np.sqrt(np.mean(np.square(heard - expected))) < (1e-3 if form.wide else 2e-2)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_copy_goes_on_as_its_decoder_would_and_leaves_it_as_it_is(name):
+    form, rng = FORMATS[name], np.random.default_rng(3)
+    sizes = [0, 1, 333, *rng.integers(0, form.rate // 2, 12).tolist()]
+    pieces = [rng.integers(0, 256, size * (1 + form.wide)).astype(np.uint8).tobytes() for size in sizes]
+    decoder, copied, plain, by_copies = Decoder(form), Decoder(form), [], []
+    for text in (base64.b64encode(piece).decode() for piece in pieces):
+        decoder.copy().decode(text)  # abandoned
+        plain.append(decoder.decode(text))
+        copied = copied.copy()
+        by_copies.append(copied.decode(text))
+    plain, by_copies = np.concatenate(plain), np.concatenate(by_copies)
+    length = min(len(plain), len(by_copies))  # one may hold a little more back
+    assert length > len(plain) - 1700
+    np.testing.assert_allclose(by_copies[:length], plain[:length], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "code", "level"),
     # From the tables of ITU-T G.711: the ends and both codes next to zero.

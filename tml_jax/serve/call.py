@@ -12,7 +12,7 @@ from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.metrics import ServerMetrics
 from tml_jax.serve.notices import Told, news, with_notices
 from tml_jax.serve.outbox import Outbox
-from tml_jax.serve.protocol import ProtocolError, parse_event
+from tml_jax.serve.protocol import ClientEvent, ProtocolError, parse_event
 from tml_jax.serve.scheduler import Ended, LiveSession
 from tml_jax.serve.session_settings import Object
 from tml_jax.serve.words import MicroTurn
@@ -70,6 +70,7 @@ class Call:
         self._outbox = Outbox(room)
         self._turns, self._since = 0, 0  # micro-turns, and how many there were when the connection began
         self._more, self._room = asyncio.Event(), asyncio.Event()
+        self._decoding: asyncio.Future[ClientEvent] | None = None
         self.connection: Link | None = None
         self.received: str | None = None
         self.failed: str | None = None
@@ -141,8 +142,8 @@ class Call:
                 raise ProtocolError("invalid_frame", "a binary frame: expected text frames of JSON")
             event = parse_event(frame, self.dialogue.known)
             if self.dialogue.is_long(event):
-                event = await asyncio.to_thread(self.dialogue.decoded, event)
-                if self.connection is not connection:
+                event = await self._decoded(event, connection)
+                if event is None:
                     return
             self._receive(event.event_id)
             self.say(self.dialogue.client(event, now))
@@ -150,6 +151,23 @@ class Call:
             self._receive(error.event_id)
             self._metrics.errors.labels(error.code).inc()
             self.say([error.event()])
+
+    async def _decoded(self, event: ClientEvent, connection: Link) -> ClientEvent | None:
+        """An event decoded beside the loop; None where another connection has taken over meanwhile. One at a time for
+        the whole call: whoever comes back again and again does not fill all threads with what it has left there."""
+        while self._decoding is not None:
+            await asyncio.wait([self._decoding])
+        if self.connection is not connection:
+            return None
+        self._decoding = decoding = asyncio.ensure_future(asyncio.to_thread(self.dialogue.decoded, event))
+        decoding.add_done_callback(self._decoding_over)
+        await asyncio.wait([decoding])  # which a connection that ends leaves, and the thread to its work
+        return decoding.result() if self.connection is connection else None
+
+    def _decoding_over(self, decoding: "asyncio.Future[ClientEvent]") -> None:
+        self._decoding = None
+        if not decoding.cancelled():
+            decoding.exception()  # seen, where nobody is there any more to ask for it
 
     def _receive(self, event_id: str | None) -> None:
         if event_id is not None and len(event_id) <= _LONGEST_ID:

@@ -75,19 +75,22 @@ class Dialogue:
         return "audio" in self.known[event.type] and len(event.fields["audio"]) > LONG_SOUND
 
     def decoded(self, event: ClientEvent) -> ClientEvent:
-        """An event with its sound and pictures as arrays. May run beside the loop, one at a time for each session.
+        """An event with its sound and pictures as arrays. One that is long may run beside the loop, and may be
+        abandoned there: nothing has changed before `client` is given what came of it.
 
         Raises:
           ProtocolError: what it holds is no sound, no picture or no item.
         """
         with _named_errors(event):
-            fields = self._decoded(event.type, event.fields)
+            fields = self._decoded(event)
         return dataclasses.replace(event, fields=fields, decoded=True)
 
-    def _decoded(self, kind: str, fields: Object) -> Object:
-        if kind == "input_audio_buffer.append":
-            return fields | {"audio": self._decoder.decode(fields["audio"])}
-        if kind != "conversation.item.create":
+    def _decoded(self, event: ClientEvent) -> Object:
+        fields = event.fields
+        if event.type == "input_audio_buffer.append":
+            decoder = self._decoder.copy() if self.is_long(event) else self._decoder
+            return fields | {"audio": decoder.decode(fields["audio"]), "decoder": decoder}
+        if event.type != "conversation.item.create":
             return fields
         item = checked_item(fields["item"], fields["item"].get("id"))
         if item.get("role") == "user":
@@ -187,6 +190,7 @@ class Dialogue:
         return [{"type": "session.updated", "session": self.session}]
 
     def _input_audio_buffer_append(self, fields: Object, now: float) -> list[Object]:
+        self._decoder = fields["decoder"]
         return self._hear(fields["audio"], now)
 
     def _hear(self, samples: np.ndarray, now: float, lost: int = 0) -> list[Object]:

@@ -23,7 +23,7 @@ from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE, Config
 from tml_jax.data.layout import OUTPUT_SAMPLES
 from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.pictures import frame_size
-from tml_jax.serve.protocol import DUPLEX, ProtocolError
+from tml_jax.serve.protocol import DUPLEX, ClientEvent, ProtocolError
 from tml_jax.serve.scheduler import LiveSession
 from tml_jax.serve.session_settings import Object
 from tml_jax.serve.sound_formats import SoundError, from_pcm16, sound_bytes, to_pcm16
@@ -64,10 +64,10 @@ class DuplexDialogue(Dialogue):
         heard = {"audio": sound, "input": counts}
         return [{"type": "duplex.micro_turn", **said, **heard, "tasks": tasks, "results": turn.given}]
 
-    def _decoded(self, kind: str, fields: Object) -> Object:
-        if kind == "duplex.input":
-            return fields | {"audio": from_pcm16(sound_bytes(fields["audio"]))}
-        return super()._decoded(kind, fields)
+    def _decoded(self, event: ClientEvent) -> Object:
+        if event.type == "duplex.input":
+            return event.fields | {"audio": from_pcm16(sound_bytes(event.fields["audio"]))}
+        return super()._decoded(event)
 
     def _decoded_part(self, part: Object) -> Object:
         if part["type"] == "input_audio":

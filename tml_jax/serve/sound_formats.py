@@ -87,9 +87,20 @@ class Decoder:
         self._form = form
         self._levels = None if form.wide else _g711_levels(form.name)
         self._resampler = soxr.ResampleStream(form.rate, INPUT_RATE, 1, dtype="float32")
+        # The end of what came, samples before it, and samples put out: all that another resampler goes on from.
+        self._past = np.zeros(0, np.float32), 0, 0
+        self._ahead, self._again = np.zeros(0, np.float32), 0  # put out by a copy too early; twice
+
+    def copy(self) -> "Decoder":
+        """A decoder that goes on as this one would, and leaves it as it is."""
+        new, (tail, before, made) = Decoder(self._form), self._past
+        out = new._resampler.resample_chunk(tail)
+        wanted = made - before * INPUT_RATE // self._form.rate
+        new._past, new._ahead, new._again = self._past, out[wanted:], max(0, wanted - len(out))
+        return new
 
     def decode(self, text: str, last: bool = False) -> np.ndarray:
-        """The next piece; the filter holds some tens of milliseconds back until the next.
+        """The next piece; the filter holds up to a tenth of a second back until the next.
 
         Args:
           text: base64.
@@ -99,11 +110,20 @@ class Decoder:
           (n,) float32 at 16 kHz.
 
         Raises:
-          SoundError: it is no sound of the format.
+          SoundError: it is no sound of the format; nothing has changed.
         """
         raw = sound_bytes(text)
         samples = from_pcm16(raw) if self._form.wide else self._levels[np.frombuffer(raw, np.uint8)]
-        return self._resampler.resample_chunk(samples, last=last)
+        out = self._resampler.resample_chunk(samples, last=last)
+        again = min(self._again, len(out))
+        out = np.concatenate([self._ahead, out[again:]])
+        self._ahead, self._again = self._ahead[:0], self._again - again
+        tail, before, made = self._past
+        tail = np.concatenate([tail, samples])
+        # A second is more than the filter sees; whole periods of both rates are left off, so that the copy is in step.
+        gone = max(0, len(tail) - self._form.rate) // 3 * 3
+        self._past = tail[gone:].copy(), before + gone, made + len(out)
+        return out
 
 
 class Encoder:
