@@ -7,11 +7,10 @@ import typing
 
 from aiohttp import WSCloseCode
 
-from tml_jax.serve import outbox as outboxes
 from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.metrics import ServerMetrics
 from tml_jax.serve.notices import Told, news, with_notices
-from tml_jax.serve.outbox import Outbox
+from tml_jax.serve.outbox import Event, Outbox
 from tml_jax.serve.protocol import ClientEvent, ProtocolError, parse_event
 from tml_jax.serve.scheduler import Ended, LiveSession
 from tml_jax.serve.session_settings import Object
@@ -120,8 +119,8 @@ class Call:
     def say(self, events: list[Object]) -> None:
         """Puts events behind those that wait for the client."""
         named = [(new_event_id(), event) for event in events]
-        made = tuple(outboxes.Event(name, frame_of(event, name), self._turns) for name, event in named)
-        self._outbox = outboxes.put(self._outbox, made, away=self.connection is None and self.token is not None)
+        made = [Event(name, frame_of(event, name), self._turns) for name, event in named]
+        self._outbox.put(made, away=self.connection is None and self.token is not None)
         self._more.set()
 
     # What its connection calls.
@@ -176,7 +175,7 @@ class Call:
     async def next(self, connection: Link) -> str | None:
         """The next frame to send; None once another connection has taken over."""
         while self.connection is connection:
-            self._outbox, frame = outboxes.send(self._outbox)
+            frame = self._outbox.send()
             if frame is not None:
                 if not self._full:
                     self._room.set()
@@ -216,7 +215,7 @@ class Call:
         Raises:
           outbox.LostError: it is not known any more.
         """
-        self._outbox = outboxes.rewind(self._outbox, event_id)
+        self._outbox.rewind(event_id)
 
     def detach(self) -> None:
         """From now on nobody is there."""

@@ -4,7 +4,9 @@ A socket that takes an event says nothing about its arrival, so what was sent is
 Events have names of their own (`event_id`), and a client that comes back names the last one that it has.
 """
 
+import collections
 import dataclasses
+from collections.abc import Iterable
 
 
 class LostError(LookupError):
@@ -20,100 +22,87 @@ class Event:
     turn: int
 
 
-@dataclasses.dataclass(frozen=True)
 class Outbox:
-    """Events, oldest first. Never changed.
+    """Events, oldest first. To put one in and to send one costs the same however many there are.
 
     Attributes:
-      room: most characters kept of what was sent, or of everything while nobody is there to take it.
-      before: name of the event before the first that is kept.
-      events: those kept.
-      sent: how many of them have been sent.
       size: characters of all that are kept.
       unsent_size: characters of those that have not been sent.
     """
 
-    room: int = 0
-    before: str | None = None
-    events: tuple[Event, ...] = ()
-    sent: int = 0
-    size: int = 0
-    unsent_size: int = 0
+    def __init__(self, room: int = 0) -> None:
+        """Without any.
+
+        Args:
+          room: most characters kept of what was sent, or of everything while nobody is there to take it.
+        """
+        self._room, self._before = room, None  # the name of the event before the first that is kept
+        self._sent: collections.deque[Event] = collections.deque()
+        self._waiting: collections.deque[Event] = collections.deque()
+        self.size, self.unsent_size = 0, 0
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """Those that are kept."""
+        return (*self._sent, *self._waiting)
 
     @property
     def unsent(self) -> int:
         """How many have not been sent."""
-        return len(self.events) - self.sent
+        return len(self._waiting)
 
     @property
     def next(self) -> Event | None:
         """The next to be sent; None where all have been."""
-        return self.events[self.sent] if self.unsent else None
+        return self._waiting[0] if self._waiting else None
 
+    def put(self, events: Iterable[Event], away: bool = False) -> None:
+        """Adds events.
 
-def put(outbox: Outbox, events: tuple[Event, ...], away: bool = False) -> Outbox:
-    """Adds events.
+        Args:
+          events: new ones.
+          away: whether there is nobody to send to, so that what does not fit is forgotten unsent.
+        """
+        for event in events:
+            self._waiting.append(event)
+            self.size += len(event.frame)
+            self.unsent_size += len(event.frame)
+        self._fit(away)
 
-    Args:
-      outbox: so far.
-      events: new ones.
-      away: whether there is nobody to send to, so that what does not fit is forgotten unsent.
+    def send(self) -> str | None:
+        """The next frame to send, which counts as sent from now on; None where all has been."""
+        if not self._waiting:
+            return None
+        event = self._waiting.popleft()
+        self._sent.append(event)
+        self.unsent_size -= len(event.frame)
+        self._fit(away=False)
+        return event.frame
 
-    Returns:
-      The outbox with them.
-    """
-    new = _size(events)
-    more = dataclasses.replace(
-        outbox, events=outbox.events + events, size=outbox.size + new, unsent_size=outbox.unsent_size + new
-    )
-    return _fitted(more, away)
+    def rewind(self, event_id: str) -> None:
+        """Goes back to what comes after an event that the client has: all of it is to be sent again.
 
+        Args:
+          event_id: of that event.
 
-def send(outbox: Outbox) -> tuple[Outbox, str | None]:
-    """The next frame to send, and the outbox after it; None where all has been sent."""
-    if outbox.next is None:
-        return outbox, None
-    frame = outbox.next.frame
-    after = dataclasses.replace(outbox, sent=outbox.sent + 1, unsent_size=outbox.unsent_size - len(frame))
-    return _fitted(after, away=False), frame
+        Raises:
+          LostError: the event is not kept; nothing has changed.
+        """
+        events = self.events
+        names = [self._before, *(event.id for event in events)]
+        if event_id not in names:
+            raise LostError(f"no event {event_id[:100]!r} among the {len(events)} that are kept")
+        has = names.index(event_id)
+        self._sent, self._waiting = collections.deque(events[:has]), collections.deque(events[has:])
+        self.unsent_size = sum(len(event.frame) for event in self._waiting)
 
-
-def rewind(outbox: Outbox, event_id: str) -> Outbox:
-    """Goes back to what comes after an event that the client has.
-
-    Args:
-      outbox: so far.
-      event_id: of that event.
-
-    Returns:
-      The outbox, with everything after it to be sent.
-
-    Raises:
-      LostError: the event is not kept.
-    """
-    if event_id == outbox.before:
-        return dataclasses.replace(outbox, sent=0, unsent_size=outbox.size)
-    for index, event in enumerate(outbox.events):
-        if event.id == event_id:
-            return dataclasses.replace(outbox, sent=index + 1, unsent_size=_size(outbox.events[index + 1 :]))
-    raise LostError(f"no event {event_id[:100]!r} among the {len(outbox.events)} that are kept")
-
-
-def _fitted(outbox: Outbox, away: bool) -> Outbox:
-    """Forgets the oldest events until the rest fits, but what is still to be sent only while nobody is there."""
-    size, count = outbox.size, 0
-    most = len(outbox.events) if away else outbox.sent
-    while count < most and size > outbox.room:
-        size -= len(outbox.events[count].frame)
-        count += 1
-    if not count:
-        return outbox
-    before, sent = outbox.events[count - 1].id, max(0, outbox.sent - count)
-    unsent = outbox.unsent_size - _size(outbox.events[outbox.sent : count])  # forgotten before it was sent
-    return dataclasses.replace(
-        outbox, before=before, events=outbox.events[count:], sent=sent, size=size, unsent_size=unsent
-    )
-
-
-def _size(events: tuple[Event, ...]) -> int:
-    return sum(len(event.frame) for event in events)
+    def _fit(self, away: bool) -> None:
+        """Forgets the oldest events until the rest fits, but what is still to be sent only while nobody is there."""
+        while self.size > self._room and (self._sent or (away and self._waiting)):
+            if self._sent:
+                event = self._sent.popleft()
+            else:
+                event = self._waiting.popleft()
+                self.unsent_size -= len(event.frame)
+            self.size -= len(event.frame)
+            self._before = event.id
