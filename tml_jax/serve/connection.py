@@ -139,6 +139,7 @@ class Connection:
             if self._call.connection is not self:
                 return
             await self._call.client(frame, clock(), self)
+            await asyncio.sleep(0)  # what has come already is no reason for others to wait
 
     def _may_send(self, frame: str | bytes, now: float) -> bool:
         """Whether the client keeps within its rate with this frame; ends the connection if not."""
@@ -156,6 +157,7 @@ class Connection:
                 await self._transport.send(frame)
             while (frame := await self._call.next(self)) is not None:
                 await self._transport.send(frame)
+                await asyncio.sleep(0)  # a socket that takes more at once does not give way by itself
         except ConnectionError:
             await asyncio.sleep(CLOSING_SECONDS)  # whether the client has said goodbye is for the reader to find out
             self.dropped |= self._closing is None

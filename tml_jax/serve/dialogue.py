@@ -23,13 +23,15 @@ from tml_jax.serve.realtime_objects import checked_item, message_item, shown_par
 from tml_jax.serve.replies import Replies
 from tml_jax.serve.scheduler import LiveSession
 from tml_jax.serve.session_settings import Object, asked_response, new_session, updated_session
-from tml_jax.serve.sound_formats import FORMATS, Decoder, SoundError
-from tml_jax.serve.speech import Endpointing, listen
+from tml_jax.serve.sound_formats import FORMATS, Decoder, Format, SoundError
+from tml_jax.serve.speech import Endpointing, listen, without_pauses
 from tml_jax.serve.windows import InputError
 from tml_jax.serve.words import MicroTurn
 
 LEAST_COMMIT = INPUT_RATE // 10  # samples
 LONG_SOUND = 2**17  # characters of base64, about two seconds: more of it is decoded beside the loop
+MAX_SECONDS = 60.0  # of sound in one event, as much as may wait to be heard
+MAX_EDGES = 64  # beginnings and ends of speech in one event; where there are more, pauses are passed over
 
 
 class Dialogue:
@@ -88,12 +90,15 @@ class Dialogue:
     def _decoded(self, event: ClientEvent) -> Object:
         fields = event.fields
         if event.type == "input_audio_buffer.append":
+            check_length(FORMATS[self._format], fields["audio"])
             decoder = self._decoder.copy() if self.is_long(event) else self._decoder
             return fields | {"audio": decoder.decode(fields["audio"]), "decoder": decoder}
         if event.type != "conversation.item.create":
             return fields
         item = checked_item(fields["item"], fields["item"].get("id"))
         if item.get("role") == "user":
+            sounds = [part["audio"] for part in item["content"] if part["type"] == "input_audio"]
+            check_length(FORMATS[self._format], *sounds)
             item["content"] = [self._decoded_part(part) for part in item["content"]]
         return fields | {"item": item}
 
@@ -198,8 +203,9 @@ class Dialogue:
         self._heard += len(samples)
         events = []
         if self.session["audio"]["input"]["turn_detection"] is not None:
-            self._speech, edges = listen(self._speech, samples)
-            for edge in edges:
+            before = self._speech
+            self._speech, edges = listen(before, samples)
+            for edge in edges if len(edges) <= MAX_EDGES else without_pauses(before, edges):
                 events += self._edge(edge.speaking, edge.milliseconds)
         if beyond:
             message = f"{beyond / INPUT_RATE:.1f} s of audio are too far ahead of what is heard and were dropped"
@@ -320,6 +326,18 @@ class Dialogue:
             message = "Cancellation failed: no such response is active"
             raise ProtocolError("response_cancel_not_active", message)
         return [self._kept(event) for event in self._replies.cancel()]
+
+
+def check_length(form: Format, *sounds: str) -> None:
+    """Nothing, where the sounds of one event, base64, are together not too long.
+
+    Raises:
+      ProtocolError: they are.
+    """
+    seconds = form.seconds(sum(map(len, sounds)))
+    if seconds > MAX_SECONDS:
+        message = f"{seconds:.1f} s of sound in one event: expected at most {MAX_SECONDS:g}; send it as it is spoken"
+        raise ProtocolError("event_too_large", message, "audio")
 
 
 @contextlib.contextmanager

@@ -21,14 +21,15 @@ from collections.abc import Callable
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE, Config
 from tml_jax.data.layout import OUTPUT_SAMPLES
-from tml_jax.serve.dialogue import Dialogue
+from tml_jax.serve.dialogue import Dialogue, check_length
 from tml_jax.serve.pictures import frame_size
 from tml_jax.serve.protocol import DUPLEX, ClientEvent, ProtocolError
 from tml_jax.serve.scheduler import LiveSession
 from tml_jax.serve.session_settings import Object
-from tml_jax.serve.sound_formats import SoundError, from_pcm16, sound_bytes, to_pcm16
+from tml_jax.serve.sound_formats import Format, SoundError, from_pcm16, sound_bytes, to_pcm16
 from tml_jax.serve.words import MicroTurn
 
+_FORMAT = Format("audio/pcm", INPUT_RATE, wide=True)
 MAX_UNPLAYED = 1000  # micro-turns whose sound a client has not spoken of; older ones count as heard
 
 
@@ -66,6 +67,7 @@ class DuplexDialogue(Dialogue):
 
     def _decoded(self, event: ClientEvent) -> Object:
         if event.type == "duplex.input":
+            check_length(_FORMAT, event.fields["audio"])
             return event.fields | {"audio": from_pcm16(sound_bytes(event.fields["audio"]))}
         return super()._decoded(event)
 

@@ -63,7 +63,7 @@ class ServerOptions:
       model: name that sessions show.
       api_keys: of which clients must send one; none lets everybody in.
       origins: pages of other sites that may connect, such as `https://example.org`; pages of this server always may.
-      max_message: most bytes of one message; 15 MiB of sound take 20 MiB in base64.
+      max_message: most bytes of one message; a large picture, or a minute of sound, 4 MB in base64.
       outbox: events that may wait for a client to read, and micro-turns that one may wait before it is cut off.
       idle_seconds: a client that sends nothing for so long gives its place away.
       resume_seconds: how long a session waits for a client that was cut off.

@@ -23,6 +23,10 @@ class Format:
     rate: int
     wide: bool
 
+    def seconds(self, characters: int) -> float:
+        """How long the sound is that has so many characters of base64."""
+        return characters * 3 / 4 / ((1 + self.wide) * self.rate)
+
 
 PCM = Format("audio/pcm", 24_000, wide=True)
 FORMATS = {f.name: f for f in (PCM, Format("audio/pcmu", 8_000, wide=False), Format("audio/pcma", 8_000, wide=False))}

@@ -65,3 +65,14 @@ def listen(state: Endpointing, samples: np.ndarray) -> tuple[Endpointing, list[E
             edges.append(Edge(speaking, 20 * first))
     frames = state.frames + len(loud)
     return dataclasses.replace(state, speaking=speaking, run=run, frames=frames, rest=sound[whole:]), edges
+
+
+def without_pauses(before: Endpointing, edges: list[Edge]) -> list[Edge]:
+    """Changes in some sound as if the user had not paused in it: the first beginning and the last end that are left.
+
+    Args:
+      before: state before that sound.
+      edges: in it, at least one.
+    """
+    begins = [] if before.speaking else edges[:1]
+    return begins if edges[-1].speaking else [*begins, edges[-1]]
