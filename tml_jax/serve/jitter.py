@@ -51,17 +51,29 @@ class Counts:
         return Counts(*(one - two for one, two in zip(dataclasses.astuple(self), dataclasses.astuple(other))))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Block:
+    """A window's length of sound that waits, and which of it has arrived: (3200,) float32 and bool. Never changed."""
+
+    samples: np.ndarray
+    here: np.ndarray
+
+
+_NOTHING = Block(np.zeros(INPUT_SAMPLES, np.float32), np.zeros(INPUT_SAMPLES, bool))
+
+
 @dataclasses.dataclass(frozen=True)
 class JitterBuffer:
-    """Sound that waits for its window. Never changed: `push` and `take` give a new one.
+    """Sound that waits for its window. Never changed: `push` and `take` give a new one, which shares with it the blocks
+    that are as they were. So what it costs to push a piece depends on its length, not on what waits.
 
     Attributes:
       delay: seconds that a window waits for sound that is on its way.
       horizon: most samples kept ahead of the window that is due next.
       origin: when sample 0 could have arrived at the earliest, seconds; None before the first sound.
       taken: windows taken so far.
-      samples: (n,) float32 at 16 kHz from the next window's first sample on.
-      here: (n,) bool, which of them have arrived.
+      blocks: the windows that come next, as far as something of them has arrived.
+      waiting: samples from the next window's first to the last that has arrived.
       counts: what became of all samples.
       lag: how far behind its client sound without stamps is.
     """
@@ -70,8 +82,8 @@ class JitterBuffer:
     horizon: int = 10 * INPUT_RATE
     origin: float | None = None
     taken: int = 0
-    samples: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
-    here: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
+    blocks: tuple[Block, ...] = ()
+    waiting: int = 0
     counts: Counts = Counts()
     lag: Lag = Lag()
 
@@ -81,6 +93,16 @@ class JitterBuffer:
                 f"delay = {self.delay}, horizon = {self.horizon}: expected seconds from 0 on, and at least one window "
                 f"of {INPUT_SAMPLES} samples"
             )
+
+    @property
+    def samples(self) -> np.ndarray:
+        """(n,) float32 at 16 kHz, n = `waiting`, from the next window's first sample on: a copy."""
+        return np.concatenate([block.samples for block in (*self.blocks, _NOTHING)])[: self.waiting]
+
+    @property
+    def here(self) -> np.ndarray:
+        """(n,) bool, which of the samples have arrived: a copy."""
+        return np.concatenate([block.here for block in (*self.blocks, _NOTHING)])[: self.waiting]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +131,7 @@ def begin(buffer: JitterBuffer, now: float) -> JitterBuffer:
 
 def end(buffer: JitterBuffer) -> int:
     """The sample that sound without stamps goes on with: after the last that arrived, or the next window's first."""
-    arrived = np.flatnonzero(buffer.here)
-    return buffer.taken * INPUT_SAMPLES + (int(arrived[-1]) + 1 if arrived.size else 0)
+    return buffer.taken * INPUT_SAMPLES + buffer.waiting
 
 
 def push(buffer: JitterBuffer, samples: np.ndarray, now: float, offset: int | None = None) -> JitterBuffer:
@@ -143,21 +164,33 @@ def push(buffer: JitterBuffer, samples: np.ndarray, now: float, offset: int | No
     kept = slice(min(max(start, 0), buffer.horizon), min(max(stop, 0), buffer.horizon))
     late, beyond = min(max(-start, 0), len(samples)), min(max(stop - buffer.horizon, 0), len(samples))
 
-    size = max(len(buffer.samples), kept.stop)
-    grown = np.zeros(size, np.float32), np.zeros(size, bool)
-    for new, old in zip(grown, (buffer.samples, buffer.here)):
-        new[: len(old)] = old
-    waiting, here = grown
-    fresh = ~here[kept]
-    waiting[kept] = np.where(fresh, samples[kept.start - start : kept.stop - start], waiting[kept])
-    here[kept] = True
+    more, duplicate = _written(buffer, samples[kept.start - start : kept.stop - start], kept.start)
     counts = dataclasses.replace(
         buffer.counts,
         late=buffer.counts.late + late,
         beyond=buffer.counts.beyond + beyond,
-        duplicate=buffer.counts.duplicate + int(np.sum(~fresh)),
+        duplicate=buffer.counts.duplicate + duplicate,
     )
-    return dataclasses.replace(buffer, samples=waiting, here=here, counts=counts)
+    return dataclasses.replace(more, counts=counts)
+
+
+def _written(buffer: JitterBuffer, samples: np.ndarray, start: int) -> tuple[JitterBuffer, int]:
+    """A buffer with samples from `start` on, but not over those that are there, and how many that were."""
+    if not len(samples):
+        return buffer, 0
+    stop = start + len(samples)
+    first, last = start // INPUT_SAMPLES, -(-stop // INPUT_SAMPLES)
+    blocks, duplicate = [*buffer.blocks, *[_NOTHING] * (last - len(buffer.blocks))], 0
+    for number in range(first, last):
+        at = number * INPUT_SAMPLES
+        part = slice(max(start - at, 0), min(stop - at, INPUT_SAMPLES))
+        waiting, here = blocks[number].samples.copy(), blocks[number].here.copy()
+        fresh = ~here[part]
+        waiting[part] = np.where(fresh, samples[at + part.start - start : at + part.stop - start], waiting[part])
+        here[part] = True
+        duplicate += int(np.sum(~fresh))
+        blocks[number] = Block(waiting, here)
+    return dataclasses.replace(buffer, blocks=tuple(blocks), waiting=max(buffer.waiting, stop)), duplicate
 
 
 def due(buffer: JitterBuffer) -> float:
@@ -180,38 +213,44 @@ def take(buffer: JitterBuffer, now: float) -> tuple[JitterBuffer, Window | None]
     if now < due(buffer) - _NEAR:
         return buffer, None
     buffer, dropped, cut = _keep_up(buffer)
-    audio, here = np.zeros(INPUT_SAMPLES, np.float32), buffer.here[:INPUT_SAMPLES]
-    audio[: len(here)] = buffer.samples[:INPUT_SAMPLES]
-    heard = int(np.sum(here))
+    block = buffer.blocks[0] if buffer.blocks else _NOTHING
+    heard = int(np.sum(block.here))
     missing = INPUT_SAMPLES - heard
     counts = dataclasses.replace(
         buffer.counts, heard=buffer.counts.heard + heard, missing=buffer.counts.missing + missing
     )
+    rest = max(0, buffer.waiting - INPUT_SAMPLES)
     after = dataclasses.replace(
         buffer,
         taken=buffer.taken + 1,
-        samples=buffer.samples[INPUT_SAMPLES:],
-        here=buffer.here[INPUT_SAMPLES:],
+        blocks=buffer.blocks[1:],
+        waiting=rest,
         counts=counts,
-        lag=lags.window(buffer.lag, missing, max(0, _waiting(buffer) - INPUT_SAMPLES)),
+        lag=lags.window(buffer.lag, missing, rest),
     )
-    return after, Window(buffer.taken, audio, missing, dropped, cut)
-
-
-def _waiting(buffer: JitterBuffer) -> int:
-    return end(buffer) - buffer.taken * INPUT_SAMPLES
+    return after, Window(buffer.taken, block.samples.copy(), missing, dropped, cut)
 
 
 def _keep_up(buffer: JitterBuffer) -> tuple[JitterBuffer, int, bool]:
     """Where a live client is heard too late: without the oldest sound, how much that was, if it was more than quiet."""
-    excess = lags.behind(buffer.lag, _waiting(buffer), round(buffer.delay * INPUT_RATE))
-    count = lags.given_up(buffer.samples, excess)
+    excess = lags.behind(buffer.lag, buffer.waiting, round(buffer.delay * INPUT_RATE))
+    if not excess:
+        return buffer, 0, False
+    samples, here = buffer.samples, buffer.here
+    count = lags.given_up(samples, excess)
     if not count:
         return buffer, 0, False
-    counts = dataclasses.replace(buffer.counts, dropped=buffer.counts.dropped + int(np.sum(buffer.here[:count])))
-    lag = lags.made_up(buffer.lag, count)
-    samples, here = buffer.samples[count:], buffer.here[count:]
-    return dataclasses.replace(buffer, samples=samples, here=here, counts=counts, lag=lag), count, excess > lags.MOST
+    counts = dataclasses.replace(buffer.counts, dropped=buffer.counts.dropped + int(np.sum(here[:count])))
+    lag, left = lags.made_up(buffer.lag, count), max(0, buffer.waiting - count)
+    kept = dataclasses.replace(buffer, blocks=_blocks(samples[count:], here[count:]), waiting=left)
+    return dataclasses.replace(kept, counts=counts, lag=lag), count, excess > lags.MOST
+
+
+def _blocks(samples: np.ndarray, here: np.ndarray) -> tuple[Block, ...]:
+    """(n,) float32 and bool as blocks, the last filled up with nothing."""
+    padding = -len(samples) % INPUT_SAMPLES
+    rows = [np.pad(array, (0, padding)).reshape(-1, INPUT_SAMPLES) for array in (samples, here)]
+    return tuple(Block(*row) for row in zip(*rows))
 
 
 def catch_up(buffer: JitterBuffer, now: float) -> JitterBuffer:
@@ -220,13 +259,13 @@ def catch_up(buffer: JitterBuffer, now: float) -> JitterBuffer:
         return buffer
     passed = max(0, int((now - due(buffer) + _NEAR) / MICRO_TURN_SECONDS))
     count = passed * INPUT_SAMPLES
-    skipped = int(np.sum(buffer.here[:count]))
+    skipped = sum(int(np.sum(block.here)) for block in buffer.blocks[:passed])
     counts = dataclasses.replace(buffer.counts, skipped=buffer.counts.skipped + skipped)
     return dataclasses.replace(
         buffer,
         taken=buffer.taken + passed,
-        samples=buffer.samples[count:],
-        here=buffer.here[count:],
+        blocks=buffer.blocks[passed:],
+        waiting=max(0, buffer.waiting - count),
         counts=counts,
         lag=lags.owe(buffer.lag, count - skipped),
     )
@@ -235,4 +274,4 @@ def catch_up(buffer: JitterBuffer, now: float) -> JitterBuffer:
 def clear(buffer: JitterBuffer) -> JitterBuffer:
     """Forgets what waits; time goes on."""
     lag = dataclasses.replace(buffer.lag, recent=())
-    return dataclasses.replace(buffer, samples=np.zeros(0, np.float32), here=np.zeros(0, bool), lag=lag)
+    return dataclasses.replace(buffer, blocks=(), waiting=0, lag=lag)
