@@ -65,12 +65,12 @@ BAD = [
     ({"tools": {}}, "tools"),
     ({"tools": ["junk"]}, "tools[0]"),
     ({"tools": [TOOL, {**TOOL, "name": "no spaces"}]}, "tools[1].name"),
-    ({"tools": [{"type": "function"}]}, "tools[0]"),
+    ({"tools": [{"type": "function"}]}, "tools[0].name"),
     ({"tools": [{**TOOL, "parameters": []}]}, "tools[0].parameters"),
-    ({"tools": [{"type": "mcp"}]}, "tools[0]"),
+    ({"tools": [{"type": "mcp"}]}, "tools[0].server_label"),
     ({"tools": [TOOL] * 129}, "tools"),
     ({"tool_choice": "perhaps"}, "tool_choice"),
-    ({"tool_choice": {"name": "f"}}, "tool_choice"),
+    ({"tool_choice": {"name": "f"}}, "tool_choice.type"),
     ({"parallel_tool_calls": 1}, "parallel_tool_calls"),
     ({"max_output_tokens": 0}, "max_output_tokens"),
     ({"max_output_tokens": 4097}, "max_output_tokens"),
@@ -79,7 +79,7 @@ BAD = [
     ({"max_output_tokens": "many"}, "max_output_tokens"),
     ({"tracing": "sometimes"}, "tracing"),
     ({"truncation": {"type": "retention_ratio", "retention_ratio": 2}}, "truncation.retention_ratio"),
-    ({"prompt": {}}, "prompt"),
+    ({"prompt": {}}, "prompt.id"),
     ({"include": ["all"]}, "include"),
     ({"model": 4}, "model"),
     ({"audio": ""}, "audio"),
@@ -183,3 +183,23 @@ def test_what_a_response_is_asked_to_be_is_checked_alike_and_asking_wrongly_chan
         client.send("response.create", response=asked)
     assert error.value.param == param
     assert client.send("response.create")[0]["type"] == "response.created"
+
+
+def test_all_settings_together_are_bounded_however_they_came():
+    client, text = Client(), "x" * 2**16
+    client.send("session.update", session={"instructions": text})
+    before = copy.deepcopy(client.dialogue.session)
+    tools = [{**TOOL, "description": "x" * 60_000}]
+    prompt = of_input(transcription={"model": "m", "prompt": text})
+    for more in ({"tools": [*tools, *tools]}, {"tracing": {"metadata": {"x": text}}}, prompt):
+        assert client.refused("session.update", session=more) == "settings_too_large"
+        assert client.refused("response.create", response=more) == "settings_too_large"
+        assert client.dialogue.session == before
+    client.send("session.update", session={"instructions": "", "tools": tools})  # what is less is taken
+
+
+@pytest.mark.parametrize("letter", ["字", "я", '"', "\U0001f642"])
+def test_a_text_may_have_as_many_characters_in_any_script(letter):
+    client = Client()
+    client.send("session.update", session={"instructions": letter * (2**16 - 100 if letter != '"' else 2**15)})
+    assert client.dialogue.session["instructions"][-1] == letter

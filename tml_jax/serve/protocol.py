@@ -60,7 +60,7 @@ DUPLEX = {
     "duplex.played": {"index": int, "samples": int},
     "conversation.item.create": {"item": dict},
 }
-MAX_PLAIN = 2**18  # characters of an event that holds no sound and no item
+MAX_PLAIN = 2**20  # characters of an event that holds no sound and no item: what settings may be, all escaped
 MAX_VALUES = 2**16  # objects, lists and commas of a frame: what they become takes far more room and time than text
 
 

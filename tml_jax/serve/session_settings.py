@@ -16,7 +16,7 @@ from tml_jax.serve.sound_formats import FORMATS, PCM
 
 Object = dict[str, Any]
 
-MAX_SETTINGS = 2**17  # characters of JSON: all of it is told again after each change
+MAX_SETTINGS = 2**17  # characters of JSON, escapes counted as what they stand for: all is told again after a change
 MAX_TOOLS = 128
 MAX_METADATA = 16  # pairs
 _MAX_TEXT = 2**16  # characters of one text
@@ -89,7 +89,7 @@ def _object(fields: Mapping[str, _Field], *needed: str, null: bool = False) -> _
     def keep(value: Any, path: str) -> Object:
         for name in needed:
             if name not in member(value, path, dict):
-                raise ProtocolError("missing_field", f"{path} without {name}", path)
+                raise ProtocolError("missing_field", f"{path} without {name}", f"{path}.{name}")
         return _checked(member(value, path, dict), fields, path)
 
     return _Field(keep, null)
@@ -253,10 +253,7 @@ def updated_session(session: Object, changes: Object, name: str = "session") -> 
     Raises:
       ProtocolError: a value is of the wrong type or none of those allowed, or all of it is too large.
     """
-    size = len(json.dumps(changes))
-    if size > MAX_SETTINGS:
-        message = f"{name} has {size} characters: expected at most {MAX_SETTINGS}"
-        raise ProtocolError("settings_too_large", message, name)
+    _check_size(changes, name)
     _one_of("realtime").keep(changes.get("type", "realtime"), f"{name}.type")
     new = session | _checked(changes, _FIELDS, name) | {"model": session["model"]}
     given, new["audio"] = _inner(changes, "audio", name), {}
@@ -267,7 +264,15 @@ def updated_session(session: Object, changes: Object, name: str = "session") -> 
             vad = _turn_detection(before["turn_detection"] or {}, now["turn_detection"], f"{path}.turn_detection")
             now["turn_detection"] = vad
         new["audio"][side] = before | now
+    _check_size(new, f"{name} with what was set before it")
     return new
+
+
+def _check_size(settings: Object, name: str) -> None:
+    size = len(json.dumps(settings, ensure_ascii=False))
+    if size > MAX_SETTINGS:
+        message = f"{name} has {size} characters: expected at most {MAX_SETTINGS}"
+        raise ProtocolError("settings_too_large", message, name.partition(" ")[0])
 
 
 def _inner(changes: Object, name: str, path: str) -> Object:
