@@ -1,7 +1,9 @@
 """What one client may take: how much at once, for how long, how often, and how long to ask for anything at all."""
 
 import json
+import logging
 import socket as sockets
+import struct
 from socket import create_connection
 
 import pytest
@@ -10,6 +12,7 @@ from scripted import Line, ScriptedEngine
 from served import KEY, Served, receive, send, type_in, wait_until
 from websockets.exceptions import ConnectionClosed
 
+from tml_jax.serve import listening as listening_module
 from tml_jax.serve.limits import BURST_SECONDS, Limits, Rate, RateError, spend
 
 OTHER = "another-key"
@@ -183,3 +186,46 @@ def test_a_connection_that_has_asked_may_ask_again():
                 raw.settimeout(60)
             raw.sendall(HALVES[2])  # but not keep its body to itself
             assert raw.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_request_that_is_torn_is_nothing_to_log(caplog):
+    with (
+        caplog.at_level(logging.WARNING),
+        Served(ScriptedEngine(quiet), limits=Limits(request_seconds=0.3)) as served,
+    ):
+        for path in (b"calls", b"client_secrets"):
+            torn = HALVES[2].replace(b"calls", path)
+            with create_connection(("127.0.0.1", served.port), timeout=60) as raw:
+                raw.sendall(torn)
+                assert raw.recv(1000).startswith(b"HTTP/1.1 408 ")
+            for linger in (struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)):
+                with create_connection(("127.0.0.1", served.port), timeout=60) as raw:
+                    raw.sendall(torn)
+                    assert served.get("/healthz")[0] == 200  # it has arrived
+                    raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, linger)
+        wait_until(lambda: not served.server.timer._timers)
+        assert served.get("/healthz")[0] == 200
+    assert not caplog.records, caplog.text
+
+
+def test_a_client_that_does_not_read_its_answers_is_cut_off(monkeypatch):
+    monkeypatch.setattr(listening_module, "UNREAD_SECONDS", 0.3)
+    with Served(ScriptedEngine(quiet), keys=()) as served:
+        with served.socket() as other, sockets.socket() as raw:
+            raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+            raw.settimeout(60)
+            raw.connect(("127.0.0.1", served.port))
+            with pytest.raises(ConnectionError):
+                while True:
+                    raw.sendall(b"GET /page/page.js HTTP/1.1\r\nHost: here\r\n\r\n" * 20)
+            receive(other, "session.created")
+
+
+@pytest.mark.parametrize("more", [b"", b"GE", b"GET /healthz HTTP/1.1\r\nHo"])
+def test_a_connection_is_not_kept_for_ever_for_its_next_request_or_half_of_it(monkeypatch, more):
+    monkeypatch.setattr(listening_module, "KEPT_SECONDS", 0.5)
+    with Served(ScriptedEngine(quiet)) as served:
+        with create_connection(("127.0.0.1", served.port), timeout=60) as raw:
+            raw.sendall(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n" + more)
+            while raw.recv(1000):
+                pass

@@ -1,6 +1,6 @@
-"""A listening socket on which nobody stays who asks for nothing.
+"""A listening socket on which nobody stays who asks for nothing, or does not take what it asked for.
 
-aiohttp waits for a first request, and for the rest of one, for as long as its client likes.
+aiohttp waits for a first request, for the rest of one, and for its answer to be read, for as long as its client likes.
 """
 
 import asyncio
@@ -8,7 +8,8 @@ import dataclasses
 
 from aiohttp import web
 
-KEPT_SECONDS = 75.0  # that a connection may wait with its next request, or with the rest of it
+KEPT_SECONDS = 75.0  # that a connection may wait with its next request, or with the rest of its head
+UNREAD_SECONDS = 30.0  # that it may read nothing of what is sent to it; sessions are cut off before (`call`)
 _TOO_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -44,14 +45,20 @@ class RequestTimer:
         if transport not in self._timers and not request.content.is_eof():  # a later one, whose body is to come
             self.opened(transport)
         request.content.on_eof(lambda: self.over(transport))
-        return await handler(request)
+        try:
+            return await handler(request)
+        except ConnectionError:  # the client has left before its request was whole: no fault to be logged
+            if request.transport is not None:
+                raise
+            return web.Response(status=400)
 
 
 class _Timed(asyncio.Protocol):
-    """A protocol of aiohttp, and a timer from the beginning of its connection."""
+    """A protocol of aiohttp, a timer from the beginning of its connection, and one while its client reads nothing."""
 
     def __init__(self, inner: asyncio.Protocol, timer: RequestTimer) -> None:
         self._inner, self._timer, self._transport = inner, timer, None
+        self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -60,6 +67,7 @@ class _Timed(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._timer.over(self._transport)
+        self._read()
         self._inner.connection_lost(error)
 
     def data_received(self, data: bytes) -> None:
@@ -69,10 +77,17 @@ class _Timed(asyncio.Protocol):
         return self._inner.eof_received()
 
     def pause_writing(self) -> None:
+        self._unread = asyncio.get_running_loop().call_later(UNREAD_SECONDS, self._transport.abort)
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
+        self._read()
         self._inner.resume_writing()
+
+    def _read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
 
 @dataclasses.dataclass(frozen=True)
