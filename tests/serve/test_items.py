@@ -98,6 +98,20 @@ def test_what_was_heard_of_a_reply_is_its_transcript_and_told_to_the_background(
     assert client.live.unheard[4:] == [(7, 0)]
 
 
+def test_a_reply_that_can_be_truncated_still_has_all_its_words(client, monkeypatch):
+    monkeypatch.setattr(replies_module, "LONGEST", 7)
+    items = []
+    for _ in range(3):
+        items.append(client.turn(True, " one")[1]["item"]["id"])
+        client.turn(True, " two")
+        client.turn(False)
+    truncated = {"content_index": 0, "audio_end_ms": 400}
+    assert client.refused("conversation.item.truncate", item_id=items[0], **truncated) == "invalid_value"
+    client.send("conversation.item.truncate", item_id=items[1], **truncated)
+    (kept,) = client.send("conversation.item.retrieve", item_id=items[1])
+    assert kept["item"]["content"] == [{"type": "output_audio", "transcript": "one two"}]
+
+
 def test_an_hour_of_replies_and_items_takes_no_more_room_than_minutes(monkeypatch):
     """With small bounds, so that an hour's worth is soon said: what a session keeps does not grow beyond them."""
     for module, name, most in (
@@ -110,7 +124,7 @@ def test_an_hour_of_replies_and_items_takes_no_more_room_than_minutes(monkeypatc
 
     def lengths() -> tuple[int, ...]:
         replies = client.dialogue._replies
-        return len(client.dialogue._items), len(replies._spoken), len(replies._said), len(client.dialogue._calls._open)
+        return len(client.dialogue._items), len(replies._said), replies._turns_said, len(client.dialogue._calls._open)
 
     def talk(replies: int) -> None:
         for number in range(replies):
@@ -122,7 +136,7 @@ def test_an_hour_of_replies_and_items_takes_no_more_room_than_minutes(monkeypatc
 
     talk(20)
     after_minutes = lengths()
-    assert after_minutes == (20, 10, 50, 0)
+    assert after_minutes == (20, 10, 40, 0)
     talk(60)
     assert lengths() == after_minutes
 
@@ -142,7 +156,7 @@ def test_items_are_bounded_by_their_text_too_and_counted_right(monkeypatch):
 
 
 def test_a_response_that_never_ends_is_cut_into_responses(client, monkeypatch):
-    monkeypatch.setattr(replies_module, "LONGEST", 5)
+    monkeypatch.setattr(replies_module, "LONGEST", 7)
     events = [event for turn in range(12) for event in client.turn(True, f" {turn}")]
     ended = [event["response"] for event in events if event["type"] == "response.done"]
     assert [response["status"] for response in ended] == ["incomplete"] * 2

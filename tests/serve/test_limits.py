@@ -71,6 +71,19 @@ def test_who_sends_too_much_too_fast_is_told_and_cut_off_and_the_others_are_not(
             assert 'tml_sessions_cut_off_total{reason="rate_limit_exceeded"} 1.0' in served.get("/metrics")[1]
 
 
+def test_who_comes_back_has_no_more_to_spend_than_before():
+    limits = Limits(events_per_second=1.0)
+    with Served(ScriptedEngine(quiet), limits=limits) as served, served.socket("?resumable=1") as first:
+        created = receive(first, "session.created")
+        for _ in range(9):
+            first.send("{}")
+            receive(first, "error")
+        with served.socket(f"?resume={created['session']['resume']['token']}&after={created['event_id']}") as second:
+            for _ in range(9):
+                second.send("{}")
+            assert closed(second) == (1008, "rate_limit_exceeded")
+
+
 def test_a_session_ends_when_its_time_is_up_and_its_client_is_told():
     with Served(ScriptedEngine(quiet), limits=Limits(session_seconds=1.0)) as served:
         with served.socket("?duplex=1") as socket:

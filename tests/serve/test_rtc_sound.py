@@ -127,3 +127,13 @@ def test_what_the_server_leaves_out_of_its_voice_was_not_heard():
     turns.dialogue.play(960 + 700)
     turns.dialogue._output_audio_buffer_clear({}, 0.0)
     assert heard[3:] == [(4, 700), (5, 0)]
+
+
+def test_a_micro_turn_that_is_cut_twice_was_heard_up_to_the_second_cut():
+    turns = Turns()
+    turns.turn(speaks=True)
+    turns.dialogue.play(960 + 1000)
+    turns.turn(speaks=False)
+    turns.dialogue.play(300)
+    turns.dialogue._output_audio_buffer_clear({}, 0.0)
+    assert turns.dialogue._live.unheard[:2] == [(0, 1000 + KEPT_AT_YIELD), (0, 1300)]

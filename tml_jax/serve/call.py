@@ -8,6 +8,7 @@ import typing
 from aiohttp import WSCloseCode
 
 from tml_jax.serve.dialogue import Dialogue
+from tml_jax.serve.limits import Rate
 from tml_jax.serve.metrics import ServerMetrics
 from tml_jax.serve.notices import Told, news, with_notices
 from tml_jax.serve.outbox import Event, Outbox
@@ -72,6 +73,7 @@ class Call:
         self._decoding: asyncio.Future[ClientEvent] | None = None
         self.connection: Link | None = None
         self.received: str | None = None
+        self.rate: Rate | None = None  # of what its client sends, on all of its connections together
         self.failed: str | None = None
 
     def begin(self, live: LiveSession, dialogue: Dialogue) -> None:

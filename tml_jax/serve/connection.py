@@ -66,7 +66,9 @@ class Connection:
           limits: to what the client may send; None for none.
         """
         self._transport, self._call, self._idle, self._greeting = transport, call, idle, greeting
-        self._rate = None if limits is None else Rate(limits)
+        self._limited = limits is not None
+        if limits is not None and call.rate is None:
+            call.rate = Rate(limits)
         self._closing: tuple[int, str] | None = None
         self._last: str | None = None
         self._gone: Gone | None = None
@@ -143,9 +145,9 @@ class Connection:
 
     def _may_send(self, frame: str | bytes, now: float) -> bool:
         """Whether the client keeps within its rate with this frame; ends the connection if not."""
-        if self._rate is not None:
+        if self._limited:
             try:
-                self._rate = spend(self._rate, len(frame), now)
+                self._call.rate = spend(self._call.rate, len(frame), now)
             except RateError as error:
                 self.close(WSCloseCode.POLICY_VIOLATION, "rate_limit_exceeded", message=str(error))
                 return False

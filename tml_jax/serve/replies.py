@@ -3,10 +3,9 @@
 The model has no turns: it speaks in some micro-turns and is silent in others. A response is a run of micro-turns in
 which it speaks or writes. It is `completed` when the model falls silent by itself, and `cancelled` (`turn_detected`)
 when it falls silent while the user speaks: it was interrupted. One that has gone on for `LONGEST` is `incomplete`, and
-another follows. What was said is remembered for as long, so that a client can say how much of it was heard.
+another follows. Replies are remembered for as long together, so that a client can say how much of one was heard.
 """
 
-import collections
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +19,7 @@ from tml_jax.serve.words import MicroTurn
 
 PATIENCE = 25  # silent micro-turns that a response a client asked for waits for the model to speak
 LONGEST = 3000  # micro-turns of a response, ten minutes
-REMEMBERED = 100  # replies that can be truncated
+REMEMBERED = 100  # replies that can be truncated, of the last `LONGEST` micro-turns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +34,6 @@ class Heard:
 class _Said:
     """What one micro-turn said in an item, from sample `start` of it on."""
 
-    item_id: str
     index: int
     start: int
     words: str
@@ -73,8 +71,8 @@ class Replies:
         self._now: _Response | None = None
         self.muted = False
         self._elements_in = 0
-        self._spoken: dict[str, int] = {}  # item → samples of sound in it
-        self._said: collections.deque[_Said] = collections.deque(maxlen=LONGEST)
+        self._said: dict[str, list[_Said]] = {}  # item → its micro-turns; forgotten whole
+        self._turns_said = 0  # in all of them
 
     @property
     def active(self) -> str | None:
@@ -88,12 +86,12 @@ class Replies:
 
     def spoken(self, item_id: str) -> int | None:
         """Samples of sound in an item; None for one that is not the model's, or forgotten."""
-        return self._spoken.get(item_id)
+        return OUTPUT_SAMPLES * len(self._said[item_id]) if item_id in self._said else None
 
     def heard(self, item_id: str, samples: int) -> Heard:
         """What was heard of an item, when its sound was heard up to some sample. Words belong to the micro-turn in
         whose sound they begin, and are taken for heard where half of that was."""
-        said = [part for part in self._said if part.item_id == item_id]
+        said = self._said.get(item_id, [])
         words = "".join(part.words for part in said if samples - part.start >= OUTPUT_SAMPLES // 2)
         cut = [(part.index, max(0, samples - part.start)) for part in said if samples - part.start < OUTPUT_SAMPLES]
         return Heard(words, tuple(cut))
@@ -219,12 +217,11 @@ class Replies:
         return events
 
     def _remember(self, turn: MicroTurn, words: str) -> None:
-        item_id = self._now.item_id
-        start = self._spoken.get(item_id, 0)
-        self._spoken[item_id] = start + OUTPUT_SAMPLES
-        self._said.append(_Said(item_id, turn.index, start, words))
-        while len(self._spoken) > REMEMBERED:
-            del self._spoken[next(iter(self._spoken))]
+        said = self._said.setdefault(self._now.item_id, [])
+        said.append(_Said(turn.index, OUTPUT_SAMPLES * len(said), words))
+        self._turns_said += 1
+        while len(self._said) > REMEMBERED or (self._turns_said > LONGEST and len(self._said) > 1):
+            self._turns_said -= len(self._said.pop(next(iter(self._said))))
 
     def _end(self, status: str, reason: str | None) -> list[Object]:
         now, events = self._now, []

@@ -22,11 +22,13 @@ _FADE = OUTPUT_RATE // 200
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """Sound that waits, (n,) float32 at 24 kHz, of the response `reply` and the micro-turn `index`."""
+    """Sound that waits, (n,) float32 at 24 kHz, of the response `reply` and the micro-turn `index`, at whose end `gone`
+    samples have been left out."""
 
     samples: np.ndarray
     reply: str
     index: int = 0
+    gone: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +59,13 @@ def left_out(before: Voice, after: Voice) -> dict[int, int]:
       after: what is left of it, or of it and more.
 
     Returns:
-      Micro-turn → samples at its end that are left out, of those where there are any.
+      Micro-turn → samples at its end that are left out by now, of those where there are more than before.
     """
     kept: dict[int, int] = {}
     for piece in after.pieces:
         kept[piece.index] = kept.get(piece.index, 0) + len(piece.samples)
-    left = {piece.index: len(piece.samples) - kept.get(piece.index, 0) for piece in before.pieces}
-    return {index: samples for index, samples in left.items() if samples > 0}
+    left = ((piece, len(piece.samples) - kept.get(piece.index, 0)) for piece in before.pieces)
+    return {piece.index: piece.gone + samples for piece, samples in left if samples > 0}
 
 
 def say(voice: Voice, piece: Piece) -> Voice:
@@ -83,7 +85,8 @@ def cut(voice: Voice, kept: int) -> Voice:
             rest = piece.samples[:left].copy()
             fade = min(_FADE, left)
             rest[left - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
-            pieces += [dataclasses.replace(piece, samples=rest)] if left else []
+            gone = piece.gone + len(piece.samples) - left
+            pieces += [dataclasses.replace(piece, samples=rest, gone=gone)] if left else []
             break
         pieces.append(piece)
         left -= len(piece.samples)
