@@ -156,7 +156,7 @@ def test_items_are_bounded_by_their_text_too_and_counted_right(monkeypatch):
 
 
 def test_a_response_that_never_ends_is_cut_into_responses(client, monkeypatch):
-    monkeypatch.setattr(replies_module, "LONGEST", 7)
+    monkeypatch.setattr(replies_module, "LONGEST", 5)
     events = [event for turn in range(12) for event in client.turn(True, f" {turn}")]
     ended = [event["response"] for event in events if event["type"] == "response.done"]
     assert [response["status"] for response in ended] == ["incomplete"] * 2
