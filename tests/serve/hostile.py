@@ -1,6 +1,8 @@
-"""Frames that no decent client sends: valid events, bent at a random place."""
+"""Frames that no decent client sends: valid events, bent at a random place; and sound that makes much work."""
 
+import base64
 import copy
+import functools
 import json
 import random
 from typing import Any
@@ -72,3 +74,15 @@ def hostile_frame(draw: random.Random) -> str:
         at = draw.randrange(len(frame) + 1)
         return frame[:at] + draw.choice(("NaN", "[" * 2000, "\\", "\u2028", "1e999")) + frame[at:]
     return frame
+
+
+@functools.cache
+def heavy_frames() -> tuple[str, ...]:
+    """As much sound as one event may have, and speech that begins and ends in it as often as it can."""
+    vad = {"type": "server_vad", "silence_duration_ms": 0}
+    hears = {"format": {"type": "audio/pcmu"}, "turn_detection": vad}
+    update = {"type": "session.update", "session": {"audio": {"input": hears}}}
+    codes = (b"\x00" * 480 + b"\xff" * 320) * 600
+    sounds = codes, codes[:4000], bytes(range(256)) * 11_000, codes * 2  # the last is too long
+    appends = [{"type": "input_audio_buffer.append", "audio": base64.b64encode(sound).decode()} for sound in sounds]
+    return tuple(map(json.dumps, (update, *appends)))

@@ -17,7 +17,7 @@ from tml_jax.serve.scheduler import Scheduler
 from tml_jax.serve.server import Server, ServerOptions
 
 KEY = "the-key"
-LIMIT = 400_000  # bytes of a message
+LIMIT = ServerOptions.max_message
 DELAY = 0.5  # seconds, that a busy machine does not use up, so that no sound of a test is lost
 
 
@@ -30,7 +30,7 @@ class Served:
             background.observe = self.metrics.observe_task
         self.scheduler = Scheduler(engine, delay=DELAY, observe=self.metrics.observe, background=background)
         friends = ("https://friend.example",)
-        self.options = ServerOptions("small", keys, friends, max_message=LIMIT, **options)
+        self.options = ServerOptions("small", keys, friends, **options)
         self.server = Server(self.scheduler, self.metrics, self.options)
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever)

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 from dialogue_client import Client
-from hostile import hostile_frame
+from hostile import heavy_frames, hostile_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from served import DELAY, KEY, LIMIT, Served, receive, resident, send, wait_until
@@ -72,11 +72,13 @@ class Hostile(threading.Thread):
     def _connection(self) -> None:
         draw = self._draw
         with self._served.socket("?model=small" + draw.choice(("", "&duplex=1", "&resumable=1"))) as socket:
+            if draw.random() < 0.3:
+                self._take_over(socket)
             for _ in range(draw.randrange(60)):
                 way = draw.randrange(40)
                 if way == 0:
                     socket.send(draw.randbytes(1000))
-                elif way == 1:
+                elif way == 1 and draw.random() < 0.05:
                     socket.send("x" * (LIMIT + 1))
                 elif way == 2:
                     socket.socket.close()  # half open: no goodbye
@@ -85,11 +87,26 @@ class Hostile(threading.Thread):
                     time.sleep(draw.random())  # reads nothing meanwhile
                 elif way == 4:
                     socket.recv(timeout=1)
+                elif way == 5:
+                    socket.send(draw.choice(heavy_frames()))
                 else:
                     socket.send(hostile_frame(draw))
                 self.frames += 1
                 if self.over.is_set():
                     return
+
+    def _take_over(self, socket) -> None:
+        """Comes back to a session while what was sent to it is decoded."""
+        created = json.loads(socket.recv(timeout=5))
+        resume = created.get("session", {}).get("resume")
+        if resume is None:
+            return
+        for frame in heavy_frames():
+            socket.send(frame)
+        with self._served.socket(f"?resume={resume['token']}&after={created['event_id']}") as again:
+            for _ in range(20):
+                again.send(heavy_frames()[2])
+            again.send(heavy_frames()[1])
 
 
 @pytest.fixture(scope="module")
