@@ -17,6 +17,7 @@ from tml_jax.background.tasks import (
     expire,
     release,
     request,
+    told,
 )
 
 LIMITS = Limits(open=2, kept=4, seconds=2.0, result=60)  # ten micro-turns
@@ -96,6 +97,14 @@ def test_what_is_cancelled_is_not_heard_even_where_it_had_come():
     running = request(request(TaskBook(LIMITS), new(), 0).book, new("two"), 0).book
     all_of_them = request(running, Request(Action.CANCEL), 1)
     assert all_of_them.orders == (Stop(1, 1), Stop(2, 1)) and drain(all_of_them.book, 20)[1] == []
+
+
+def test_what_is_on_its_way_to_the_model_can_be_cancelled_until_it_is_told():
+    book = arrive(request(TaskBook(LIMITS), new(), 0).book, Result(1, 1, "dry", last=True), 1).book
+    book = drain(book, 1)[0]
+    assert [event.what for event in request(book, Request(Action.CANCEL), 2).events] == [State.CANCELLED]
+    assert request(told(book, 1), Request(Action.CANCEL), 2).events == ()
+    assert told(TaskBook(LIMITS), 1) == TaskBook(LIMITS)
 
 
 def test_a_deadline_ends_a_task_and_the_model_hears_that():

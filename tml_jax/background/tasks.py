@@ -3,7 +3,8 @@
 A pure state machine; time is the number of the micro-turn. A task is RUNNING until it is DONE, FAILED, EXPIRED (its
 deadline has passed) or CANCELLED. A task that is refined runs again, whatever became of it, under the same number and
 the next revision. What arrives for another revision than the present one, or for a task that does not run, is dropped;
-so is what still waits to be given when its task is cancelled, refined or expires.
+so is what still waits to be given when its task is cancelled, refined or expires. A task that is done in time does not
+expire: what came is given to its end.
 """
 
 import dataclasses
@@ -69,11 +70,12 @@ class Task:
       requests: what was asked, the newest last.
       began: micro-turn of the first request.
       asked: micro-turn of the last.
-      deadline: micro-turn from which on its results are of no use.
+      deadline: micro-turn before which its result must have come whole.
       state: how it stands.
       received: characters of results so far.
       pending: what of them has not been given to the model, with spaces as they came.
       since: micro-turn in which the oldest of that came.
+      released: whether the end of its result is on its way to the model.
       told: whether the model has been told the end.
     """
 
@@ -87,6 +89,7 @@ class Task:
     received: int = 0
     pending: str = ""
     since: int = 0
+    released: bool = False
     told: bool = False
 
 
@@ -304,7 +307,8 @@ def release(book: TaskBook, now: int) -> tuple[TaskBook, Chunk | None]:
       now: micro-turn.
 
     Returns:
-      The book without them, and the words; None where none are ready.
+      The book without them, and the words; None where none are ready. Once the last of a task have been given, the
+      caller says so (`told`).
     """
     early = {task.number for task in book.tasks if now - task.asked < _windows(book.limits.soonest)}
     for place, (number, reason) in enumerate(book.notices):
@@ -317,8 +321,16 @@ def release(book: TaskBook, now: int) -> tuple[TaskBook, Chunk | None]:
     task = min(ready, key=lambda task: (task.since, task.number))
     whole, rest = (task.pending, "") if task.state == State.DONE else _whole_words(task.pending)
     mark = Mark.LAST if task.state == State.DONE else Mark.MORE
-    after = dataclasses.replace(task, pending=rest, since=now, told=task.state == State.DONE)
-    return _forget(_put(book, after)), Chunk(task.number, mark, " ".join(whole.split()))
+    after = dataclasses.replace(task, pending=rest, since=now, released=task.state == State.DONE)
+    return _put(book, after), Chunk(task.number, mark, " ".join(whole.split()))
+
+
+def told(book: TaskBook, number: int) -> TaskBook:
+    """The book once the model has been given the end of a task's result; until then it can still be cancelled."""
+    task = book.find(number)
+    if task is None or not task.released:
+        return book
+    return _forget(_put(book, dataclasses.replace(task, told=True)))
 
 
 def printable(text: str) -> str:
@@ -329,7 +341,7 @@ def printable(text: str) -> str:
 
 def _ready(task: Task, now: int) -> bool:
     if task.state == State.DONE:
-        return not task.told
+        return not task.released
     if task.state != State.RUNNING:
         return False
     words = len(_whole_words(task.pending)[0].split())
