@@ -172,6 +172,27 @@ def test_a_session_with_a_background_and_no_task_gives_the_same_bits(engine, bac
         np.testing.assert_array_equal(ours.samples, theirs.samples)
 
 
+def test_the_time_of_a_task_goes_on_in_windows_that_are_passed_over(background):
+    engine = ScriptedEngine(lambda index, arrived: Line(tasks=("@10 timer 9 seconds",) if index in (0, 1) else ()))
+    clock, turns = Clock(), []
+    scheduler = Scheduler(engine, delay=0.0, clock=clock, background=background)
+    scheduler.join(turns.append, 7, stamped=False).begin(clock.now)
+
+    def tick(late: float = 0.0) -> None:
+        clock.now += MICRO_TURN_SECONDS
+        scheduled, clock.now = clock.now, clock.now + late
+        scheduler.run_tick(scheduled)
+
+    tick()
+    tick(late=4.0)
+    while scheduler.tasks:
+        tick()
+    events = [(event.what, event.micro_turn, turn.index) for turn in turns for event in turn.tasks]
+    assert all(of == index for _, of, index in events)
+    due = [of for what, of, _ in events if what == "expired"]
+    assert due == [50, turns[1].index + 50] and turns[1].index > 15
+
+
 def test_a_session_that_leaves_ends_its_tasks(background):
     engine = ScriptedEngine(lambda index, arrived: Line(tasks=("timer 50 seconds",) if index == 0 else ()))
     clock, turns = Clock(), []

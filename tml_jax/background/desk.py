@@ -98,8 +98,18 @@ class Desk:
         """Takes in how much of the sound of micro-turn `index` was heard. From any thread; once for each."""
         self._played.put((index, samples))
 
-    def take_in(self, arrived: Arrived) -> Arrived:
-        """What arrived in the window of a micro-turn, with the results that fit in beside it."""
+    def take_in(self, arrived: Arrived, window: int | None = None) -> Arrived:
+        """What arrived in the window of a micro-turn, with the results that fit in beside it.
+
+        Args:
+          arrived: in the window.
+          window: its number, where windows may have been passed over; by default the one after the last.
+
+        Returns:
+          The same with results.
+        """
+        if window is not None:
+            self._history = dataclasses.replace(self._history, micro_turns=window)
         now = self._history.micro_turns
         for index, samples in _emptied(self._played):
             if index in self._spoke:
