@@ -127,10 +127,19 @@ def test_too_many_at_once_an_unknown_number_and_a_failure_are_told():
     book, chunks = drain(busy.book, 0)
     assert chunks == [(3, Mark.FAILED, "busy")]
     unknown = request(book, Request(Action.REFINE, 9, "x"), 0)
+    assert [event.what for event in unknown.events] == ["refused"]
     assert drain(unknown.book, 0)[1] == [(9, Mark.FAILED, "unknown")]
     failed = arrive(book, Result(1, 1, "half of a sen"), 1).book
     failed = arrive(failed, Result(1, 1, failure="unavailable"), 1)
     assert failed.orders == () and drain(failed.book, 9)[1] == [(1, Mark.FAILED, "unavailable")]
+
+
+def test_what_cannot_be_refined_stays_as_it_is_and_the_refusal_is_said_after_its_result():
+    book = arrive(request(TaskBook(LIMITS), new(), 0).book, Result(1, 1, "dry", last=True), 1).book
+    book = request(request(book, new(), 1).book, new(), 1).book
+    refused = request(book, Request(Action.REFINE, 1, "tomorrow"), 2)
+    assert [(event.what, event.reason) for event in refused.events] == [("refused", "busy")] and refused.orders == ()
+    assert drain(refused.book, 2)[1] == [(1, Mark.LAST, "dry"), (1, Mark.FAILED, "busy")]
 
 
 def test_a_result_without_end_is_cut_and_ended():

@@ -109,7 +109,8 @@ def watched(background, plan, seconds):
         send(socket, type="conversation.item.create", item=words)
         turns = [receive(socket, "duplex.micro_turn") for _ in range(round(seconds / MICRO_TURN_SECONDS))]
     assert {turn["text"] for turn in turns} == {" on"}  # it talks all the while
-    told = [(task["what"], task["number"], task["revision"], task["text"]) for turn in turns for task in turn["tasks"]]
+    events = [task for turn in turns for task in turn["tasks"] if task["what"] != "running"]  # when is by chance
+    told = [(task["what"], task["number"], task["revision"], task["text"]) for task in events]
     return told, [text for turn in turns for text in turn["results"]]
 
 
@@ -140,8 +141,8 @@ def test_clients_are_told_the_state_of_every_task_and_the_model_of_those_that_en
         ("asked", 3, 1, "no such thing"),
         ("cancelled", 1, 1, "timer 1 second"),
         ("failed", 3, 1, "no such thing"),
-        ("failed", 9, 0, "more"),
         ("malformed", 0, 0, "#2"),
+        ("refused", 9, 0, "more"),
     ]
     assert read == ["#9! unknown", "#3! nothing found"]  # nothing of the first, and the second goes on
 
@@ -207,3 +208,28 @@ def test_a_session_that_leaves_ends_its_tasks(background):
     from served import wait_until
 
     wait_until(lambda: not jobs)
+
+
+def test_a_session_that_leaves_says_what_became_of_the_tasks_that_ran_and_of_one_half_written(background):
+    seen = []
+    background.observe = seen.append
+    engine = ScriptedEngine(lambda index, arrived: Line(tasks=("timer 50 seconds",) if index == 0 else ()))
+    engine.unfinished = (Span("and", "unclosed"),)
+    clock = Clock()
+    scheduler = Scheduler(engine, delay=0.0, clock=clock, background=background)
+    session = scheduler.join(lambda turn: None, 7, stamped=False)
+    session.begin(clock.now)
+    for _ in range(5):
+        clock.now += MICRO_TURN_SECONDS
+        scheduler.run_tick(clock.now)
+    scheduler.leave(session)
+    scheduler.run_tick(clock.now)
+    told = [(event.what, event.number, event.reason) for event in seen if event.what != "running"]
+    assert told == [("asked", 1, ""), ("malformed", 0, "unclosed"), ("cancelled", 1, "")]
+    assert seen[-1].seconds == 1.0
+
+
+def test_a_span_that_is_open_at_the_end_is_unclosed():
+    mouth = Mouth(tokenizer(), CONFIG)
+    mouth.words([OPEN, *words("red box")])
+    assert mouth.left() == (Span("red box", "unclosed"),) and mouth.left() == ()

@@ -3,8 +3,7 @@
 A pure state machine; time is the number of the micro-turn. A task is RUNNING until it is DONE, FAILED, EXPIRED (its
 deadline has passed) or CANCELLED. A task that is refined runs again, whatever became of it, under the same number and
 the next revision. What arrives for another revision than the present one, or for a task that does not run, is dropped;
-so is what still waits to be given when its task is cancelled, refined or expires. A task that is done in time does not
-expire: what came is given to its end.
+so is what still waits to be given when its task is cancelled, refined or expires.
 """
 
 import dataclasses
@@ -70,7 +69,7 @@ class Task:
       requests: what was asked, the newest last.
       began: micro-turn of the first request.
       asked: micro-turn of the last.
-      deadline: micro-turn before which its result must have come whole.
+      deadline: micro-turn before which its result must have come whole; it is then given to its end.
       state: how it stands.
       received: characters of results so far.
       pending: what of them has not been given to the model, with spaces as they came.
@@ -126,13 +125,13 @@ class TaskEvent:
     """What happened, for metrics and clients.
 
     Attributes:
-      what: `asked`, `refined`, a `State`, or `malformed`. It is asked or refined first, and `running` once the
-        background has begun with it.
+      what: `asked`, `refined`, a `State`, `malformed`, or `refused` (it could not be refined, and stays as it is). It
+        is asked or refined first, and `running` once the background has begun with it.
       micro_turn: when.
       number: of the task; 0 where it is about none.
       revision: of the task.
       text: what was asked for.
-      reason: why it failed, or what is malformed.
+      reason: why it failed or was refused, or what is malformed.
       seconds: since its task was asked or refined.
     """
 
@@ -222,7 +221,7 @@ def _refine(book: TaskBook, asked: Request, now: int) -> Change:
     before = book.find(asked.number)
     if before is None or (before.state != State.RUNNING and len(book.running) >= book.limits.open):
         reason = "unknown" if before is None else "busy"
-        event = TaskEvent(State.FAILED, now, asked.number, text=asked.text, reason=reason)
+        event = TaskEvent("refused", now, asked.number, text=asked.text, reason=reason)
         return Change(_notice(book, asked.number, reason), (), (event,))
     again = Task(
         before.number,
@@ -248,6 +247,11 @@ def _cancel(book: TaskBook, numbers: Iterable[int], now: int) -> Change:
             events.append(_event(State.CANCELLED, task, now))
         book = _put(book, dataclasses.replace(task, state=State.CANCELLED, pending="", told=True))
     return Change(_forget(book), tuple(orders), tuple(events))
+
+
+def end(book: TaskBook, now: int) -> Change:
+    """Ends all that runs: the session is over."""
+    return _cancel(book, [task.number for task in book.running], now)
 
 
 def arrive(book: TaskBook, result: Result, now: int) -> Change:
@@ -307,12 +311,13 @@ def release(book: TaskBook, now: int) -> tuple[TaskBook, Chunk | None]:
       now: micro-turn.
 
     Returns:
-      The book without them, and the words; None where none are ready. Once the last of a task have been given, the
-      caller says so (`told`).
+      The book without them, and the words; None where none are ready. The caller says when a task is `told`.
     """
     early = {task.number for task in book.tasks if now - task.asked < _windows(book.limits.soonest)}
+    # That a task cannot be refined is said after its result.
+    owed = {task.number for task in book.tasks if task.state == State.DONE and not task.released}
     for place, (number, reason) in enumerate(book.notices):
-        if number not in early:
+        if number not in early | owed:
             notices = book.notices[:place] + book.notices[place + 1 :]
             return dataclasses.replace(book, notices=notices), Chunk(number, Mark.FAILED, reason)
     ready = [task for task in book.tasks if task.number not in early and _ready(task, now)]
@@ -322,7 +327,7 @@ def release(book: TaskBook, now: int) -> tuple[TaskBook, Chunk | None]:
     whole, rest = (task.pending, "") if task.state == State.DONE else _whole_words(task.pending)
     mark = Mark.LAST if task.state == State.DONE else Mark.MORE
     after = dataclasses.replace(task, pending=rest, since=now, released=task.state == State.DONE)
-    return _put(book, after), Chunk(task.number, mark, " ".join(whole.split()))
+    return _with(book, after), Chunk(task.number, mark, " ".join(whole.split()))
 
 
 def told(book: TaskBook, number: int) -> TaskBook:
@@ -330,7 +335,7 @@ def told(book: TaskBook, number: int) -> TaskBook:
     task = book.find(number)
     if task is None or not task.released:
         return book
-    return _forget(_put(book, dataclasses.replace(task, told=True)))
+    return _forget(_with(book, dataclasses.replace(task, told=True)))
 
 
 def printable(text: str) -> str:
@@ -380,9 +385,13 @@ def _notice(book: TaskBook, number: int, reason: str) -> TaskBook:
 
 def _put(book: TaskBook, task: Task) -> TaskBook:
     """The book with another state of a task; what was to be said of the one before is not said any more."""
-    tasks = tuple(task if other.number == task.number else other for other in book.tasks)
     notices = tuple(notice for notice in book.notices if notice[0] != task.number)
-    return dataclasses.replace(book, tasks=tasks, notices=notices)
+    return dataclasses.replace(_with(book, task), notices=notices)
+
+
+def _with(book: TaskBook, task: Task) -> TaskBook:
+    tasks = tuple(task if other.number == task.number else other for other in book.tasks)
+    return dataclasses.replace(book, tasks=tasks)
 
 
 def _forget(book: TaskBook) -> TaskBook:

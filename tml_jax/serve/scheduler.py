@@ -347,9 +347,9 @@ class Scheduler:
         with self._lock:
             coming, going, self._coming, self._going = self._coming, self._going, [], []
         for session in going:
-            if session.slot is not None:
-                self.engine.leave(session.slot)
-                session.slot = None
+            spans, session.slot = () if session.slot is None else self.engine.leave(session.slot), None
+            if session.desk is not None:
+                session.desk.end(spans)
         for session in coming:
             if session not in going:
                 session.slot = self.engine.join(session.seed)
