@@ -91,8 +91,59 @@ def test_several_at_once_refined_cancelled_and_failing():
     assert sorted(session.read) == ["#1. dry tomorrow", "#2. no", "#9! unknown"]
     happened = [(event.what, event.number) for event in session.events]
     assert happened[:2] == [("asked", 1), ("asked", 2)] and ("refined", 1) in happened
-    assert ("cancelled", 3) in happened and ("failed", 9) in happened
+    assert ("cancelled", 3) in happened and ("refused", 9) in happened
     assert sorted(backend.ended) == sorted(backend.begun)
+
+
+LONG = " ".join(["the red box is here"] * 8)
+
+
+@pytest.mark.parametrize("written", ["#1 stop", "stop", "#1 rain"])
+def test_a_result_that_is_still_going_in_goes_no_further_once_it_is_cancelled_or_refined(written):
+    session = Session(Scripted(tell=[[LONG]], rain=[[1000.0]]))
+    session.step("tell")
+    session.until("done")
+    session.step()
+    before = len(session.tokens)
+    assert 0 < before < 60
+    session.step(written)
+    at_most = len(session.tokens)  # what it writes is known after what it reads in the same micro-turn
+    session.finish()
+    assert len(session.tokens) == at_most <= before + 8
+    assert session.events[-1].what in ("cancelled", "refined", "running") and session.events[-1].number == 1
+
+
+def test_a_result_that_has_been_read_is_not_cancelled_and_one_that_came_in_time_is_read_to_its_end():
+    session = Session(Scripted(tell=[[LONG]]))
+    session.step("@2 tell")
+    session.until("done")
+    for _ in range(30):  # its deadline passes while it is read
+        session.step()
+    assert session.read == [f"#1. {LONG}"]
+    session.step("#1 stop")
+    session.finish()
+    assert session.events[-1].what == "done"
+
+
+def test_a_task_that_cannot_be_refined_is_read_to_its_end():
+    session = Session(Scripted(tell=[[LONG]], wait=[[1000.0]]), limits=Limits(open=1))
+    session.step("tell")
+    session.until("done")
+    session.step("wait")
+    assert 0 < len(session.tokens) < 60
+    session.step("#1 rain")
+    session.finish()
+    assert session.read == [f"#1. {LONG}", "#1! busy"]
+
+
+def test_answers_and_what_was_played_wait_in_bounded_queues():
+    session = Session(Scripted(), start=False)
+    for _ in range(5000):
+        session.desk.answer(1, 1, "x")
+        session.desk.played(1, 1)
+    assert session.desk._answers.qsize() == session.desk._played.qsize() == 1000
+    session.step()
+    assert session.desk._answers.empty() and session.desk._played.empty()
 
 
 def test_a_task_is_given_the_conversation_up_to_itself():

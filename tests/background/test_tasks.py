@@ -17,6 +17,7 @@ from tml_jax.background.tasks import (
     expire,
     release,
     request,
+    told,
 )
 
 LIMITS = Limits(open=2, kept=4, seconds=2.0, result=60)  # ten micro-turns
@@ -98,6 +99,14 @@ def test_what_is_cancelled_is_not_heard_even_where_it_had_come():
     assert all_of_them.orders == (Stop(1, 1), Stop(2, 1)) and drain(all_of_them.book, 20)[1] == []
 
 
+def test_what_is_on_its_way_to_the_model_can_be_cancelled_until_it_is_told():
+    book = arrive(request(TaskBook(LIMITS), new(), 0).book, Result(1, 1, "dry", last=True), 1).book
+    book = drain(book, 1)[0]
+    assert [event.what for event in request(book, Request(Action.CANCEL), 2).events] == [State.CANCELLED]
+    assert request(told(book, 1), Request(Action.CANCEL), 2).events == ()
+    assert told(TaskBook(LIMITS), 1) == TaskBook(LIMITS)
+
+
 def test_a_deadline_ends_a_task_and_the_model_hears_that():
     book = request(request(TaskBook(LIMITS), new(seconds=1), 0).book, new(), 0).book
     assert expire(book, 4).events == ()
@@ -118,10 +127,19 @@ def test_too_many_at_once_an_unknown_number_and_a_failure_are_told():
     book, chunks = drain(busy.book, 0)
     assert chunks == [(3, Mark.FAILED, "busy")]
     unknown = request(book, Request(Action.REFINE, 9, "x"), 0)
+    assert [event.what for event in unknown.events] == ["refused"]
     assert drain(unknown.book, 0)[1] == [(9, Mark.FAILED, "unknown")]
     failed = arrive(book, Result(1, 1, "half of a sen"), 1).book
     failed = arrive(failed, Result(1, 1, failure="unavailable"), 1)
     assert failed.orders == () and drain(failed.book, 9)[1] == [(1, Mark.FAILED, "unavailable")]
+
+
+def test_what_cannot_be_refined_stays_as_it_is_and_the_refusal_is_said_after_its_result():
+    book = arrive(request(TaskBook(LIMITS), new(), 0).book, Result(1, 1, "dry", last=True), 1).book
+    book = request(request(book, new(), 1).book, new(), 1).book
+    refused = request(book, Request(Action.REFINE, 1, "tomorrow"), 2)
+    assert [(event.what, event.reason) for event in refused.events] == [("refused", "busy")] and refused.orders == ()
+    assert drain(refused.book, 2)[1] == [(1, Mark.LAST, "dry"), (1, Mark.FAILED, "busy")]
 
 
 def test_a_result_without_end_is_cut_and_ended():

@@ -28,7 +28,7 @@ class ScriptedEngine:
 
     def __init__(self, script: Callable[[int, Arrived], Line], slots: int = 1) -> None:
         self.script, self.slots, self.config = script, slots, small_config()
-        self.recompilations = 0
+        self.recompilations, self.unfinished = 0, ()
         self.arrived: dict[int, list[Arrived]] = {}
 
     def join(self, seed: int) -> int:
@@ -36,8 +36,9 @@ class ScriptedEngine:
         self.arrived[slot] = []
         return slot
 
-    def leave(self, slot: int) -> None:
+    def leave(self, slot: int) -> tuple[Span, ...]:
         del self.arrived[slot]
+        return self.unfinished
 
     def tick(self, inputs) -> Tick:
         turns = {}

@@ -15,8 +15,7 @@ from tml_jax.background.backend import NoBackend
 from tml_jax.background.desk import Background
 from tml_jax.background.runner import Runner
 from tml_jax.background.tasks import TaskEvent
-from tml_jax.data.record import BACKGROUND, Text
-from tml_jax.serve.client_tasks import ClientTool, output_text, task_tool
+from tml_jax.serve.client_tasks import MAX_CALLS, ClientTool, output_text, task_tool
 
 TEXT = {"type": "string"}
 DELEGATE = {
@@ -102,7 +101,7 @@ def test_a_task_is_a_function_call_in_a_response_of_its_own_and_its_output_a_res
     assert client.live.answers == [(1, 1, "seven")] and not client.live.texts
     assert kinds(client.send("response.create")) == ["created"]
     client.send("conversation.item.create", item={**output, "id": "again"})  # nobody waits for it any more
-    assert client.live.answers == [(1, 1, "seven")] and client.live.texts == [Text(BACKGROUND, "seven", 0.0)]
+    assert client.live.answers == [(1, 1, "seven")] and not client.live.texts
 
 
 def test_a_task_of_a_model_that_speaks_is_one_more_output_of_its_response(client):
@@ -141,6 +140,23 @@ def test_a_refined_task_is_another_call_and_what_becomes_of_tasks_otherwise_is_n
         "conversation.item.create", item={"type": "function_call_output", "call_id": again["call_id"], "output": "8"}
     )
     assert client.live.answers == [(1, 2, "8")]
+
+
+def test_of_the_outputs_of_one_call_the_first_alone_is_read_and_none_of_a_call_that_was_forgotten(client):
+    def answer(call_id, output):
+        item = {"type": "function_call_output", "call_id": call_id, "output": output}
+        return client.send("conversation.item.create", item=item)
+
+    calls = [
+        client.turn(False, tasks=asked(number))[-1]["response"]["output"][0]["call_id"]
+        for number in range(1, MAX_CALLS + 2)
+    ]
+    client.turn(False, tasks=asked(2, what="cancelled"))
+    for call_id in (calls[1], calls[1], calls[0], "call_of_nobody"):
+        assert kinds(answer(call_id, "seven")) == ["conversation.item.added", "conversation.item.done"]
+    assert client.live.answers == [(2, 1, "seven")] and not client.live.texts
+    answer(calls[-1], "eight")
+    assert client.live.answers[1:] == [(MAX_CALLS + 1, 1, "eight")]
 
 
 def test_what_the_client_muted_stays_mute_beside_a_task(client):

@@ -15,7 +15,7 @@ from tml_jax.background.context import Privacy
 from tml_jax.background.grammar import MalformedError, parse_request, result_text
 from tml_jax.background.history import Budget, History, Note, heard, noted, spoken, unheard
 from tml_jax.background.runner import Job, RunsTasks
-from tml_jax.background.tasks import Change, Limits, Result, Start, TaskBook, TaskEvent
+from tml_jax.background.tasks import Change, Limits, Result, Start, State, TaskBook, TaskEvent
 from tml_jax.config import Config
 from tml_jax.data.record import BACKGROUND, Text
 from tml_jax.data.tokenizer import Tokenizer
@@ -23,6 +23,7 @@ from tml_jax.serve.windows import Arrived
 from tml_jax.serve.words import MicroTurn, Span
 
 _T = TypeVar("_T")
+_MOST_WAITING = 1000  # answers, and micro-turns played, until the next micro-turn
 _MOST_PLAYED = 1000  # micro-turns that spoke, of which word may still come how much of their sound was heard
 
 
@@ -80,8 +81,8 @@ class Desk:
         self._meter = meters.meter_of(background.config)
         self._events: list[TaskEvent] = []
         self._given: tuple[str, ...] = ()
-        self._answers: queue.SimpleQueue[Result] = queue.SimpleQueue()
-        self._played: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+        self._answers: queue.Queue[Result] = queue.Queue(_MOST_WAITING)
+        self._played: queue.Queue[tuple[int, int]] = queue.Queue(_MOST_WAITING)
         self._spoke: dict[int, int] = {}  # number of a micro-turn that spoke → the same in the history
         self.by_client = False  # whether the client does the tasks that begin from now on; set from any thread
 
@@ -91,15 +92,33 @@ class Desk:
         return self._book
 
     def answer(self, number: int, revision: int, text: str) -> None:
-        """Takes the whole result of a task from the client. From any thread; once for each task and revision."""
-        self._answers.put(Result(number, revision, text, last=True))
+        """Takes the whole result of a task from the client. From any thread; once for each task and revision.
+
+        Where too many wait it is lost, and the task's deadline tells the model.
+        """
+        with contextlib.suppress(queue.Full):
+            self._answers.put_nowait(Result(number, revision, text, last=True))
 
     def played(self, index: int, samples: int) -> None:
-        """Takes in how much of the sound of micro-turn `index` was heard. From any thread; once for each."""
-        self._played.put((index, samples))
+        """Takes in how much of the sound of micro-turn `index` was heard. From any thread; once for each.
 
-    def take_in(self, arrived: Arrived) -> Arrived:
-        """What arrived in the window of a micro-turn, with the results that fit in beside it."""
+        Where too many wait, all of it counts as heard.
+        """
+        with contextlib.suppress(queue.Full):
+            self._played.put_nowait((index, samples))
+
+    def take_in(self, arrived: Arrived, window: int | None = None) -> Arrived:
+        """What arrived in the window of a micro-turn, with the results that fit in beside it.
+
+        Args:
+          arrived: in the window.
+          window: its number, where windows may have been passed over; by default the one after the last.
+
+        Returns:
+          The same with results.
+        """
+        if window is not None:
+            self._history = dataclasses.replace(self._history, micro_turns=window)
         now = self._history.micro_turns
         for index, samples in _emptied(self._played):
             if index in self._spoke:
@@ -135,8 +154,22 @@ class Desk:
         return dataclasses.replace(turn, tasks=events, given=self._given)
 
     def close(self) -> None:
-        """Ends all tasks: the session is over."""
+        """Ends all tasks: the session is over. From any thread."""
         self._background.runner.close(self._channel)
+
+    def end(self, spans: Iterable[Span] = ()) -> None:
+        """Tells who observes what became of tasks that still ran when the session was over.
+
+        Args:
+          spans: that the model was in the midst of.
+        """
+        now = self._history.micro_turns
+        left = [TaskEvent("malformed", now, text=span.text, reason=span.problem) for span in spans]
+        ended = tasks.end(self._book, now)
+        self._book = ended.book
+        for event in (*self._events, *left, *ended.events):
+            self._background.observe(event)
+        self._events = []
 
     def _ask(self, span: Span, now: int) -> None:
         if span.problem:
@@ -169,11 +202,11 @@ class Desk:
     def _note(self, events: Iterable[TaskEvent]) -> None:
         self._events += events
         for event in events:
-            if event.what not in ("asked", tasks.State.RUNNING, tasks.State.DONE):
+            if event.what in ("refined", State.FAILED, State.EXPIRED, State.CANCELLED):
                 self._meter = meters.drop(self._meter, event.number)
 
 
-def _emptied(waiting: queue.SimpleQueue[_T]) -> Iterator[_T]:
+def _emptied(waiting: queue.Queue[_T]) -> Iterator[_T]:
     with contextlib.suppress(queue.Empty):
         while True:
             yield waiting.get_nowait()

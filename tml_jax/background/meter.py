@@ -6,8 +6,8 @@ tag is said again and the word that was cut begins anew, so that nothing the bac
 
 import dataclasses
 
-from tml_jax.background.grammar import result_tag, result_text
-from tml_jax.background.tasks import Chunk, TaskBook, release
+from tml_jax.background.grammar import Mark, result_tag, result_text
+from tml_jax.background.tasks import Chunk, TaskBook, release, told
 from tml_jax.config import Config
 from tml_jax.data.layout import control_token, results_room, text_in_tokens
 from tml_jax.data.record import BACKGROUND, Text
@@ -67,7 +67,8 @@ def give(
       config: most text of a micro-turn.
 
     Returns:
-      The meter and the book after it, the tokens, and the chunks that began in it.
+      The meter and the book after it, the tokens, and the chunks that began in it. A task is told once its last word
+      is among the tokens.
     """
     typed = sum(len(text_in_tokens(text.speaker, text.text, tokenizer, config.model)) for text in texts)
     waiting, most = meter.typed + typed + lost, config.serve.max_text_in
@@ -87,6 +88,8 @@ def give(
         done = meter.begun + len(word) == len(meter.words[0])
         words = meter.words[1:] if done else meter.words
         meter = dataclasses.replace(meter, words=words, begun=0 if done else meter.begun + len(word))
+        if not words and meter.chunk.mark == Mark.LAST:
+            book = told(book, meter.chunk.number)
     return meter, book, tuple(tokens), tuple(begun)
 
 

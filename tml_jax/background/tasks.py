@@ -69,11 +69,12 @@ class Task:
       requests: what was asked, the newest last.
       began: micro-turn of the first request.
       asked: micro-turn of the last.
-      deadline: micro-turn from which on its results are of no use.
+      deadline: micro-turn before which its result must have come whole; it is then given to its end.
       state: how it stands.
       received: characters of results so far.
       pending: what of them has not been given to the model, with spaces as they came.
       since: micro-turn in which the oldest of that came.
+      released: whether the end of its result is on its way to the model.
       told: whether the model has been told the end.
     """
 
@@ -87,6 +88,7 @@ class Task:
     received: int = 0
     pending: str = ""
     since: int = 0
+    released: bool = False
     told: bool = False
 
 
@@ -123,13 +125,13 @@ class TaskEvent:
     """What happened, for metrics and clients.
 
     Attributes:
-      what: `asked`, `refined`, a `State`, or `malformed`. It is asked or refined first, and `running` once the
-        background has begun with it.
+      what: `asked`, `refined`, a `State`, `malformed`, or `refused` (it could not be refined, and stays as it is). It
+        is asked or refined first, and `running` once the background has begun with it.
       micro_turn: when.
       number: of the task; 0 where it is about none.
       revision: of the task.
       text: what was asked for.
-      reason: why it failed, or what is malformed.
+      reason: why it failed or was refused, or what is malformed.
       seconds: since its task was asked or refined.
     """
 
@@ -219,7 +221,7 @@ def _refine(book: TaskBook, asked: Request, now: int) -> Change:
     before = book.find(asked.number)
     if before is None or (before.state != State.RUNNING and len(book.running) >= book.limits.open):
         reason = "unknown" if before is None else "busy"
-        event = TaskEvent(State.FAILED, now, asked.number, text=asked.text, reason=reason)
+        event = TaskEvent("refused", now, asked.number, text=asked.text, reason=reason)
         return Change(_notice(book, asked.number, reason), (), (event,))
     again = Task(
         before.number,
@@ -245,6 +247,11 @@ def _cancel(book: TaskBook, numbers: Iterable[int], now: int) -> Change:
             events.append(_event(State.CANCELLED, task, now))
         book = _put(book, dataclasses.replace(task, state=State.CANCELLED, pending="", told=True))
     return Change(_forget(book), tuple(orders), tuple(events))
+
+
+def end(book: TaskBook, now: int) -> Change:
+    """Ends all that runs: the session is over."""
+    return _cancel(book, [task.number for task in book.running], now)
 
 
 def arrive(book: TaskBook, result: Result, now: int) -> Change:
@@ -304,11 +311,13 @@ def release(book: TaskBook, now: int) -> tuple[TaskBook, Chunk | None]:
       now: micro-turn.
 
     Returns:
-      The book without them, and the words; None where none are ready.
+      The book without them, and the words; None where none are ready. The caller says when a task is `told`.
     """
     early = {task.number for task in book.tasks if now - task.asked < _windows(book.limits.soonest)}
+    # That a task cannot be refined is said after its result.
+    owed = {task.number for task in book.tasks if task.state == State.DONE and not task.released}
     for place, (number, reason) in enumerate(book.notices):
-        if number not in early:
+        if number not in early | owed:
             notices = book.notices[:place] + book.notices[place + 1 :]
             return dataclasses.replace(book, notices=notices), Chunk(number, Mark.FAILED, reason)
     ready = [task for task in book.tasks if task.number not in early and _ready(task, now)]
@@ -317,8 +326,16 @@ def release(book: TaskBook, now: int) -> tuple[TaskBook, Chunk | None]:
     task = min(ready, key=lambda task: (task.since, task.number))
     whole, rest = (task.pending, "") if task.state == State.DONE else _whole_words(task.pending)
     mark = Mark.LAST if task.state == State.DONE else Mark.MORE
-    after = dataclasses.replace(task, pending=rest, since=now, told=task.state == State.DONE)
-    return _forget(_put(book, after)), Chunk(task.number, mark, " ".join(whole.split()))
+    after = dataclasses.replace(task, pending=rest, since=now, released=task.state == State.DONE)
+    return _with(book, after), Chunk(task.number, mark, " ".join(whole.split()))
+
+
+def told(book: TaskBook, number: int) -> TaskBook:
+    """The book once the model has been given the end of a task's result; until then it can still be cancelled."""
+    task = book.find(number)
+    if task is None or not task.released:
+        return book
+    return _forget(_with(book, dataclasses.replace(task, told=True)))
 
 
 def printable(text: str) -> str:
@@ -329,7 +346,7 @@ def printable(text: str) -> str:
 
 def _ready(task: Task, now: int) -> bool:
     if task.state == State.DONE:
-        return not task.told
+        return not task.released
     if task.state != State.RUNNING:
         return False
     words = len(_whole_words(task.pending)[0].split())
@@ -368,9 +385,13 @@ def _notice(book: TaskBook, number: int, reason: str) -> TaskBook:
 
 def _put(book: TaskBook, task: Task) -> TaskBook:
     """The book with another state of a task; what was to be said of the one before is not said any more."""
-    tasks = tuple(task if other.number == task.number else other for other in book.tasks)
     notices = tuple(notice for notice in book.notices if notice[0] != task.number)
-    return dataclasses.replace(book, tasks=tasks, notices=notices)
+    return dataclasses.replace(_with(book, task), notices=notices)
+
+
+def _with(book: TaskBook, task: Task) -> TaskBook:
+    tasks = tuple(task if other.number == task.number else other for other in book.tasks)
+    return dataclasses.replace(book, tasks=tasks)
 
 
 def _forget(book: TaskBook) -> TaskBook:

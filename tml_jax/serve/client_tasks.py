@@ -68,11 +68,12 @@ class ClientCalls:
         """With none yet; `new_id` makes ids of a prefix."""
         self._new_id = new_id
         self._open: dict[str, tuple[int, int]] = {}
+        self.made = False  # whether there ever was one
 
     def call(self, event: TaskEvent, tool: ClientTool) -> Object:
         """The item of a task that was asked or refined."""
         call_id = self._new_id("call")
-        self._open[call_id] = event.number, event.revision
+        self._open[call_id], self.made = (event.number, event.revision), True
         while len(self._open) > MAX_CALLS:
             del self._open[next(iter(self._open))]
         return {

@@ -255,12 +255,16 @@ class Dialogue:
         return self._add(item, previous)
 
     def _answer(self, item: Object, now: float) -> None:
-        """Gives the output of a call to the model: as the result of its task, or as it stands where it is of none."""
+        """Gives the output of a call to the model, as the result of its task.
+
+        One that nobody waits for, or no longer, is not read. Where the session has made no call it can be of none, and
+        is read as it stands.
+        """
         task, text = self._calls.answered(item["call_id"]), output_text(item["output"])
-        if task is None:
-            self._live.read(Text(BACKGROUND, text, 0.0), now)
-        else:
+        if task is not None:
             self._live.answer(*task, text, now)
+        elif not self._calls.made:
+            self._live.read(Text(BACKGROUND, text, 0.0), now)
         self._answered = True
 
     def _previous(self, given: Any) -> str | None:

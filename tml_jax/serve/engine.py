@@ -17,7 +17,7 @@ from tml_jax.config import Config
 from tml_jax.data.elements import input_elements
 from tml_jax.serve.program import LoadedModel, Program
 from tml_jax.serve.windows import Arrived, Ear, InputError, block_sizes, make_block, take_in
-from tml_jax.serve.words import MicroTurn, Mouth, micro_turn_of_row
+from tml_jax.serve.words import MicroTurn, Mouth, Span, micro_turn_of_row
 
 
 class FullError(RuntimeError):
@@ -131,16 +131,19 @@ class Engine:
             raise KeyError(slot)
         return int(self._sessions.stream.length[slot])
 
-    def leave(self, slot: int) -> None:
+    def leave(self, slot: int) -> tuple[Span, ...]:
         """Ends a session.
 
         Args:
           slot: its slot.
 
+        Returns:
+          The task that its model was in the midst of asking for, if there is one.
+
         Raises:
           KeyError: the slot is empty.
         """
-        del self._seats[slot]
+        return self._seats.pop(slot).mouth.left()
 
     def tick(self, inputs: Mapping[int, Arrived]) -> Tick:
         """One micro-turn of every session that has input; the others stay as they are.

@@ -347,9 +347,9 @@ class Scheduler:
         with self._lock:
             coming, going, self._coming, self._going = self._coming, self._going, [], []
         for session in going:
-            if session.slot is not None:
-                self.engine.leave(session.slot)
-                session.slot = None
+            spans, session.slot = () if session.slot is None else self.engine.leave(session.slot), None
+            if session.desk is not None:
+                session.desk.end(spans)
         for session in coming:
             if session not in going:
                 session.slot = self.engine.join(session.seed)
@@ -362,7 +362,7 @@ class Scheduler:
         collected = {slot: session.collect(scheduled) for slot, session in seated.items()}
         inputs = {slot: arrived for slot, arrived in collected.items() if arrived is not None}
         desks = {slot: seated[slot].desk for slot in inputs if seated[slot].desk is not None}
-        inputs |= {slot: desk.take_in(inputs[slot]) for slot, desk in desks.items()}
+        inputs |= {slot: desk.take_in(inputs[slot], seated[slot].window) for slot, desk in desks.items()}
         tick = self.engine.tick(inputs)
         for session in seated.values():
             session.overloaded = self.overloaded

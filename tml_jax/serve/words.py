@@ -19,8 +19,8 @@ MAX_BYTES = 4  # of a character in UTF-8, so most tokens that one character can 
 class Span:
     """A task that the model handed over: its text, and what was wrong with how it was written.
 
-    `problem` is "", `unclosed` (another span began in it), `too_long` (it is cut off), or `stray` (an end without a
-    beginning, so no task).
+    `problem` is "", `unclosed` (another span began in it, or the session ended), `too_long` (it is cut off), or `stray`
+    (an end without a beginning, so no task).
     """
 
     text: str
@@ -90,6 +90,13 @@ class Mouth:
         """The tasks that have been completed since the last time."""
         spans, self._spans = tuple(self._spans), []
         return spans
+
+    def left(self) -> tuple[Span, ...]:
+        """The task that was still being written when the session ended, if there was one."""
+        if self._open == Control.DELEGATE:
+            self._close("unclosed")
+            self._open = Control.END
+        return self.spans()
 
     def _control(self, control: Control) -> None:
         if self._open == Control.DELEGATE:

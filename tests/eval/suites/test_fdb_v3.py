@@ -97,6 +97,13 @@ def test_two_calls_of_one_function_are_judged_in_order():
     assert fdb_v3.name_f1([], []) == 1 and fdb_v3.name_f1(["f"], []) == 0
 
 
+def test_what_an_earlier_call_has_found_is_any_value_also_inside_lists():
+    expected = {"ids": ["$RESULT_0.id", "b"], "to": {"place": "$RESULT_1.place", "seats": [2]}}
+    assert fdb_v3.same_arguments(expected, {"ids": ["id-0", "b"], "to": {"place": 7, "seats": [2]}})
+    for wrong in ({"ids": ["id-0", "c"]}, {"ids": ["id-0"]}, {"to": {"place": 7}}, {"to": 3}):
+        assert not fdb_v3.same_arguments(expected, {"ids": ["id-0", "b"], "to": {"place": 7, "seats": [2]}} | wrong)
+
+
 def test_own_answers_call_tools_by_the_text_that_they_show(root):
     folder = root / fdb_v3.TASK / "good_a"
     (folder / "result_model.json").unlink()

@@ -102,12 +102,23 @@ def paired(expected: Sequence[Call], calls: Sequence[Call]) -> list[tuple[Call, 
 
 
 def same_arguments(expected: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    """Whether all expected arguments are given, but for case and underscores; `$…` stands for any value."""
+    """Whether all expected arguments are given, but for case and underscores; `$…` is any value, in lists, too."""
     plain = lambda value: value.lower().strip().replace("_", " ") if isinstance(value, str) else value  # noqa: E731
     return all(
-        name in given and (str(value).startswith("$") or plain(value) == plain(given[name]))
+        name in given and (_matches(value, given[name]) or plain(value) == plain(given[name]))
         for name, value in expected.items()
     )
+
+
+def _matches(expected: Any, given: Any) -> bool:
+    """Whether two JSON values are the same but for what stands where `$…` is expected."""
+    if isinstance(expected, str) and expected.startswith("$"):
+        return True
+    if isinstance(expected, list) and isinstance(given, list):
+        return len(expected) == len(given) and all(map(_matches, expected, given))
+    if isinstance(expected, dict) and isinstance(given, dict):
+        return expected.keys() == given.keys() and all(_matches(expected[name], given[name]) for name in expected)
+    return expected == given
 
 
 def _right(expected: Call, given: Call | None, scoring: Scoring) -> bool:

@@ -1,12 +1,12 @@
 // What the model has handed to the background: a card for each task, with what was asked, how it stands, what came.
 // A task is asked, running once the background has begun with it, answered, and read once the model has come to the
-// end of the answer; or it has failed, or was cancelled.
+// end of the answer; or it has failed or expired, or was cancelled.
 
 const MOST = 20; // cards
 const MOST_TEXT = 2000; // characters of a text on a card
 const STATES = {
   asked: "asked", refined: "asked", running: "running", done: "answered", cancelled: "cancelled", failed: "failed",
-  expired: "failed",
+  expired: "expired",
 };
 const PIECE = /^#(\d+)([.!]?)(?: (.*))?$/s; // a piece of a result, as the model reads it; the last has a full stop
 

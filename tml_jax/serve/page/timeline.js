@@ -119,7 +119,7 @@ export class Timeline {
 
   draw_tasks(context, x, now, width, line) {
     const colours = {
-      asked: "soft", running: "mark", answered: "user", read: "model", failed: "bad", cancelled: "soft",
+      asked: "soft", running: "mark", answered: "user", read: "model", failed: "bad", expired: "bad", cancelled: "soft",
     };
     context.font = "600 10px system-ui, sans-serif";
     context.textAlign = "left";
