@@ -113,6 +113,11 @@ def test_what_is_private_stays():
         Privacy(redact=("(",))
 
 
+def test_without_the_conversation_the_task_is_there_and_no_more():
+    packed = package(conversation(), TASK, Privacy(redact=("paris",)), conversation=False)
+    assert packed == Package(2, 2, ("weather in [redacted]", "tomorrow"), 10.0, complete=False)
+
+
 def test_a_text_that_is_cut_by_a_pattern_over_words_is_found_whole():
     history = step(step(History(), text=" my pin is 12", speak=True), text="34 ok", speak=True)
     packed = package(history, TASK, Privacy(redact=("1234",)))
