@@ -14,7 +14,7 @@ from tml_jax.background.mcp_tools import MOST_SILENT, McpTools
 SERVER = pathlib.Path(__file__).with_name("mcp_server.py")
 
 
-def with_server(play, command: str = f"{sys.executable} {SERVER}", seconds: float = 30.0) -> None:
+def with_server(play, command: str = f"{sys.executable} {SERVER}", seconds: float = 120.0) -> None:
     async def run() -> None:
         tools = McpTools(command, seconds, list_seconds=seconds)
         try:
@@ -48,16 +48,16 @@ def test_functions_are_listed_and_called_and_a_server_that_died_is_started_again
 def test_a_call_that_hangs_ends_no_other_and_several_end_the_server():
     async def play(tools):
         process = await tools.call("later", {"seconds": 0})
-        tools._seconds = 4.0
+        tools._seconds = 5.0
         hangs = asyncio.create_task(tools.call("later", {"seconds": 60}))
-        await asyncio.sleep(3.0)
+        await asyncio.sleep(4.0)
         assert await tools.call("later", {"seconds": 2.0}) == process  # the other ends meanwhile
         with pytest.raises(BackendError, match="tools unavailable"):
             await hangs
         tools._seconds = 0.3
         hang = [tools.call("later", {"seconds": 60}) for _ in range(MOST_SILENT)]
         assert all(isinstance(end, BackendError) for end in await asyncio.gather(*hang, return_exceptions=True))
-        tools._seconds = 30.0
+        tools._seconds = 120.0
         assert await tools.call("later", {"seconds": 0}) != process
 
     with_server(play)
@@ -65,7 +65,7 @@ def test_a_call_that_hangs_ends_no_other_and_several_end_the_server():
 
 def test_a_server_that_is_slow_to_start_is_waited_for_once_and_its_functions_are_there_later():
     async def run() -> None:
-        tools = McpTools(f"sh -c 'sleep 1; exec {sys.executable} {SERVER}'", 60.0, list_seconds=0.1)
+        tools = McpTools(f"sh -c 'sleep 1; exec {sys.executable} {SERVER}'", 120.0, list_seconds=0.1)
         began = asyncio.get_running_loop().time()
         try:
             with pytest.raises(BackendError, match="tools unavailable"):
@@ -75,7 +75,7 @@ def test_a_server_that_is_slow_to_start_is_waited_for_once_and_its_functions_are
                     assert "add" in {tool.name for tool in await tools.list()}
                     return
                 except BackendError:
-                    assert asyncio.get_running_loop().time() < began + 60
+                    assert asyncio.get_running_loop().time() < began + 120
                     await asyncio.sleep(0.05)
         finally:
             await tools.close()
