@@ -32,7 +32,9 @@ _SECONDS = flags.DEFINE_float("background_seconds", 60.0, "Deadline of a task th
 _SOONEST = flags.DEFINE_float(
     "background_soonest", USUAL_DELAY, "Seconds from a task until the model is told of its result.", lower_bound=0.0
 )
-_CONCURRENT = flags.DEFINE_integer("background_tasks", 8, "Most tasks of all sessions at once.", lower_bound=1)
+_CONCURRENT = flags.DEFINE_integer(
+    "background_tasks", 8, "Most tasks of all sessions at once, three of each.", lower_bound=1
+)
 _AUDIO = flags.DEFINE_float("background_audio_seconds", 60.0, "Sound of each side that it gets.", lower_bound=0.0)
 _FRAMES = flags.DEFINE_integer("background_frames", 8, "Most frames that it gets.", lower_bound=0)
 _CHARACTERS = flags.DEFINE_integer("background_characters", 8000, "Most text that it gets.", lower_bound=0)

@@ -1,5 +1,6 @@
 """An MCP server over standard input and output, made with the protocol's own SDK."""
 
+import asyncio
 import os
 import time
 
@@ -31,6 +32,13 @@ def hang() -> str:
     """Does not answer."""
     time.sleep(1000)
     return ""
+
+
+@server.tool()
+async def later(seconds: float) -> str:
+    """Answers later, and says which process it is."""
+    await asyncio.sleep(seconds)
+    return str(os.getpid())
 
 
 if __name__ == "__main__":

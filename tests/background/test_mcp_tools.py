@@ -9,14 +9,14 @@ import pytest
 pytest.importorskip("mcp")
 
 from tml_jax.background.backend import BackendError
-from tml_jax.background.mcp_tools import McpTools
+from tml_jax.background.mcp_tools import MOST_SILENT, McpTools
 
 SERVER = pathlib.Path(__file__).with_name("mcp_server.py")
 
 
-def with_server(play, command: str = f"{sys.executable} {SERVER}", seconds: float = 30.0) -> None:
+def with_server(play, command: str = f"{sys.executable} {SERVER}", seconds: float = 120.0) -> None:
     async def run() -> None:
-        tools = McpTools(command, seconds)
+        tools = McpTools(command, seconds, list_seconds=seconds)
         try:
             await play(tools)
         finally:
@@ -28,7 +28,9 @@ def with_server(play, command: str = f"{sys.executable} {SERVER}", seconds: floa
 def test_functions_are_listed_and_called_and_a_server_that_died_is_started_again():
     async def play(tools):
         listed = {tool.name: tool for tool in await tools.list()}
-        assert set(listed) == {"add", "fail", "die", "hang"} and listed["add"].description == "Adds two numbers."
+        assert (
+            set(listed) == {"add", "fail", "die", "hang", "later"} and listed["add"].description == "Adds two numbers."
+        )
         assert set(listed["add"].parameters["properties"]) == {"a", "b"}
         assert await tools.call("add", {"a": 2, "b": 40}) == "the sum is 42"
         both = await asyncio.gather(*(tools.call("add", {"a": n, "b": 0}) for n in range(3)))
@@ -41,6 +43,44 @@ def test_functions_are_listed_and_called_and_a_server_that_died_is_started_again
         assert await tools.call("add", {"a": 1, "b": 1}) == "the sum is 2"
 
     with_server(play)
+
+
+def test_a_call_that_hangs_ends_no_other_and_several_end_the_server():
+    async def play(tools):
+        process = await tools.call("later", {"seconds": 0})
+        tools._seconds = 5.0
+        hangs = asyncio.create_task(tools.call("later", {"seconds": 60}))
+        await asyncio.sleep(4.0)
+        assert await tools.call("later", {"seconds": 2.0}) == process  # the other ends meanwhile
+        with pytest.raises(BackendError, match="tools unavailable"):
+            await hangs
+        tools._seconds = 0.3
+        hang = [tools.call("later", {"seconds": 60}) for _ in range(MOST_SILENT)]
+        assert all(isinstance(end, BackendError) for end in await asyncio.gather(*hang, return_exceptions=True))
+        tools._seconds = 120.0
+        assert await tools.call("later", {"seconds": 0}) != process
+
+    with_server(play)
+
+
+def test_a_server_that_is_slow_to_start_is_waited_for_once_and_its_functions_are_there_later():
+    async def run() -> None:
+        tools = McpTools(f"sh -c 'sleep 1; exec {sys.executable} {SERVER}'", 120.0, list_seconds=0.1)
+        began = asyncio.get_running_loop().time()
+        try:
+            with pytest.raises(BackendError, match="tools unavailable"):
+                await tools.list()
+            while True:  # each of these asks at once what has come
+                try:
+                    assert "add" in {tool.name for tool in await tools.list()}
+                    return
+                except BackendError:
+                    assert asyncio.get_running_loop().time() < began + 120
+                    await asyncio.sleep(0.05)
+        finally:
+            await tools.close()
+
+    asyncio.run(run())
 
 
 def test_a_server_that_hangs_or_is_none_is_given_up():

@@ -170,6 +170,35 @@ def test_functions_that_cannot_be_reached_end_no_task():
     assert "tools" not in endpoint.requests[2][1]
 
 
+def test_servers_of_functions_that_never_start_keep_no_task_from_the_endpoint():
+    from test_runner import brief, job, results
+
+    pytest.importorskip("mcp")
+    from tml_jax.background.mcp_tools import McpTools
+
+    never = [McpTools("sleep 1000", seconds=60.0, list_seconds=0.2) for _ in range(3)]
+    endpoint = Endpoint(answer("ok"))
+    with Hosted(endpoint) as url:
+        runner = Runner(OpenAIBackend("m", url, KEY, never), RunnerOptions(first_seconds=3.0, attempts=1))
+        runner.start()
+        channel = runner.open()
+        runner.begin(job(channel, seconds=30.0))
+        assert brief(results(runner, channel)) == ["ok", "."]
+        runner.stop()
+
+
+def test_arguments_without_end_are_refused_and_calls_too_many_left_out(monkeypatch):
+    monkeypatch.setattr("tml_jax.background.openai_backend.MOST_ARGUMENTS", 500)
+    more = chunk({"tool_calls": [{"index": 0, "function": {"arguments": "x" * 100}}]})
+    with Hosted(Endpoint([*calls(("calculate", '{"a": "'))[:-2], *[more] * 20, 30.0])) as url:
+        with pytest.raises(BackendError, match="unreadable"):
+            talk(url, package_of("x"), LocalTools())
+    endpoint = Endpoint(calls(*[("clock", "")] * 30), answer("ok"))
+    with Hosted(endpoint) as url:
+        talk(url, package_of("x"), LocalTools())
+    assert len(endpoint.requests[1][1]["messages"][2]["tool_calls"]) == 16
+
+
 def test_a_model_that_only_calls_functions_is_stopped():
     with Hosted(Endpoint(calls(("clock", "{}")))) as url:
         with pytest.raises(BackendError, match="too many steps"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tml_jax.background.context import Package, Privacy, from_json, messages, package, to_json
-from tml_jax.background.history import Budget, History, Note, heard, noted, spoken
+from tml_jax.background.history import MARGIN, Budget, History, Note, Sound, heard, noted, spoken
 from tml_jax.background.tasks import Task
 from tml_jax.data.record import BACKGROUND, USER, Text
 from tml_jax.serve.windows import Arrived
@@ -113,6 +113,11 @@ def test_what_is_private_stays():
         Privacy(redact=("(",))
 
 
+def test_without_the_conversation_the_task_is_there_and_no_more():
+    packed = package(conversation(), TASK, Privacy(redact=("paris",)), conversation=False)
+    assert packed == Package(2, 2, ("weather in [redacted]", "tomorrow"), 10.0, complete=False)
+
+
 def test_a_text_that_is_cut_by_a_pattern_over_words_is_found_whole():
     history = step(step(History(), text=" my pin is 12", speak=True), text="34 ok", speak=True)
     packed = package(history, TASK, Privacy(redact=("1234",)))
@@ -133,20 +138,85 @@ def test_the_budget_holds_whatever_is_said(steps, windows, frames, characters):
         seen = [(0.1, frame(20 * index % 256))]
         history = step(history, tone(3200) if user else None, [text] if typed else (), seen, text=text, speak=model)
     assert len(history.heard) <= windows and len(history.said) <= windows and len(history.frames) <= frames
-    assert sum(len(note.text) for note in history.notes) <= characters
+    for kind in ("said", "typed"):
+        assert sum(len(note.text) for note in history.notes if note.kind == kind) <= characters + MARGIN
     packed = package(history, TASK, Privacy())
     assert packed.turns == tuple(sorted(packed.turns, key=lambda turn: turn.start))
     if history.heard:  # the newest is what is kept
         newest = max(index for index, (user, *_) in enumerate(steps) if user)
         assert history.heard[-1].micro_turn == newest
-    assert json.loads(to_json(packed))["complete"] is not history.forgotten
+    written = sum(len(text) * (1 + typed) for _, _, text, typed in steps)
+    assert json.loads(to_json(packed))["complete"] is not (history.forgotten or written > characters)
+    shown = "".join(
+        part["text"].removeprefix("(typed) ") for turn in packed.turns for part in turn.parts if "text" in part
+    )
+    assert len(shown) <= characters
 
 
 def test_text_without_letters_does_not_pile_up():
     history = History(Budget(characters=5))
     for _ in range(100):
         history = noted(history, (Note(0, "said", ""),))
-    assert len(history.notes) <= 5
+    assert not history.notes
+
+
+def test_of_a_text_too_long_the_end_is_kept_and_the_model_is_told_so():
+    history = step(History(Budget(characters=4)), typed=["x" * 5000 + "last"])
+    packed = package(history, TASK, Privacy())
+    assert parts(packed)[0][3] == ("(typed) last",) and not packed.complete
+
+
+SECRET = "4711 0815"
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(["said", "silent", "typed", "shown", "result"]),
+    st.sets(st.integers(1, 27), max_size=6),
+    st.lists(st.integers(0, 3), min_size=7, max_size=7),
+    st.integers(0, 2) | st.integers(0, 40),
+    st.integers(0, 3),
+)
+def test_a_secret_is_found_wherever_it_is_split(kind, cuts, pauses, characters, windows):
+    """Whatever lies between its pieces: pauses, other speakers, sound that is forgotten, the end of the budget."""
+    text = "well now it " + SECRET + " and on"
+    if kind == "result":  # comes in whole words
+        cuts = {cut for cut in cuts if text[cut - 1 : cut] == " "}
+    places = [0, *sorted(cuts), len(text)]
+    history = History(Budget(round(0.2 * windows, 6), 0, characters))
+    for first, last, pause in zip(places, places[1:], pauses, strict=False):
+        piece = text[first:last]
+        history = step(
+            history,
+            typed=[piece] if kind == "typed" else (),
+            results=[f"#2 {piece.strip()}"] if kind == "result" else (),
+            text=piece if kind in ("said", "silent") else "",
+            display=piece if kind == "shown" else "",
+            speak=kind == "said",
+        )
+        for _ in range(pause):
+            history = step(history, tone(3200), results=["#3 no"])
+    packed = package(history, TASK, Privacy(redact=(SECRET,)))
+    shown = "".join(part["text"] for turn in packed.turns for part in turn.parts if part["type"] == "text")
+    assert not set(SECRET) - {" "} & set(shown.replace("#2", "").replace("#3", ""))
+
+
+def test_packing_takes_no_longer_for_each_word_the_more_words_there_are():
+    """Counted, not timed: how often two notes are compared."""
+    compared = 0
+
+    class Counted(Note):
+        def __eq__(self, other):
+            nonlocal compared
+            compared += 1
+            return super().__eq__(other)
+
+        __hash__ = Note.__hash__
+
+    notes = tuple(Counted(index, "said", " a") for index in range(500))
+    said = tuple(Sound(index, np.zeros(4800, np.int16)) for index in range(0, 500, 2))
+    package(History(Budget(), 500, (), said, notes), TASK, Privacy())
+    assert compared <= 500
 
 
 def test_a_budget_that_is_none_is_refused():

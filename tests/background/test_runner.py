@@ -1,12 +1,14 @@
 """Tasks in their own thread: retries, ends and limits; and what a backend does is never waited for."""
 
+import asyncio
 import threading
 import time
 
 import pytest
-from backends import Scripted, flaky, job
+from backends import Scripted, flaky, job, package_of
 
 from tml_jax.background.backend import BackendError
+from tml_jax.background.local import LocalBackend, LocalTools
 from tml_jax.background.runner import Runner, RunnerOptions
 
 FOREVER = 1000.0
@@ -176,6 +178,104 @@ def test_the_end_cancels_what_runs_and_closes_the_backend():
     assert not runner.begin(job(channel))
     runner.end(channel, 1, 1)
     runner.close(channel)
+
+
+def test_timers_of_others_do_not_keep_a_sum_waiting(running):
+    runner = running(LocalBackend(LocalTools()))
+    for _ in range(2):
+        channel = runner.open()
+        for number in range(1, 5):
+            runner.begin(job(channel, number, "timer 8 seconds"))
+        wait_until(lambda channel=channel: channel.results.qsize() == 4)  # all have begun
+    third = runner.open()
+    runner.begin(job(third, 1, "6 times 7", seconds=4.0))
+    assert brief(results(runner, third)) == ["42", "."]
+
+
+def test_one_session_does_not_take_all_places(running):
+    runner = running(Scripted(x=[[FOREVER]], y=[["ok"]]), RunnerOptions(concurrent=4, per_session=3))
+    greedy, other = runner.open(), runner.open()
+    for number in range(1, 9):
+        runner.begin(job(greedy, number, "x"))
+    runner.begin(job(other, 1, "y", seconds=4.0))
+    assert brief(results(runner, other)) == ["ok", "."]
+    assert len(runner.collect(greedy)) == 3
+
+
+def test_a_backend_that_falls_silent_in_the_middle_is_given_up(running):
+    runner = running(Scripted(x=[["a", FOREVER]]), RunnerOptions(next_seconds=0.05))
+    channel = runner.open()
+    runner.begin(job(channel))
+    assert brief(results(runner, channel)) == ["a", "unavailable"]
+
+
+def test_what_is_ended_is_cancelled_though_no_more_orders_fit(running):
+    held = threading.Event()
+    backend = Scripted(x=[[FOREVER]], hold=[[lambda: held.wait(20)]])
+    runner = running(backend, RunnerOptions(orders=1, per_session=9))
+    channel = runner.open()
+    runner.begin(job(channel, 1, "x"))
+    wait_until(lambda: backend.begun == ["x"])
+    runner.begin(job(channel, 2, "hold"))
+    wait_until(lambda: backend.begun == ["x", "hold"])
+    assert runner.begin(job(channel, 3, "x")) and not runner.begin(job(channel, 4, "x"))
+    runner.end(channel, 1, 1)
+    runner.end(channel, 3, 1)
+    held.set()
+    wait_until(lambda: backend.ended == ["x", "hold"] or backend.ended == ["hold", "x"])
+    wait_until(lambda: not runner._jobs)
+    assert backend.begun == ["x", "hold"]  # the third was ended before it began
+
+
+class Exits:
+    """Ends the program, itself or in a task that it begins."""
+
+    async def run(self, package):
+        if package.request == "itself":
+            raise SystemExit(3)
+        if package.request == "beside":
+            asyncio.get_running_loop().create_task(self._exit())
+            await asyncio.sleep(0.05)
+        yield "ok"
+
+    async def _exit(self):
+        raise SystemExit(3)
+
+    async def close(self):
+        """Nothing to let go of."""
+
+
+def test_a_backend_that_ends_the_program_ends_its_task_alone(running):
+    runner = running(Exits())
+    channel = runner.open()
+    for text, told in (("itself", ["unavailable"]), ("x", ["ok", "."]), ("beside", ["ok", "."]), ("x", ["ok", "."])):
+        assert runner.begin(job(channel, text=text))
+        assert brief(results(runner, channel)) == told
+    assert runner._thread.is_alive()
+
+
+def test_the_conversation_is_packed_for_those_who_read_it_one_at_a_time(running, monkeypatch):
+    packed, now, most = [], 0, 0
+
+    def package(history, task, privacy, conversation):
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        time.sleep(0.02)
+        now -= 1
+        packed.append(conversation)
+        return package_of(*task.requests)
+
+    monkeypatch.setattr("tml_jax.background.runner.package", package)
+    for backend, reads in ((Scripted(x=[["ok"]]), True), (LocalBackend(LocalTools()), False)):
+        runner = running(backend)
+        channels = [runner.open() for _ in range(4)]
+        for channel in channels:
+            runner.begin(job(channel, text="x" if reads else "1 + 1"))
+        for channel in channels:
+            results(runner, channel)
+        assert packed == [reads] * 4 and (most == 1 or not reads)
+        packed.clear()
 
 
 def test_options_that_are_none_are_refused():

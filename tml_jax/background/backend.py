@@ -23,7 +23,12 @@ class BackendError(RuntimeError):
 
 
 class Backend(typing.Protocol):
-    """Does tasks. Lives in one loop; several tasks may run at once, and each may be cancelled at any time."""
+    """Does tasks. Lives in one loop; several tasks may run at once, and each may be cancelled at any time.
+
+    It may say more of itself. `reads_turns = False`: it does without the conversation, which then is not packed.
+    `waits(request) -> bool`: whether a task does nothing but wait; such a one runs beside any number of others, and
+    may be silent up to its deadline once it has given a sign.
+    """
 
     def run(self, package: Package) -> AsyncIterator[str]:
         """Does a task.
@@ -44,6 +49,8 @@ class Backend(typing.Protocol):
 
 class NoBackend:
     """Does nothing: for servers whose clients do the tasks. What nobody does is told to the model."""
+
+    reads_turns = False
 
     async def run(self, package: Package) -> AsyncIterator[str]:
         """See `Backend`."""

@@ -6,24 +6,28 @@ a line that says so; what did not fit the budget is mentioned, too.
 """
 
 import base64
+import bisect
 import dataclasses
 import io
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from tml_jax.background.history import Frame, History, Note, Sound
+from tml_jax.background.history import Frame, History, Note, Sound, newest
 from tml_jax.background.tasks import Task
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE
 from tml_jax.signal.media import write_wav
 from tml_jax.signal.pcm import float_audio
 
 FORMAT = 1
+_HIDDEN = "\0"  # in place of each character that a pattern matches, until all is cut
+_TAGS = re.compile(r"\s*(?:[#@][0-9]+[.!]?(?:\s+|$))*")  # of a result or a task, not part of what is said
 Part = dict[str, Any]
+_Item = TypeVar("_Item", Sound, Note)
 
 INSTRUCTIONS = (
     "You work in the background of a live conversation between a user and an assistant that speaks. The conversation "
@@ -41,7 +45,8 @@ class Privacy:
       audio: sound of both sides.
       frames: what the camera saw.
       typed: what the user typed.
-      redact: patterns; what they match in any text becomes `[redacted]`. They do not reach sound and pictures.
+      redact: patterns; what they match in any text becomes `[redacted]`, also where it came in pieces, up to
+        `history.MARGIN` characters. They do not reach sound and pictures.
     """
 
     audio: bool = True
@@ -56,11 +61,39 @@ class Privacy:
             except re.error as error:
                 raise ValueError(f"redact: {pattern!r} is no regular expression: {error}") from error
 
-    def text(self, text: str) -> str:
-        """`text` as it may be shown."""
-        for pattern in self.redact:
-            text = re.sub(pattern, "[redacted]", text)
-        return text
+    def hidden(self, pieces: Sequence[str]) -> list[str]:
+        """Pieces of one and the same text, as long as they were, without what must not be shown.
+
+        What a pattern matches is found in each piece, and across pieces put together, with a space between them or
+        none, with the tags that they begin with or without.
+        """
+        if not self.redact or not pieces:
+            return list(pieces)
+        shown = [list(piece) for piece in pieces]
+        whole = [0] * len(pieces)
+        for index in range(len(pieces)):
+            self._hide(pieces[index : index + 1], whole[:1], "", shown[index : index + 1])
+        for begins in (whole, [_TAGS.match(piece).end() for piece in pieces]):
+            for between in ("", " "):
+                self._hide(pieces, begins, between, shown)
+        return ["".join(characters) for characters in shown]
+
+    def _hide(self, pieces: Sequence[str], begins: Sequence[int], between: str, shown: Sequence[list[str]]) -> None:
+        """Hides in `shown` what matches in the pieces, each from its place in `begins` on, put together."""
+        ends, end = [], 0
+        for piece, begin in zip(pieces, begins, strict=True):
+            end += len(piece) - begin + len(between)
+            ends.append(end)
+        joined = between.join(piece[begin:] for piece, begin in zip(pieces, begins, strict=True))
+        for match in (match for pattern in self.redact for match in re.finditer(pattern, joined)):
+            at = match.start()
+            for index in range(bisect.bisect_right(ends, at), len(pieces)):
+                if at >= match.end():
+                    break
+                first = at - ends[index] + len(between) + len(pieces[index])
+                last = min(match.end(), ends[index] - len(between)) - at + first
+                shown[index][first:last] = _HIDDEN * max(0, last - first)
+                at = ends[index]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,26 +139,30 @@ class Package:
         return "; ".join(self.requests)
 
 
-def package(history: History, task: Task, privacy: Privacy) -> Package:
+def package(history: History, task: Task, privacy: Privacy, conversation: bool = True) -> Package:
     """Packs a task and its conversation.
 
     Args:
       history: the conversation, which has the budget.
       task: what is to be done.
       privacy: what may leave.
+      conversation: whether it is of use; it takes its time.
 
     Returns:
       The package.
     """
+    requests = tuple(map(_shown, privacy.hidden(task.requests)))
+    seconds = round((task.deadline - task.asked) * MICRO_TURN_SECONDS, 6)
+    if not conversation:
+        return Package(task.number, task.revision, requests, seconds, complete=False)
+    notes, uncut = newest(_hidden(history.notes, privacy), history.budget.characters)
     turns = [
         *(_heard(run, privacy) for run in _runs(history.heard)),
-        *_said(history.said, [note for note in history.notes if note.kind == "said"], privacy),
-        *(_note(note, privacy) for note in history.notes if note.kind != "said"),
+        *_said(history.said, [note for note in notes if note.kind == "said"], privacy),
+        *(_note(note, privacy) for note in notes if note.kind != "said"),
         *(_frame(frame) for frame in history.frames if privacy.frames),
     ]
-    whole = not history.forgotten and privacy == Privacy()
-    requests = tuple(privacy.text(text) for text in task.requests)
-    seconds = round((task.deadline - task.asked) * MICRO_TURN_SECONDS, 6)
+    whole = uncut and not history.forgotten and privacy == Privacy()
     by_start = tuple(sorted(turns, key=lambda turn: turn.start))
     return Package(task.number, task.revision, requests, seconds, by_start, whole)
 
@@ -169,14 +206,31 @@ def _text(text: str) -> Part:
     return {"type": "text", "text": text}
 
 
-def _runs(sounds: Iterable[Sound]) -> list[list[Sound]]:
-    """Sounds of micro-turns that follow one another."""
-    runs: list[list[Sound]] = []
-    for sound in sounds:
-        if runs and sound.micro_turn == runs[-1][-1].micro_turn + 1:
-            runs[-1].append(sound)
+def _hidden(notes: Sequence[Note], privacy: Privacy) -> tuple[Note, ...]:
+    """Notes as long as they were; those of one kind, and of one task's result, are one text."""
+    texts: dict[tuple[str, str], list[int]] = {}
+    for index, note in enumerate(notes):
+        tag = _TAGS.match(note.text)[0].strip(" .!") if note.kind == "result" else ""
+        texts.setdefault((note.kind, tag), []).append(index)
+    hidden = list(notes)
+    for places in texts.values():
+        for index, text in zip(places, privacy.hidden([notes[index].text for index in places]), strict=True):
+            hidden[index] = dataclasses.replace(notes[index], text=text)
+    return tuple(hidden)
+
+
+def _shown(text: str) -> str:
+    return re.sub(f"{_HIDDEN}+", "[redacted]", text)
+
+
+def _runs(items: Iterable[_Item]) -> list[list[_Item]]:
+    """Sounds, or notes, of the same micro-turn and of those that follow one another."""
+    runs: list[list[_Item]] = []
+    for item in items:
+        if runs and item.micro_turn <= runs[-1][-1].micro_turn + 1:
+            runs[-1].append(item)
         else:
-            runs.append([sound])
+            runs.append([item])
     return runs
 
 
@@ -191,18 +245,22 @@ def _heard(run: Sequence[Sound], privacy: Privacy) -> Turn:
 
 def _said(sounds: Sequence[Sound], words: Sequence[Note], privacy: Privacy) -> list[Turn]:
     """The model's sound with its words; what micro-turn t puts out is heard in window t + 1."""
-    turns, left = [], list(words)
-    for run in _runs(sounds):
-        first, last = run[0].micro_turn, run[-1].micro_turn
-        inside = [note for note in left if first <= note.micro_turn <= last]
-        left = [note for note in left if note not in inside]
-        text = privacy.text("".join(note.text for note in inside).strip())
-        parts = [_text(text)] if text else []
+    heard = {sound.micro_turn for sound in sounds}
+    runs, turns = _runs(sounds), []
+    starts = [run[0].micro_turn for run in runs]
+    texts = [""] * len(runs)
+    for note in words:
+        if note.micro_turn in heard:
+            texts[bisect.bisect_right(starts, note.micro_turn) - 1] += note.text
+    for run, text in zip(runs, map(_shown, texts), strict=True):
+        parts = [_text(text.strip())] if text.strip() else []
         parts += [_audio(run, OUTPUT_RATE)] if privacy.audio else []
-        turns.append(Turn("assistant", _seconds(first + 1), _seconds(last + 2), tuple(parts or [_text("(speaks)")])))
-    for note in left:  # its sound has been forgotten, or there was none
-        start = _seconds(note.micro_turn + 1)
-        turns.append(Turn("assistant", start, start, (_text(privacy.text(note.text.strip())),)))
+        start, end = _seconds(run[0].micro_turn + 1), _seconds(run[-1].micro_turn + 2)
+        turns.append(Turn("assistant", start, end, tuple(parts or [_text("(speaks)")])))
+    for run in _runs(note for note in words if note.micro_turn not in heard):  # forgotten sound, or there was none
+        start, end = _seconds(run[0].micro_turn + 1), _seconds(run[-1].micro_turn + 1)
+        text = _shown("".join(note.text for note in run)).strip()
+        turns.append(Turn("assistant", start, end, (_text(text),)))
     return turns
 
 
@@ -216,7 +274,7 @@ _NOTES = {
 
 def _note(note: Note, privacy: Privacy) -> Turn:
     speaker, how = _NOTES[note.kind]
-    text = privacy.text(note.text.strip()) if privacy.typed or note.kind != "typed" else "[withheld]"
+    text = _shown(note.text).strip() if privacy.typed or note.kind != "typed" else "[withheld]"
     at = _seconds(note.micro_turn + (speaker == "assistant"))  # what is put out is heard and seen in the next window
     return Turn(speaker, at, at, (_text(how + text),))
 

@@ -12,6 +12,7 @@ from tml_jax.serve.words import MicroTurn
 from tml_jax.signal.pcm import pcm16
 
 QUIET = 0.01  # root mean square of 20 ms below which nobody speaks
+MARGIN = 1000  # characters kept beyond the budget, so that a pattern finds whole what the budget cuts
 CHANGED = 8.0  # mean difference of pixels, 0 to 255, from which on a frame shows something new
 
 
@@ -22,7 +23,7 @@ class Budget:
     Attributes:
       audio: seconds of sound of each side; silence is not counted.
       frames: frames.
-      characters: of all text.
+      characters: of all text, before anything in it is replaced. What is asked for comes on top of it.
     """
 
     audio: float = 60.0
@@ -136,19 +137,36 @@ def unheard(history: History, micro_turn: int, samples: int) -> History:
 
 
 def noted(history: History, notes: tuple[Note, ...]) -> History:
-    """Remembers text; the oldest goes where there is more than `budget.characters`."""
-    if not notes:
-        return history
-    most = history.budget.characters
-    new = [dataclasses.replace(note, text=note.text[:most]) for note in notes]
-    kept = [*history.notes, *new]
-    total = sum(len(note.text) for note in kept)
-    cut = 0
-    while total > most or len(kept) - cut > most:
-        total -= len(kept[cut].text)
-        cut += 1
-    forgotten = history.forgotten or cut > 0 or any(len(note.text) > most for note in notes)
-    return dataclasses.replace(history, notes=tuple(kept[cut:]), forgotten=forgotten)
+    """Remembers text: of each kind the newest `budget.characters`, and `MARGIN` more."""
+    kept = (*history.notes, *(note for note in notes if note.text))
+    most, whole = history.budget.characters + MARGIN, True
+    for kind in {note.kind for note in notes}:
+        kept, uncut = newest(kept, most, kind)
+        whole = whole and uncut
+    return dataclasses.replace(history, notes=kept, forgotten=history.forgotten or not whole)
+
+
+def newest(notes: tuple[Note, ...], most: int, kind: str = "") -> tuple[tuple[Note, ...], bool]:
+    """Cuts text from its beginning on.
+
+    Args:
+      notes: by time.
+      most: characters that stay.
+      kind: which alone is counted and cut; "" for all.
+
+    Returns:
+      What stays, and whether that is everything.
+    """
+    over = sum(len(note.text) for note in notes if kind in ("", note.kind)) - most
+    if over <= 0:
+        return notes, True
+    kept = []
+    for note in notes:
+        if over > 0 and kind in ("", note.kind):
+            note, over = dataclasses.replace(note, text=note.text[over:]), over - len(note.text)
+        if note.text:
+            kept.append(note)
+    return tuple(kept), False
 
 
 def _kept(history: History, field: str, item: Sound | Frame, most: int) -> History:

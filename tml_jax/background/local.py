@@ -72,6 +72,8 @@ class LocalTools:
 class LocalBackend:
     """Does what it recognises by its words; anything else is searched for in the folder."""
 
+    reads_turns = False
+
     def __init__(self, tools: LocalTools, sleep: Callable[[float], object] = asyncio.sleep) -> None:
         """Over the functions.
 
@@ -81,9 +83,13 @@ class LocalBackend:
         """
         self._tools, self._sleep = tools, sleep
 
+    def waits(self, request: str) -> bool:
+        """See `Backend`: timers do."""
+        return _TIMER.fullmatch(_plain(request)) is not None
+
     async def run(self, package: Package) -> AsyncIterator[str]:
         """See `Backend`."""
-        asked = package.requests[-1].strip().rstrip("?.!").lower()
+        asked = _plain(package.requests[-1])
         timer = _TIMER.fullmatch(asked)
         if timer is not None:
             count, (unit, length) = int(timer["count"]), _UNITS[timer["unit"][0]]
@@ -111,6 +117,10 @@ class LocalBackend:
 
     async def close(self) -> None:
         """See `Backend`."""
+
+
+def _plain(request: str) -> str:
+    return request.strip().rstrip("?.!").lower()
 
 
 def _shortened(text: str) -> str:

@@ -4,6 +4,7 @@ The package goes there as messages with sound and pictures, the answer streams b
 asks for are called in between.
 """
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -17,6 +18,7 @@ from tml_jax.background.context import Package, messages
 
 ROUNDS = 8  # of calls of functions in one task
 MOST_CALLS = 16  # in one round
+MOST_ARGUMENTS = 100_000  # characters of all calls of a round, names and ids with them
 
 
 class OpenAIBackend:
@@ -38,8 +40,9 @@ class OpenAIBackend:
     async def run(self, package: Package) -> AsyncIterator[str]:
         """See `Backend`."""
         told, owners, functions = messages(package), {}, []
-        for tools in self._tools:
-            for tool in await _listed(tools):
+        lists = await asyncio.gather(*map(_listed, self._tools))
+        for tools, listed in zip(self._tools, lists, strict=True):
+            for tool in listed:
                 if tool.name not in owners:
                     owners[tool.name] = tools
                     functions.append(_function(tool))
@@ -51,7 +54,7 @@ class OpenAIBackend:
                     yield piece
             if not calls:
                 return
-            asked = [calls[index] for index in sorted(calls)][:MOST_CALLS]
+            asked = [calls[index] for index in sorted(calls)]
             told.append({"role": "assistant", "content": "".join(text) or None, "tool_calls": asked})
             for call in asked:
                 result = await _called(owners, call["function"])
@@ -110,13 +113,17 @@ def _function(tool: Tool) -> dict[str, Any]:
 
 
 def _add(calls: dict[int, dict[str, Any]], delta: Any) -> None:
-    """A piece of a call to those that there are."""
+    """A piece of a call to those that there are; what is too much of it is a ValueError."""
+    if delta.index not in calls and len(calls) == MOST_CALLS:
+        return
     empty = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
     call = calls.setdefault(delta.index, empty)
     call["id"] += delta.id or ""
     if delta.function is not None:
         call["function"]["name"] += delta.function.name or ""
         call["function"]["arguments"] += delta.function.arguments or ""
+    if sum(len(call["id"]) + sum(map(len, call["function"].values())) for call in calls.values()) > MOST_ARGUMENTS:
+        raise ValueError(f"calls of more than {MOST_ARGUMENTS} characters")
 
 
 async def _called(owners: Mapping[str, Tools], function: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ has come; it ends with its deadline at the latest, in whatever state its backend
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import logging
 import queue
 import random
@@ -30,17 +31,21 @@ class RunnerOptions:
 
     Attributes:
       concurrent: tasks of all sessions that run at once; the others wait.
+      per_session: tasks of one session that do, so that a few sessions do not take all places.
       attempts: how often a task is tried.
       first_seconds: time for the first sign of a backend, in each attempt.
+      next_seconds: time for each further one.
       backoff: seconds before the second attempt, about; each later one waits twice as long.
       most_backoff: seconds, the longest wait.
-      orders: that may wait.
+      orders: tasks that may wait to be taken over.
       results: of a session that may wait.
     """
 
     concurrent: int = 8
+    per_session: int = 3
     attempts: int = 3
     first_seconds: float = 15.0
+    next_seconds: float = 30.0
     backoff: float = 0.5
     most_backoff: float = 8.0
     orders: int = 256
@@ -55,9 +60,11 @@ class RunnerOptions:
 class Channel:
     """The way of one session to the runner and back."""
 
-    def __init__(self, results: int) -> None:
-        """With room for so many results."""
+    def __init__(self, results: int, places: int = 1) -> None:
+        """With room for so many results, and so many tasks that run at once."""
         self.results: queue.Queue[Result] = queue.Queue(results)
+        self.places = asyncio.Semaphore(places)  # of the runner's loop
+        self.ended: set[tuple[int, int]] = set()  # number and revision of what must not go on
         self.closed = False
 
 
@@ -69,12 +76,6 @@ class Job:
     task: Task
     history: History
     privacy: Privacy
-
-
-@dataclasses.dataclass(frozen=True)
-class _End:
-    channel: Channel
-    key: tuple[int, int] | None  # number and revision; None for all of the channel
 
 
 class RunsTasks(typing.Protocol):
@@ -107,9 +108,11 @@ class Runner:
           options: how.
         """
         self._backend, self._options = backend, options
-        self._orders: queue.Queue[Job | _End] = queue.Queue(options.orders)
+        self._orders: queue.Queue[Job] = queue.Queue(options.orders)
+        self._waking = False
         self._random = random.Random()
         self._places, self._ended = asyncio.Semaphore(options.concurrent), asyncio.Event()
+        self._packing = asyncio.Lock()
         self._jobs: dict[tuple[Channel, int, int], asyncio.Task] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="background", daemon=True)
@@ -129,15 +132,20 @@ class Runner:
 
     def open(self) -> Channel:
         """The way of a new session."""
-        return Channel(self._options.results)
+        return Channel(self._options.results, self._options.per_session)
 
     def begin(self, job: Job) -> bool:
         """Begins a task. Returns false where too many orders wait already, or the runner has ended."""
-        return self._order(job)
+        try:
+            self._orders.put_nowait(job)
+        except queue.Full:
+            return False
+        return self._awake()
 
     def end(self, channel: Channel, number: int, revision: int) -> None:
-        """Ends a revision of a task. Where too many orders wait, it goes on to its deadline and nobody listens."""
-        self._order(_End(channel, (number, revision)))
+        """Ends a revision of a task, however many orders wait."""
+        channel.ended.add((number, revision))
+        self._awake()
 
     def collect(self, channel: Channel) -> list[Result]:
         """What has come since the last time."""
@@ -150,13 +158,17 @@ class Runner:
     def close(self, channel: Channel) -> None:
         """Ends all tasks of a session that is over."""
         channel.closed = True
-        self._order(_End(channel, None))
+        self._awake()
 
-    def _order(self, order: Job | _End) -> bool:
+    def _awake(self) -> bool:
+        """Has the loop look at what is new; false where it has ended."""
+        if self._waking and not self._loop.is_closed():  # it has not begun to look
+            return True
         try:
-            self._orders.put_nowait(order)
+            self._waking = True
             self._loop.call_soon_threadsafe(self._wake)
-        except (queue.Full, RuntimeError):  # RuntimeError: the loop is closed
+        except RuntimeError:  # the loop is closed
+            self._waking = False
             return False
         return True
 
@@ -164,8 +176,13 @@ class Runner:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
+        main = self._loop.create_task(self._main())
         try:
-            self._loop.run_until_complete(self._main())
+            while not main.done():
+                try:
+                    self._loop.run_until_complete(main)
+                except BaseException:  # SystemExit in a task that a backend began: the loop stops, and goes on here
+                    logging.exception("something in the background ended its loop; it goes on")
         finally:
             self._loop.close()
 
@@ -181,28 +198,32 @@ class Runner:
             logging.exception("the background did not close")
 
     def _wake(self) -> None:
+        self._waking = False  # first, so that what comes from now on wakes it again
         with contextlib.suppress(queue.Empty):
             while True:
-                self._act(self._orders.get_nowait())
+                self._begin(self._orders.get_nowait())
+        for (channel, *key), job in list(self._jobs.items()):
+            if channel.closed or tuple(key) in channel.ended:
+                job.cancel()
+                channel.ended.discard(tuple(key))
 
-    def _act(self, order: Job | _End) -> None:
-        if isinstance(order, _End):
-            for (channel, *key), job in list(self._jobs.items()):
-                if channel is order.channel and order.key in (None, tuple(key)):
-                    job.cancel()
-        elif not order.channel.closed:
-            name = order.channel, order.task.number, order.task.revision
-            self._jobs[name] = asyncio.create_task(self._do(order))
-            self._jobs[name].add_done_callback(lambda _: self._jobs.pop(name, None))
+    def _begin(self, job: Job) -> None:
+        name = job.channel, *_name(job)
+        self._jobs[name] = asyncio.create_task(self._do(job))
+        self._jobs[name].add_done_callback(lambda _: self._jobs.pop(name, None))
 
     async def _do(self, job: Job) -> None:
         seconds = (job.task.deadline - job.task.asked) * MICRO_TURN_SECONDS
+        waits = getattr(self._backend, "waits", None)
         try:
-            async with asyncio.timeout(seconds), self._places:
+            async with asyncio.timeout(seconds), contextlib.AsyncExitStack() as places:
+                free = waits is not None and waits(job.task.requests[-1])
+                if not free:
+                    await places.enter_async_context(job.channel.places)
+                    await places.enter_async_context(self._places)
                 with contextlib.suppress(queue.Full):  # what it says is news enough
                     job.channel.results.put_nowait(Result(*_name(job), begun=True))
-                packed = await asyncio.to_thread(package, job.history, job.task, job.privacy)
-                await self._attempts(job, packed)
+                await self._attempts(job, await self._packed(job), None if free else self._options.next_seconds)
         except TimeoutError:
             self._fail(job, "late")
         except BackendError as error:
@@ -210,27 +231,38 @@ class Runner:
         except Exception:  # whatever a backend raises
             logging.exception("task %d failed", job.task.number)
             self._fail(job, "error")
+        except (SystemExit, KeyboardInterrupt):  # of a backend; it would end the loop of all
+            logging.exception("task %d would have ended the background", job.task.number)
+            self._fail(job, "unavailable")
 
-    async def _attempts(self, job: Job, packed: Package) -> None:
+    async def _packed(self, job: Job) -> Package:
+        """One at a time, and only what is read: it is work in Python, which the ticks feel."""
+        read = getattr(self._backend, "reads_turns", True)
+        async with self._packing if read else contextlib.nullcontext():
+            pack = functools.partial(package, job.history, job.task, job.privacy, read)
+            return await asyncio.to_thread(pack)
+
+    async def _attempts(self, job: Job, packed: Package, next_seconds: float | None) -> None:
         for attempt in range(self._options.attempts):
             if attempt:
                 longest = min(self._options.most_backoff, self._options.backoff * 2 ** (attempt - 1))
                 await asyncio.sleep(longest * self._random.uniform(0.5, 1.0))
             try:
-                await self._attempt(job, packed)
+                await self._attempt(job, packed, next_seconds)
                 return
             except BackendError as error:
                 if not error.again or attempt + 1 == self._options.attempts:
                     raise
 
-    async def _attempt(self, job: Job, packed: Package) -> None:
+    async def _attempt(self, job: Job, packed: Package, next_seconds: float | None) -> None:
         """One try. Once text has come there is no other, or the model would hear it twice."""
         heard = False
         async with contextlib.aclosing(self._backend.run(packed)) as pieces:
             signed = False
             while True:
                 try:
-                    piece = await asyncio.wait_for(anext(pieces), None if signed else self._options.first_seconds)
+                    async with asyncio.timeout(next_seconds if signed else self._options.first_seconds):
+                        piece = await anext(pieces)
                 except StopAsyncIteration:
                     break
                 except TimeoutError as error:
