@@ -49,7 +49,7 @@ class SteppedRunner:
         backend: Backend,
         delay: Callable[[int, int], float] = lambda number, revision: USUAL_DELAY,
         timed: bool = False,
-        options: RunnerOptions = RunnerOptions(),
+        options: RunnerOptions | None = None,
     ) -> None:
         """Over a backend.
 
@@ -58,9 +58,9 @@ class SteppedRunner:
           delay: number and revision of a task → seconds from the micro-turn that asks to the one that takes in the
             result, which is a later one.
           timed: a task takes at least as long as the backend did; then other runs may differ.
-          options: see `Runner`.
+          options: see `Runner`; None for the usual.
         """
-        self._runner, self._delay, self._timed = Runner(backend, options), delay, timed
+        self._runner, self._delay, self._timed = Runner(backend, options or RunnerOptions()), delay, timed
         self._begun = False
 
     def open(self) -> SteppedChannel:
