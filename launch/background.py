@@ -114,9 +114,9 @@ def _check() -> None:
         for flag in held:
             if flag.value and _KIND.value not in kinds.split(" or "):
                 raise ValueError(f"--{flag.name} needs --background={kinds}; given is --background={_KIND.value}")
-    if not math.isfinite(_SECONDS.value) or not math.isfinite(_AUDIO.value):
-        flag = _AUDIO if math.isfinite(_SECONDS.value) else _SECONDS
-        raise ValueError(f"--{flag.name}={flag.value}: expected a number of seconds")
+    for flag in (_SECONDS, _SOONEST, _AUDIO):
+        if not math.isfinite(flag.value):
+            raise ValueError(f"--{flag.name}={flag.value}: expected a number of seconds")
     for pattern in _REDACT.value:
         try:
             re.compile(pattern)
