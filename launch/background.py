@@ -3,7 +3,11 @@
 Keys come from the environment alone: TML_BACKGROUND_API_KEY, or OPENAI_API_KEY where no other endpoint is given.
 """
 
+import math
 import os
+import re
+import shlex
+import shutil
 from collections.abc import Callable, Sequence
 
 from absl import flags
@@ -58,6 +62,7 @@ def make_backend() -> Backend | None:
     Raises:
       ValueError: see `make_runner`.
     """
+    _check()
     if _KIND.value == "none":
         return None
     if _KIND.value == "client":
@@ -65,8 +70,6 @@ def make_backend() -> Backend | None:
     library = None if _FOLDER.value is None else read_library(_FOLDER.value)
     tools = LocalTools(library)
     if _KIND.value == "local":
-        if _MCP.value or _URL.value or _MODEL.value:
-            raise ValueError("--background_mcp, _url and _model need --background=openai")
         return LocalBackend(tools)
     return _openai([tools])
 
@@ -77,6 +80,7 @@ def tools_backend() -> Callable[[Tools], Backend] | None:
     Raises:
       ValueError: see `make_runner`.
     """
+    _check()
     if _KIND.value != "openai":
         return None
     _openai([])  # says now what is missing
@@ -105,12 +109,32 @@ def _openai(tools: Sequence[Tools]) -> Backend:
     return OpenAIBackend(_MODEL.value, _URL.value, key or "none", [*servers, *tools])
 
 
-def desk_options() -> DeskOptions:
-    """What the flags let sessions ask for, and what of them may go to the background.
+def _check() -> None:
+    """Raises a ValueError that names the flag where flags do not go together, or the value of one is none."""
+    need = {"local or openai": [_FOLDER], "openai": [_URL, _MODEL, _MCP]}
+    for kinds, held in need.items():
+        for flag in held:
+            if flag.value and _KIND.value not in kinds.split(" or "):
+                raise ValueError(f"--{flag.name} needs --background={kinds}; given is --background={_KIND.value}")
+    for flag in (_SECONDS, _SOONEST, _AUDIO):
+        if not math.isfinite(flag.value):
+            raise ValueError(f"--{flag.name}={flag.value}: expected a number of seconds")
+    for pattern in _REDACT.value:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"--{_REDACT.name}={pattern!r} is no regular expression: {error}") from error
+    for command in _MCP.value:
+        try:
+            program = (shlex.split(command) or [""])[0]
+        except ValueError as error:
+            raise ValueError(f"--{_MCP.name}={command!r}: {error}") from error
+        if not shutil.which(program):
+            raise ValueError(f"--{_MCP.name}={command!r}: there is no command {program!r}")
 
-    Raises:
-      ValueError: a pattern that is none.
-    """
+
+def desk_options() -> DeskOptions:
+    """What the flags let sessions ask for, and what of them may go to the background; `make_backend` checks them."""
     budget = Budget(_AUDIO.value, _FRAMES.value, _CHARACTERS.value)
     privacy = Privacy(_AUDIO.value > 0, _FRAMES.value > 0, _TYPED.value, tuple(_REDACT.value))
     return DeskOptions(Limits(seconds=_SECONDS.value, soonest=_SOONEST.value), budget, privacy)

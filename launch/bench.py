@@ -22,6 +22,7 @@ times the server's ticks without a background model, with the embedded one, and 
 """
 
 import contextlib
+import logging as std_logging
 import os
 import sys
 from collections.abc import Sequence
@@ -79,8 +80,10 @@ def _long_session() -> object:
 
 
 def _background() -> object:
+    from tml_jax.background import runner
     from tml_jax.bench.background import background_bench
 
+    std_logging.getLogger(runner.__name__).setLevel(std_logging.CRITICAL)  # backends that die are meant to
     return background_bench(*_engine(delegate=True), _TICKS.value, _log)
 
 

@@ -8,20 +8,22 @@
 The sound of a film is heard if --audio names the film too; without --audio there is no microphone. Nothing is heard
 ahead of time: each micro-turn takes in 200 ms and answers before it gets the next. One exception: sound that is not at
 16 kHz is resampled first, by a filter that looks up to 5 ms ahead (10 ms from 8 kHz, see `media.resample`). The output
-folder gets conversation.wav (user left, model right), micro_turns.jsonl and timeline.png.
+folder gets conversation.wav (user left, model right), micro_turns.jsonl and timeline.png; after Ctrl-C, of what there
+is so far.
 """
 
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 from launch import background
 from tml_jax import shipped
 from tml_jax.background.backend import Backend
-from tml_jax.background.desk import Background, Desk
+from tml_jax.background.desk import Background, Desk, DeskOptions
 from tml_jax.background.stepped import SteppedRunner
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, PATCH
 from tml_jax.data.layout import text_in_tokens
@@ -31,6 +33,7 @@ from tml_jax.serve import session
 from tml_jax.signal import media
 from tml_jax.train.checkpoint import CheckpointError
 
+INTERRUPTED = 130  # exit status of a command that Ctrl-C ended
 _AUDIO_HELP = (
     "Recording of the user, any format and rate. Without it the session has no microphone, which is not the same as "
     "silence: for a user who is silent, give a silent file, however short."
@@ -113,10 +116,10 @@ def _load() -> tuple[session.Talker, np.ndarray | None, int, list[tuple[float, n
     texts = sorted((parse_text(argument) for argument in _TEXT.value), key=lambda text: text.time)
     audio = media.read_audio(_AUDIO.value, INPUT_RATE, channels=1)[0] if _AUDIO.value else None
 
-    backend = background.make_backend()
+    backend, options = background.make_backend(), background.desk_options()
     may = {} if backend is None else {"delegate": True}
     talker = session.Talker(_CHECKPOINT.value, seed=_SEED.value, **may)
-    given = {} if backend is None else {"desk": _desk(backend, talker)}
+    given = {} if backend is None else {"desk": _desk(backend, options, talker)}
     frames = []
     if _VIDEO.value:
         rows, columns = (cells * size for cells, size in zip(talker.config.data.video_grid, PATCH[1:3]))
@@ -125,25 +128,43 @@ def _load() -> tuple[session.Talker, np.ndarray | None, int, list[tuple[float, n
     return talker, *with_tail(audio, times, _TAIL.value), frames, texts, given
 
 
-def _desk(backend: Backend, talker: session.Talker) -> Desk:
+def _desk(backend: Backend, options: DeskOptions, talker: session.Talker) -> Desk:
     """For one session, whose results come after the usual delay, or as long as the backend takes."""
     runner = SteppedRunner(backend, timed=True)
-    return Background(runner, talker.tokenizer, talker.config, background.desk_options()).open()
+    return Background(runner, talker.tokenizer, talker.config, options).open()
+
+
+def _until(
+    end: float, audio: np.ndarray | None, frames: Sequence[tuple[float, np.ndarray]], texts: Sequence[Text]
+) -> tuple[np.ndarray | None, list[tuple[float, np.ndarray]], list[Text]]:
+    """What had been given until `end`, seconds."""
+    heard = None if audio is None else audio[: round(end * INPUT_RATE)]
+    return heard, [frame for frame in frames if frame[0] < end], [text for text in texts if text.time < end]
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command. What is wrong with its input ends it with one line."""
+    """Runs the command. What is wrong with its input ends it with one line; Ctrl-C leaves what there is so far."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    logging.set_verbosity(logging.WARNING)  # Orbax says much at INFO
+    micro_turns, given = [], {}
     try:
-        talker, user_audio, count, frames, texts, given = _load()
-    except (OSError, ValueError, CheckpointError) as error:
-        raise SystemExit(f"launch.talk: {error}") from error
-
-    print("compiling", flush=True)
-    talker.warm_up()
-    print("  heard at  gate    words", flush=True)
-    micro_turns = list(narrate(talker.talk(user_audio, frames, texts, micro_turns=count, **given)))
+        try:
+            talker, user_audio, count, frames, texts, given = _load()
+        except (OSError, ValueError, CheckpointError) as error:
+            raise SystemExit(f"launch.talk: {error}") from error
+        print("compiling", flush=True)
+        talker.warm_up()
+        print("  heard at  gate    words", flush=True)
+        for turn in narrate(talker.talk(user_audio, frames, texts, micro_turns=count, **given)):
+            micro_turns.append(turn)
+    except KeyboardInterrupt:
+        if not micro_turns:
+            raise SystemExit("launch.talk: ended before anything was said; nothing is written") from None
+        user_audio, frames, texts = _until(MICRO_TURN_SECONDS * len(micro_turns), user_audio, frames, texts)
+    finally:
+        if "desk" in given:
+            given["desk"].close()
     files = write_conversation(_OUTPUT.value, user_audio, micro_turns, frames, texts)
 
     compute = np.asarray([turn.compute_seconds for turn in micro_turns])
@@ -152,6 +173,9 @@ def main(argv: Sequence[str]) -> None:
     print(f"real-time factor {factor:.2f} (below 1 keeps up), slowest micro-turn {1000 * compute.max():.0f} ms")
     for file in files:
         print(f"wrote {file}")
+    if len(micro_turns) < count:
+        print("launch.talk: ended by Ctrl-C before its time", file=sys.stderr)
+        raise SystemExit(INTERRUPTED)
 
 
 if __name__ == "__main__":

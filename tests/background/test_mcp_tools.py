@@ -83,6 +83,18 @@ def test_a_server_that_is_slow_to_start_is_waited_for_once_and_its_functions_are
     asyncio.run(run())
 
 
+def test_a_server_that_prints_is_logged_in_one_line_that_names_it(caplog):
+    printing = SERVER.with_name("mcp_printing.py")
+
+    async def play(tools):
+        for _ in range(3):
+            assert await tools.call("add", {"a": 2, "b": 40}) == "the sum is 42"
+
+    with_server(play, f"{sys.executable} {printing}")
+    (record,) = [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    assert "mcp_printing.py" in record.getMessage() and "printed" in record.getMessage() and not record.exc_info
+
+
 def test_a_server_that_hangs_or_is_none_is_given_up():
     async def hangs(tools):
         await tools.list()

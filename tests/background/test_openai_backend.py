@@ -142,6 +142,41 @@ def test_functions_are_called_and_their_results_go_back():
     assert "not JSON" in results[2]["content"] and "no JSON object" in results[3]["content"]
 
 
+def test_calls_without_an_index_are_told_apart_and_arguments_too_deep_are_no_call():
+    def call(index, name, arguments, call_id=None):
+        return {"index": index, "id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+    pieces = [
+        call(0, "calculate", '{"expression"', "a"),
+        call(None, None, ': "6*7"}'),
+        call(None, "clock", "{}", "b"),
+        call(None, "calculate", '{"expression": ' + "[" * 50_000, "c"),
+    ]
+    events = [chunk({"tool_calls": [piece]}) for piece in pieces]
+    endpoint = Endpoint([*events, chunk({}, "tool_calls"), "data: [DONE]\n\n"], answer("done"))
+    with Hosted(endpoint) as url:
+        assert "".join(talk(url, package_of("x"), LocalTools())).strip() == "done"
+    asked, *results = endpoint.requests[1][1]["messages"][2:]
+    assert [call["id"] for call in asked["tool_calls"]] == ["a", "b", "c"]
+    assert results[0]["content"] == "42" and "not JSON" in results[2]["content"]
+
+
+def test_the_log_says_where_and_why_in_one_line_and_no_key(caplog):
+    with Hosted(Endpoint(401)) as url:
+        backend = OpenAIBackend("m", url.replace("//", "//me:hidden@"), KEY)
+
+        async def run() -> None:
+            for _ in range(3):
+                with pytest.raises(BackendError):
+                    async for _ in backend.run(package_of("x")):
+                        pass
+            await backend.close()
+
+        asyncio.run(run())
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line == f"the background at {url}/: refused 401 (status 401)"
+
+
 class DeadTools:
     """Functions that can be listed once and never called."""
 
@@ -221,6 +256,8 @@ def test_a_model_that_only_calls_functions_is_stopped():
         (['data: {"choices": [{"delta": null}]}\n\n'], "unreadable", True),
         (['data: {"choices": [{"delta": {"content": 9}, "finish_reason": "stop"}]}\n\n'], "unreadable", True),
         (['data: {"error": {"message": "overloaded"}}\n\n'], "unreadable", True),
+        (["data: " + '{"choices": ' + "[" * 100_000 + "\n\n"], "unreadable", True),
+        ([chunk({"content": []}).replace("[]", "[" * 900 + "]" * 900)], "unreadable", True),
         (["<html>hello</html>"], "cut off", True),
     ],
 )

@@ -1,5 +1,7 @@
 """The flags of the background: what they make, and what is wrong with them."""
 
+import sys
+
 import pytest
 from absl.testing import flagsaver
 
@@ -30,15 +32,22 @@ def test_without_flags_there_is_none_and_with_local_there_is_one(tmp_path):
     [
         ({"background": "openai"}, "needs --background_model"),
         ({"background": "openai", "background_model": "m"}, "needs --background_url, or a key"),
-        ({"background": "local", "background_url": "http://x"}, "need --background=openai"),
+        ({"background": "local", "background_url": "http://x"}, "--background_url needs --background=openai; given is"),
+        ({"background_url": "http://x"}, "--background_url needs --background=openai; given is --background=none"),
+        ({"background_folder": "notes"}, "--background_folder needs --background=local or openai"),
+        ({"background": "client", "background_folder": "notes"}, "--background_folder needs"),
+        ({"background": "openai", "background_mcp": ["no_such_command x"]}, "no command 'no_such_command'"),
+        ({"background": "openai", "background_mcp": ["'a"]}, "--background_mcp=.*No closing quotation"),
+        ({"background": "openai", "background_mcp": [""]}, "--background_mcp='': there is no command"),
+        ({"background_seconds": float("nan")}, "--background_seconds=nan: expected a number"),
+        ({"background_audio_seconds": float("inf")}, "--background_audio_seconds=inf: expected a number"),
         ({"background": "local", "background_folder": "/no/such"}, "no such folder"),
-        ({"background_redact": ["("]}, "no regular expression"),
+        ({"background_redact": ["("]}, "--background_redact=.* no regular expression"),
     ],
 )
 def test_what_is_wrong_is_said(given, expected):
     with flagsaver.flagsaver(**given), pytest.raises(ValueError, match=expected):
         background.make_runner()
-        background.desk_options()
 
 
 def test_a_key_for_openai_goes_to_no_other_endpoint(monkeypatch):
@@ -48,7 +57,7 @@ def test_a_key_for_openai_goes_to_no_other_endpoint(monkeypatch):
     key = lambda: background.make_runner()._backend._client.api_key  # noqa: E731
     with flagsaver.flagsaver(**given):
         assert key() == "secret"
-    with flagsaver.flagsaver(**given, background_url="http://localhost:1/v1", background_mcp=["server"]):
+    with flagsaver.flagsaver(**given, background_url="http://localhost:1/v1", background_mcp=[sys.executable]):
         assert key() == "none"
         monkeypatch.setenv("TML_BACKGROUND_API_KEY", "theirs")
         assert key() == "theirs"

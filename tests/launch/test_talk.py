@@ -221,6 +221,32 @@ def test_with_a_background_tasks_are_done_and_drawn(prepared, capsys, monkeypatc
     assert lines[1]["asked"] == ["6 times 7"] and [line["index"] for line in lines if line["read"]] == [6]
 
 
+def test_ctrl_c_writes_what_was_said_so_far_and_ends_the_background(prepared, capsys, monkeypatch):
+    class Interrupted(FakeTalker):
+        def __init__(self, checkpoint, seed=0, delegate=False):
+            super().__init__(checkpoint, seed)
+
+        def talk(self, user_audio, frames=(), texts=(), micro_turns=None, desk=None):
+            Interrupted.desk = desk
+            for turn in super().talk(user_audio, frames, texts, micro_turns):
+                if turn.index == Interrupted.end:
+                    raise KeyboardInterrupt
+                yield turn
+
+    monkeypatch.setattr(session, "Talker", Interrupted)
+    settings = {"checkpoint": str(prepared / "model"), "audio": str(prepared / "in.wav"), "output": str(prepared / "o")}
+    Interrupted.end = 0
+    with pytest.raises(SystemExit, match="ended before anything was said"):
+        run(**settings)
+    assert not (prepared / "o").exists()
+    Interrupted.end = 3
+    with pytest.raises(SystemExit) as caught:
+        run(**settings, text=["hi", "at 1.9: later"], background="local")
+    assert caught.value.code == command.INTERRUPTED and "Ctrl-C" in capsys.readouterr().err
+    assert read_wav(prepared / "o" / "conversation.wav")[1].shape == (2, 3 * 4800)
+    assert not Interrupted.desk._background.runner._runner._thread.is_alive()
+
+
 def test_text_alone_has_no_microphone_and_lasts_until_after_the_last_text(prepared):
     run(checkpoint=str(prepared / "model"), text=["at 1.0: hi"], output=str(prepared / "out"), tail=0.5)
     audio, frames, _ = FakeTalker.made.given

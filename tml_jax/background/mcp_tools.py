@@ -1,18 +1,23 @@
 """Functions of an MCP server that is started as a process, through the protocol's own SDK (extra `background`)."""
 
 import asyncio
+import contextlib
+import contextvars
 import logging
 import shlex
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from mcp import Client, MCPError, StdioServerParameters
 
 from tml_jax.background.backend import BackendError, Tool
+from tml_jax.background.seldom import Seldom
 
 CONNECTION_CLOSED = -32000  # the SDK's code for a server that has gone
 MOST_SILENT = 3  # calls in a row without an answer, after which the process is ended
 MOST_RESULT = 20_000  # characters of what a function gives
+SDK_LOGGER = "mcp.client.stdio"
+_SERVER: contextvars.ContextVar[str] = contextvars.ContextVar("server", default="")
 
 
 class McpTools:
@@ -33,6 +38,7 @@ class McpTools:
         if not program:
             raise ValueError("the command of an MCP server is empty: give one such as 'python server.py'")
         self._parameters = StdioServerParameters(command=program, args=arguments)
+        self._command, self._seldom = command, Seldom()
         self._seconds, self._list_seconds = seconds, list_seconds
         self._listing: asyncio.Task[Sequence[Tool] | None] | None = None
         self._until = 0.0  # time of the loop up to which tasks wait for the listing
@@ -96,7 +102,7 @@ class McpTools:
             if isinstance(error, MCPError) and error.code != CONNECTION_CLOSED:
                 self._silent = 0
                 raise
-            logging.warning("an MCP server failed: %r", error)
+            self._seldom.warn(f"the MCP server {self._command!r} failed: {_first(error)!r}")
             self._silent += 1
             alive = started and isinstance(error, TimeoutError) and self._silent < MOST_SILENT
             if not alive:  # others may have calls there that go well
@@ -114,9 +120,41 @@ class McpTools:
     async def _keep(self, ready: asyncio.Future) -> None:
         """Holds the connection: what opens it must close it, in one and the same task."""
         try:
-            async with Client(self._parameters) as client:
+            async with _said_briefly(self._command, self._seldom), Client(self._parameters) as client:
                 ready.set_result(client)
                 await asyncio.Event().wait()
         except Exception as error:  # whatever the SDK raises
             if not ready.done():
                 ready.set_exception(error)
+
+
+@contextlib.asynccontextmanager
+async def _said_briefly(command: str, seldom: Seldom) -> AsyncIterator[None]:
+    """What the SDK logs of this server, a traceback for each line that is no message, becomes one line in a while.
+
+    The SDK reads in tasks that the one in here starts: they have its context, by which the server is told from others.
+    """
+    said = logging.getLogger(SDK_LOGGER)
+    token = _SERVER.set(command)
+
+    def brief(record: logging.LogRecord) -> bool:
+        if _SERVER.get() != command:
+            return True
+        error = record.exc_info[1] if record.exc_info else None
+        printed = " (is something printed there?)" if isinstance(error, ValueError) else ""
+        seldom.warn(f"the MCP server {command!r}, standard output: {record.getMessage()}{printed}")
+        return False
+
+    said.addFilter(brief)
+    try:
+        yield
+    finally:
+        said.removeFilter(brief)
+        _SERVER.reset(token)
+
+
+def _first(error: BaseException) -> BaseException:
+    """What is behind a group of errors."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

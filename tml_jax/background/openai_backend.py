@@ -7,7 +7,6 @@ asks for are called in between.
 import asyncio
 import contextlib
 import json
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import openai
 
 from tml_jax.background.backend import BackendError, Tool, Tools
 from tml_jax.background.context import Package, messages
+from tml_jax.background.seldom import Seldom
 
 ROUNDS = 8  # of calls of functions in one task
 MOST_CALLS = 16  # in one round
@@ -35,12 +35,12 @@ class OpenAIBackend:
         """
         # Retries and times are the runner's.
         self._client = openai.AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=0, timeout=None)
-        self._model, self._tools = model, tuple(tools)
+        self._model, self._tools, self._seldom = model, tuple(tools), Seldom()
 
     async def run(self, package: Package) -> AsyncIterator[str]:
         """See `Backend`."""
         told, owners, functions = messages(package), {}, []
-        lists = await asyncio.gather(*map(_listed, self._tools))
+        lists = await asyncio.gather(*map(self._listed, self._tools))
         for tools, listed in zip(self._tools, lists, strict=True):
             for tool in listed:
                 if tool.name not in owners:
@@ -54,7 +54,7 @@ class OpenAIBackend:
                     yield piece
             if not calls:
                 return
-            asked = [calls[index] for index in sorted(calls)]
+            asked = list(calls.values())
             told.append({"role": "assistant", "content": "".join(text) or None, "tool_calls": asked})
             for call in asked:
                 result = await _called(owners, call["function"])
@@ -70,9 +70,9 @@ class OpenAIBackend:
             await tools.close()
 
     async def _stream(
-        self, told: list[dict[str, Any]], functions: list[dict[str, Any]], calls: dict[int, dict[str, Any]]
+        self, told: list[dict[str, Any]], functions: list[dict[str, Any]], calls: dict[object, dict[str, Any]]
     ) -> AsyncIterator[str]:
-        """One answer: yields its text, and puts the calls that it asks for into `calls`, by index."""
+        """One answer: yields its text, and puts the calls that it asks for into `calls`, in their order."""
         more = {"tools": functions} if functions else {}
         finished = False
         try:
@@ -88,23 +88,33 @@ class OpenAIBackend:
                             raise TypeError(f"content is a {type(piece).__name__}")
                         yield piece
         except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError) as error:
-            raise BackendError("unavailable", again=True) from error
+            raise self._failed("unavailable", error, again=True) from error
         except openai.APIStatusError as error:
-            raise BackendError(f"refused {error.status_code}") from error
-        except (openai.OpenAIError, ValueError, TypeError, AttributeError) as error:
-            # A stream that is no JSON, or JSON of another shape, surfaces as any of these.
-            raise BackendError("unreadable", again=True) from error
+            raise self._failed(f"refused {error.status_code}", error) from error
+        except Exception as error:
+            # A stream that is no JSON, or JSON of another shape or too deep, surfaces as whatever the SDK meets first.
+            raise self._failed("unreadable", error, again=True) from error
         if not finished:
-            raise BackendError("cut off", again=True)
+            raise self._failed("cut off", None, again=True)
 
+    def _failed(self, reason: str, error: Exception | None, again: bool = False) -> BackendError:
+        """What is told to the model; the log says where it was, and why, but nothing that was said, and no key."""
+        if isinstance(error, openai.APIStatusError):
+            why = f"status {error.status_code}"
+        elif isinstance(error, openai.APIConnectionError):
+            why = str(error.__cause__ or error)
+        else:
+            why = type(error).__name__ if error else "its answer has no end"
+        self._seldom.warn(f"the background at {self._client.base_url.copy_with(userinfo=b'')}: {reason} ({why})")
+        return BackendError(reason, again)
 
-async def _listed(tools: Tools) -> Sequence[Tool]:
-    """Functions that there are; where they cannot be reached, the model has to do without."""
-    try:
-        return await tools.list()
-    except BackendError as error:
-        logging.warning("functions are missing: %s", error)
-        return ()
+    async def _listed(self, tools: Tools) -> Sequence[Tool]:
+        """Functions that there are; where they cannot be reached, the model has to do without."""
+        try:
+            return await tools.list()
+        except BackendError as error:
+            self._seldom.warn(f"functions are missing: {error}")
+            return ()
 
 
 def _function(tool: Tool) -> dict[str, Any]:
@@ -112,12 +122,16 @@ def _function(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": described}
 
 
-def _add(calls: dict[int, dict[str, Any]], delta: Any) -> None:
-    """A piece of a call to those that there are; what is too much of it is a ValueError."""
-    if delta.index not in calls and len(calls) == MOST_CALLS:
-        return
+def _add(calls: dict[object, dict[str, Any]], delta: Any) -> None:
+    """A piece of a call to those that there are; one without an index has an id or goes on with the last. What is too
+    much of it is a ValueError."""
     empty = {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
-    call = calls.setdefault(delta.index, empty)
+    key = delta.index
+    if key is None:
+        key = delta.id or next(reversed(calls), None)
+    if key not in calls and len(calls) == MOST_CALLS:
+        return
+    call = calls.setdefault(key, empty)
     call["id"] += delta.id or ""
     if delta.function is not None:
         call["function"]["name"] += delta.function.name or ""
@@ -133,7 +147,7 @@ async def _called(owners: Mapping[str, Tools], function: Mapping[str, str]) -> s
         return f"error: no function {function['name']!r}; there are {', '.join(owners)}"
     try:
         arguments = json.loads(function["arguments"] or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"error: the arguments are not JSON: {error}"
     if not isinstance(arguments, dict):
         return "error: the arguments are no JSON object"

@@ -22,6 +22,7 @@ from tml_jax.background.tasks import Result, Task
 from tml_jax.config import MICRO_TURN_SECONDS
 
 MOST_PIECE = 20_000  # characters
+_LOG = logging.getLogger(__name__)
 _FULL_SECONDS = 0.05  # between two tries to hand over a result
 
 
@@ -194,8 +195,8 @@ class Runner:
         await asyncio.gather(*jobs, return_exceptions=True)
         try:
             await self._backend.close()
-        except Exception:  # whatever a backend raises
-            logging.exception("the background did not close")
+        except Exception as error:  # whatever a backend raises
+            _LOG.error("the background did not close: %r", error)
 
     def _wake(self) -> None:
         self._waking = False  # first, so that what comes from now on wakes it again
@@ -228,8 +229,9 @@ class Runner:
             self._fail(job, "late")
         except BackendError as error:
             self._fail(job, str(error))
-        except Exception:  # whatever a backend raises
-            logging.exception("task %d failed", job.task.number)
+        except Exception as error:  # whatever a backend raises
+            _LOG.error("task %d failed: %r", job.task.number, error)
+            _LOG.debug("task %d", job.task.number, exc_info=True)
             self._fail(job, "error")
         except (SystemExit, KeyboardInterrupt):  # of a backend; it would end the loop of all
             logging.exception("task %d would have ended the background", job.task.number)

@@ -56,8 +56,8 @@ def card(facts: Facts) -> str:
         f"for a text token; checkpoint of step {facts.step}.\n"
         f"- Matrices in {facts.dtype}, all else in float32: {facts.bytes / 1e6:.1f} MB, without optimizer state. They "
         f"are computed with in {config.serve.dtype}.\n"
-        "- `python -m launch.talk --checkpoint=shipped --audio=question.wav --output=answer`, or "
-        "`python -m launch.serve`.",
+        "- `python -m launch.talk --checkpoint=shipped --background=local --audio=question.wav --output=answer`, or "
+        "`python -m launch.serve --background=local`.",
         f"## Data\n\n{_data(facts)}",
         f"## Recipe\n\n{_recipe(facts)}",
         "## Figures\n\nHeld-out conversations, streamed 200 ms at a time through the run as it was trained, with 95% "
