@@ -333,9 +333,8 @@ def release(book: TaskBook, now: int) -> tuple[TaskBook, Chunk | None]:
 def told(book: TaskBook, number: int) -> TaskBook:
     """The book once the model has been given the end of a task's result; until then it can still be cancelled."""
     task = book.find(number)
-    if task is None or not task.released:
-        return book
-    return _forget(_with(book, dataclasses.replace(task, told=True)))
+    told = task is not None and task.released
+    return _forget(_with(book, dataclasses.replace(task, told=True))) if told else book
 
 
 def printable(text: str) -> str:
