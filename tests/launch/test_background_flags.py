@@ -14,7 +14,7 @@ def flags(monkeypatch):
     for name in ("TML_BACKGROUND_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     if not background.flags.FLAGS.is_parsed():
-        background.flags.FLAGS(["test"])
+        background.flags.FLAGS.mark_as_parsed()  # the commands of other tests have flags that must be given
 
 
 def test_without_flags_there_is_none_and_with_local_there_is_one(tmp_path):

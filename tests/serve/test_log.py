@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 from scripted import Line, ScriptedEngine
-from served import KEY, Served, receive, send, type_in, wait_until
+from served import KEY, LIMIT, Served, receive, send, type_in, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tml_jax.serve import log
@@ -116,7 +116,7 @@ def test_sessions_are_logged_from_their_begin_to_their_end_and_without_what_was_
                 served.socket(headers={"Authorization": "Bearer guessed"})
         wait_until(lambda: served.scheduler.free)
         with served.socket() as large, pytest.raises(ConnectionClosed):
-            large.send("x" * 500_000)
+            large.send("x" * (LIMIT + 1))
             while True:
                 large.recv(timeout=60)
         wait_until(lambda: served.scheduler.free)
