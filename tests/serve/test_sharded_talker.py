@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from small import small_config
 from trained_run import make_run
 
@@ -25,6 +26,7 @@ np.savez(sys.argv[3], samples=[turn.samples for turn in turns], said=[turn.gate 
 """
 
 
+@pytest.mark.slow  # `test_sharded_engine` is the small case of it
 def test_eight_devices_say_what_one_says(tmp_path, small_variables):
     config = small_config()
     audio = np.random.default_rng(0).standard_normal(6 * 3200).astype(np.float32) * 0.1
