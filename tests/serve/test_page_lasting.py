@@ -1,5 +1,7 @@
 """The page over a long time, in a real Chromium: what it says of what it played, tasks, coming back to the server."""
 
+import asyncio
+
 import numpy as np
 import pytest
 from chromium import call, open_page, start, until
@@ -41,13 +43,23 @@ def test_the_server_is_told_what_was_played_of_each_micro_turn(visit, serve, mon
     assert "tml_ear_to_voice_seconds_count" in served.get("/metrics")[1]
 
 
+class HangsAtFirst(LocalBackend):
+    """The embedded background, but for a session's first task, which keeps its place until it is cancelled."""
+
+    async def run(self, package):
+        if package.number == 1:
+            await asyncio.Event().wait()
+        async for piece in super().run(package):
+            yield piece
+
+
 def test_a_task_that_has_to_wait_is_asked_until_the_background_begins_with_it(visit, serve):
-    asks = {2: "timer 50 seconds", 3: "6 times 7", 12: "#1 stop"}
+    asks = {2: "long work", 3: "6 times 7", 12: "#1 stop"}
 
     def script(index, arrived) -> Line:
         return Line(tasks=(asks[index],) if index in asks else ())
 
-    runner = Runner(LocalBackend(LocalTools()), RunnerOptions(concurrent=1))
+    runner = Runner(HangsAtFirst(LocalTools()), RunnerOptions(concurrent=1))
     runner.start()
     page = visit(serve(ScriptedEngine(script), Background(runner, tokenizer(), small_config())))
     page.evaluate(WATCH)

@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from served import receive, wait_until
+from served import receive, type_in, wait_until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -153,6 +153,8 @@ def test_who_was_cut_off_comes_back_to_the_engine_that_holds_the_session(house):
             if guest.engine != home:  # with fewer connections it is where nobody in particular would be sent
                 guest.socket.close()
         for guest in [guest for guest in guests if guest.engine == home]:
+            type_in(guest.socket, "hello")  # a session in which nothing was said is not held
+            receive(guest.socket, "conversation.item.done")
             guest.socket = guest.resume(house)
             receive(guest.socket, "session.resumed")
             guest.speak()
