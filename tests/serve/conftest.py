@@ -8,6 +8,9 @@ from chromium import Watched, launch, open_page, voice
 from small import small_config
 from synthetic import tokenizer
 
+from tml_jax.background.backend import NoBackend
+from tml_jax.background.desk import Background
+from tml_jax.background.runner import Runner
 from tml_jax.serve.engine import Engine
 from tml_jax.serve.program import LoadedModel
 from tml_jax.signal.media import write_wav
@@ -27,6 +30,15 @@ def engine(warm_engine):
     yield warm_engine
     for slot in warm_engine.taken:
         warm_engine.leave(slot)
+
+
+@pytest.fixture
+def client_background():
+    """Of a server whose clients do the tasks."""
+    runner = Runner(NoBackend())
+    runner.start()
+    yield Background(runner, tokenizer(), small_config())
+    runner.stop()
 
 
 @pytest.fixture(scope="module")

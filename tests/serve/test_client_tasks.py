@@ -1,5 +1,6 @@
 """Tasks as function calls: clients that declare a tool get them, and what they answer is read as a result."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -8,12 +9,8 @@ from dialogue_client import Client, kinds
 from openai import OpenAI
 from scripted import Line, ScriptedEngine
 from served import KEY, Served, wait_until
-from small import small_config
 from synthetic import tokenizer
 
-from tml_jax.background.backend import NoBackend
-from tml_jax.background.desk import Background
-from tml_jax.background.runner import Runner
 from tml_jax.background.tasks import TaskEvent
 from tml_jax.serve.client_tasks import MAX_CALLS, ClientTool, output_text, task_tool
 
@@ -174,20 +171,23 @@ def test_without_a_tool_tasks_are_none_of_the_clients_business():
     assert client.turn(False, tasks=asked()) == [] and not client.live.by_client
 
 
-@pytest.fixture
-def background():
-    """Of a server whose clients do the tasks."""
-    runner = Runner(NoBackend())
-    runner.start()
-    yield Background(runner, tokenizer(), small_config())
-    runner.stop()
+@contextlib.contextmanager
+def delegating(served):
+    """A connection of the `openai` package that declares the tool, in a session that has begun."""
+    client = OpenAI(api_key=KEY, websocket_base_url=f"ws://127.0.0.1:{served.port}/v1")
+    with client.realtime.connect(model="small") as connection:
+        connection.session.update(session={"type": "realtime", "tools": [DELEGATE]})
+        connection.conversation.item.create(
+            item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": "now"}]}
+        )
+        yield connection
 
 
 def decoded(tokens):
     return tokenizer().decode([token for token in tokens if token < tokenizer().size]).strip()
 
 
-def test_what_the_openai_client_finds_for_a_task_before_it_was_refined_is_not_read(background):
+def test_what_the_openai_client_finds_for_a_task_before_it_was_refined_is_not_read(client_background):
     read = []
 
     def script(index, arrived):
@@ -195,13 +195,8 @@ def test_what_the_openai_client_finds_for_a_task_before_it_was_refined_is_not_re
         spoken = np.ones(4800, np.float32)
         return Line(spoken, " on", tasks={1: ("3 + 4",), 3: ("#1 3 + 5",)}.get(index, ()))
 
-    with Served(ScriptedEngine(script), background) as served:
-        client = OpenAI(api_key=KEY, websocket_base_url=f"ws://127.0.0.1:{served.port}/v1")
-        with client.realtime.connect(model="small") as connection:
-            connection.session.update(session={"type": "realtime", "tools": [DELEGATE]})
-            connection.conversation.item.create(
-                item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": "now"}]}
-            )
+    with Served(ScriptedEngine(script), client_background) as served:
+        with delegating(served) as connection:
             calls = []
             for event in connection:
                 assert event.type != "error", event
@@ -217,7 +212,7 @@ def test_what_the_openai_client_finds_for_a_task_before_it_was_refined_is_not_re
     assert [task for _, task in calls] == ["3 + 4", "3 + 5"] and decoded(read) == "#1. 8"
 
 
-def test_the_openai_client_does_a_task_and_the_model_reads_what_it_found(background):
+def test_the_openai_client_does_a_task_and_the_model_reads_what_it_found(client_background):
     read = []
 
     def script(index, arrived):
@@ -226,13 +221,8 @@ def test_the_openai_client_does_a_task_and_the_model_reads_what_it_found(backgro
             return Line(tasks=("3 + 4",))
         return Line(np.ones(4800, np.float32), " seven") if "7" in decoded(read) and index % 2 else Line()
 
-    with Served(ScriptedEngine(script), background) as served:
-        client = OpenAI(api_key=KEY, websocket_base_url=f"ws://127.0.0.1:{served.port}/v1")
-        with client.realtime.connect(model="small") as connection:
-            connection.session.update(session={"type": "realtime", "tools": [DELEGATE]})
-            connection.conversation.item.create(
-                item={"type": "message", "role": "user", "content": [{"type": "input_text", "text": "now"}]}
-            )
+    with Served(ScriptedEngine(script), client_background) as served:
+        with delegating(served) as connection:
             said, calls = "", []
             for event in connection:
                 assert event.type != "error", event

@@ -13,12 +13,7 @@ import pytest
 from companion import COUNTING, LOUD, Companion
 from scripted import ScriptedEngine
 from served import KEY, Served
-from small import small_config
-from synthetic import tokenizer
 
-from tml_jax.background.backend import NoBackend
-from tml_jax.background.desk import Background
-from tml_jax.background.runner import Runner
 from tml_jax.serve.dialogue import Dialogue
 
 pytestmark = pytest.mark.clients
@@ -52,21 +47,12 @@ class Recorder(Companion):
         return super().__call__(index, arrived)
 
 
-@pytest.fixture
-def background():
-    """Of a server whose clients do the tasks."""
-    runner = Runner(NoBackend())
-    runner.start()
-    yield Background(runner, tokenizer(), small_config())
-    runner.stop()
-
-
 @pytest.mark.parametrize("client", ["agents", "pipecat", "livekit"])
-def test_a_real_client_writes_does_a_task_speaks_and_interrupts(client, monkeypatch, background):
+def test_a_real_client_writes_does_a_task_speaks_and_interrupts(client, monkeypatch, client_background):
     run, model, sent = command(client), Recorder(), []
     act = Dialogue.client
     monkeypatch.setattr(Dialogue, "client", lambda self, event, now: sent.append(event) or act(self, event, now))
-    with Served(ScriptedEngine(model), background) as served:
+    with Served(ScriptedEngine(model), client_background) as served:
         url = f"ws://127.0.0.1:{served.port}/v1/realtime"
         environment = {**os.environ, "NODE_PATH": NODE_MODULES, "PYTHONPATH": ""}
         done = subprocess.run([*run, url, KEY], capture_output=True, text=True, timeout=150, env=environment)
