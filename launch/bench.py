@@ -5,6 +5,10 @@
 
 Run them on a machine that does nothing else: the table says how much other programs took.
 
+  python -m launch.bench --what=roofline --config=configs/replica.py
+
+takes times of the train step and of micro-turns on the device that is here (a GPU, a TPU, a CPU) beside its own rates.
+
   python -m launch.bench --what=serve
   python -m launch.bench --what=serve --url=ws://127.0.0.1:8000/v1/realtime --clients=1,4 --audio=question.wav
 
@@ -32,17 +36,20 @@ from absl import app, flags, logging
 
 from launch import config_flag, huge_pages, server_process
 from tml_jax import shipped
+from tml_jax.bench.roofline import roofline_bench
 from tml_jax.config import INPUT_RATE, ConfigError
 from tml_jax.signal import media
 from tml_jax.train.checkpoint import CheckpointError
 
 _HELP = (
     "What to measure: `train`, the train step beside transformers; `micro_turn`, a micro-turn beside transformers with "
-    "its cache; `serve`, a server under load; `long_session`, whether long sessions stay as fast; `background`, "
-    "whether a background costs the ticks anything."
+    "its cache; `roofline`, both on this device beside what it could do; `serve`, a server under load; `long_session`, "
+    "whether long sessions stay as fast; `background`, whether a background costs the ticks anything."
 )
-_WHAT = flags.DEFINE_enum("what", "train", ["train", "micro_turn", "serve", "long_session", "background"], _HELP)
-_REPEATS = flags.DEFINE_integer("repeats", 15, "Turns of each program (train, micro_turn).", lower_bound=1)
+_WHAT = flags.DEFINE_enum(
+    "what", "train", ["train", "micro_turn", "roofline", "serve", "long_session", "background"], _HELP
+)
+_REPEATS = flags.DEFINE_integer("repeats", 15, "Turns of each program (train, micro_turn, roofline).", lower_bound=1)
 _URL = flags.DEFINE_string("url", None, "Of a server that runs; without it, one is started (serve).")
 _CLIENTS = flags.DEFINE_list("clients", ["1", "2", "4", "8", "16", "24", "32"], "At once, one number a row (serve).")
 _SESSIONS = flags.DEFINE_integer("sessions", 4, "Sessions at once (long_session, background).", lower_bound=1)
@@ -110,6 +117,10 @@ def _micro_turn() -> object:
     return micro_turn_bench(config_flag.get(), _REPEATS.value, log=_log)
 
 
+def _roofline() -> object:
+    return roofline_bench(config_flag.get(), _REPEATS.value, log=_log)
+
+
 def _audio() -> np.ndarray:
     if _AUDIO.value:
         return media.read_audio(_AUDIO.value, INPUT_RATE, channels=1)[0]
@@ -128,6 +139,7 @@ def _log(line: str) -> None:
 _BENCHES = {
     "train": _train,
     "micro_turn": _micro_turn,
+    "roofline": _roofline,
     "serve": _serve,
     "long_session": _long_session,
     "background": _background,

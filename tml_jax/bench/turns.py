@@ -144,6 +144,11 @@ class WholeTurn:
         jax.block_until_ready(samples)
         return int(np.max(output.count)) + 1
 
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of the keys and values of all sessions."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self._sessions.stream.caches))
+
 
 def _text(tokens: jax.Array) -> ElementArrays:
     """(1, T) tokens as elements without sound and pictures."""

@@ -1,5 +1,7 @@
 """What every record of a source takes of a packed row: measured once, then kept beside the records."""
 
+import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -16,6 +18,7 @@ from tml_jax.data.packing import SIZE_NAMES, capacities, fits
 from tml_jax.data.record import Conversation
 from tml_jax.data.shards import DataError
 from tml_jax.data.tokenizer import Tokenizer
+from tml_jax.data.workers import in_parts
 
 LENGTHS_FORMAT = 1  # to be raised when the same record would take other elements
 UNREADABLE = -1
@@ -61,28 +64,46 @@ def measure_lengths(records: Records, tokenizer: Tokenizer, config: Config, name
     Returns:
       (N, 5) int32, see `packing.sizes`; a row of −1 for a record that cannot be used.
     """
-    lengths = np.full((len(records), len(SIZE_NAMES)), UNREADABLE, np.int32)
-    bad, cut_records, cut_tokens = 0, 0, 0
+    measured, bad, cut = [], 0, []
     said = time.monotonic()
-    for index in range(len(records)):
+    for part in in_parts(functools.partial(_measure, records, tokenizer, config), records):
+        for index, reason in part.bad[: max(0, NAMED - bad)]:
+            report(f"{name}: record {record_name(records, index)} is left out: {reason}")
+        bad += len(part.bad)
+        cut += part.cut
+        measured.append(part.lengths)
+        if time.monotonic() - said > PROGRESS_SECONDS:
+            said = time.monotonic()
+            report(f"{name}: measured {sum(map(len, measured))} of {len(records)} records")
+    if bad:
+        report(f"{name}: {bad} of {len(records)} records cannot be used")
+    if cut:
+        report(f"{name}: {len(cut)} records end before all their text is out; {sum(cut)} tokens are cut off")
+    return np.concatenate(measured) if measured else np.zeros((0, len(SIZE_NAMES)), np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """Lengths of some records; those that are bad, with the reason; tokens cut off of each that is cut."""
+
+    lengths: np.ndarray
+    bad: list[tuple[int, str]]
+    cut: list[int]
+
+
+def _measure(records: Records, tokenizer: Tokenizer, config: Config, part: range) -> _Part:
+    lengths = np.full((len(part), len(SIZE_NAMES)), UNREADABLE, np.int32)
+    bad, cut = [], []
+    for row, index in enumerate(part):
         try:
             plan = layout(records[index], tokenizer, config)
         except Exception as error:  # whatever is wrong with one record, the others are still good
-            bad += 1
-            if bad <= NAMED:
-                report(f"{name}: record {record_name(records, index)} is left out: {error}")
+            bad.append((index, str(error)))
             continue
-        lengths[index] = layout_sizes(plan)
-        cut_records += plan.cut > 0
-        cut_tokens += plan.cut
-        if time.monotonic() - said > PROGRESS_SECONDS:
-            said = time.monotonic()
-            report(f"{name}: measured {index + 1} of {len(records)} records")
-    if bad:
-        report(f"{name}: {bad} of {len(records)} records cannot be used")
-    if cut_records:
-        report(f"{name}: {cut_records} records end before all their text is out; {cut_tokens} tokens are cut off")
-    return lengths
+        lengths[row] = layout_sizes(plan)
+        if plan.cut:
+            cut.append(plan.cut)
+    return _Part(lengths, bad, cut)
 
 
 def source_lengths(records: Records, tokenizer: Tokenizer, config: Config, name: str, report: Report) -> np.ndarray:

@@ -1,15 +1,17 @@
 """What a run needs before its first step: the generated sources and a tokenizer."""
 
-import itertools
+import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from tml_jax.config import Config, ConfigError
 from tml_jax.data import scenes
 from tml_jax.data.lengths import source_lengths
+from tml_jax.data.record import Conversation
 from tml_jax.data.shards import DataError, open_shards, write_shards
 from tml_jax.data.tokenizer import BYTES, Tokenizer, train_tokenizer
+from tml_jax.data.workers import in_parts
 
 HELD_OUT = "held_out"  # its name in `config.data.generate`
 _PROCESS_PAYS = 20  # conversations that are worth a process of their own
@@ -86,6 +88,10 @@ def ensure_lengths(config: Config, tokenizer: str | os.PathLike, log: Callable[[
 
 def _texts(config: Config) -> Iterator[str]:
     for name in config.data.sources:
-        for record in open_shards(source_directory(config, name)):
-            for item in itertools.chain(record.words, record.texts):
-                yield item.text
+        records = open_shards(source_directory(config, name))
+        for texts in in_parts(functools.partial(_texts_of, records), records):
+            yield from texts
+
+
+def _texts_of(records: Sequence[Conversation], part: range) -> list[str]:
+    return [item.text for record in map(records.__getitem__, part) for item in (*record.words, *record.texts)]

@@ -1,11 +1,19 @@
 """What processes that work for another one have in common."""
 
+import concurrent.futures
 import functools
+import multiprocessing
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 _WATCH_SECONDS = 2.0
+_PART = 100  # records that are worked on together
+_PARTS_PAY = 10  # parts that are worth a process of their own
+
+Result = TypeVar("Result")
 
 
 @functools.cache  # once a process
@@ -24,3 +32,25 @@ def end_with(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+
+
+def in_parts(work: Callable[[range], Result], records: Sequence[Any]) -> Iterator[Result]:
+    """Works on all records part by part; by several processes where they are many, and on disk.
+
+    Args:
+      work: is given the numbers of some records. Picklable, its result too.
+      records: all of them; those on disk have the attribute `directory`.
+
+    Yields:
+      What `work` returns for each part, in order.
+    """
+    parts = [range(start, min(start + _PART, len(records))) for start in range(0, len(records), _PART)]
+    processes = min(os.cpu_count() or 1, len(parts) // _PARTS_PAY) if hasattr(records, "directory") else 1
+    if processes <= 1:
+        yield from map(work, parts)
+        return
+    context = multiprocessing.get_context("spawn")  # threads of JAX may run here already, so no fork
+    with concurrent.futures.ProcessPoolExecutor(
+        processes, mp_context=context, initializer=end_with, initargs=(os.getpid(),)
+    ) as pool:
+        yield from pool.map(work, parts)
