@@ -16,6 +16,7 @@ def config():
     return dataclasses.replace(whole, data=dataclasses.replace(whole.data, packing=PACKING, batch_size=2))
 
 
+@pytest.mark.slow
 def test_the_table_holds_the_step_and_each_number_of_sessions(config):
     lines = []
     found = roofline_bench(config, repeats=1, sessions=(1, 2), log=lines.append)

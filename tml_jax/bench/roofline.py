@@ -129,8 +129,11 @@ def roofline_bench(
     used = (config.train.compute_dtype, config.serve.dtype)
     rates = measure_rates(sorted(set(used)))
     counts = count_parameters(config.model)
-    lines = [_train_line(config, counts, rates, repeats, log)]
-    lines += [_turn_line(config, counts, rates, count, repeats, log) for count in sessions]
+    log(f"{jax.devices()[0].device_kind}: {rates}")
+    lines = [_train_line(config, counts, rates, repeats)]
+    for count in sessions:
+        log(f"{lines[-1].name}: {lines[-1].times.median * 1e3:.2f} ms")
+        lines.append(_turn_line(config, counts, rates, count, repeats))
     return RooflineBench(jax.devices()[0].device_kind, rates, tuple(lines), sum(counts.values()), machine.versions())
 
 
@@ -181,7 +184,6 @@ def _of_one(program: Callable[..., jax.Array], seconds: float, *arguments: jax.A
 
 def _train_line(config: Config, counts: dict[str, int], rates: Rates, repeats: int, log: Callable[[str], None]) -> Line:
     step, rows = whole_step(config), config.data.batch_size
-    log("taking times of the train step")
     return Line(
         name=f"train step, {rows} × {config.data.packing.elements} elements, {config.train.compute_dtype}",
         times=interleaved({"": step}, repeats)[""],
@@ -191,12 +193,9 @@ def _train_line(config: Config, counts: dict[str, int], rates: Rates, repeats: i
     )
 
 
-def _turn_line(
-    config: Config, counts: dict[str, int], rates: Rates, sessions: int, repeats: int, log: Callable[[str], None]
-) -> Line:
+def _turn_line(config: Config, counts: dict[str, int], rates: Rates, sessions: int, repeats: int) -> Line:
     turn = WholeTurn(config, sessions)
     steps = turn()
-    log(f"taking times of a micro-turn of {sessions} sessions")
     operations, moved = micro_turn_work(config, counts, sessions, steps)
     return Line(
         name=f"micro-turn, {sessions} session{'s' * (sessions > 1)}, {steps} text steps, {config.serve.dtype}",
