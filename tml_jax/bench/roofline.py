@@ -182,7 +182,7 @@ def _of_one(program: Callable[..., jax.Array], seconds: float, *arguments: jax.A
     return taken / calls
 
 
-def _train_line(config: Config, counts: dict[str, int], rates: Rates, repeats: int, log: Callable[[str], None]) -> Line:
+def _train_line(config: Config, counts: dict[str, int], rates: Rates, repeats: int) -> Line:
     step, rows = whole_step(config), config.data.batch_size
     return Line(
         name=f"train step, {rows} × {config.data.packing.elements} elements, {config.train.compute_dtype}",
