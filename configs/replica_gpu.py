@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.data.generate = dict(scenes=24000, transcribed=9000, text=300, captioned=4000, held_out=408)
     config.data.batch_size = 8
     config.data.workers = 6
-    config.train.steps = 12000
+    config.train.steps = 9300
     config.train.learning_rate = 4e-3
     config.train.warmup_steps = 200
     config.train.checkpoint_every = 2000

@@ -25,6 +25,6 @@ def get_config() -> ConfigDict:
         flow_width=512,
     )
     config.data.batch_size = 16
-    config.train.steps = 8000
+    config.train.steps = 5800
     config.train.learning_rate = 2.5e-3
     return config
