@@ -60,7 +60,7 @@ def card(facts: Facts) -> str:
         "`python -m launch.serve --background=local`.",
         f"## Data\n\n{_data(facts)}",
         f"## Recipe\n\n{_recipe(facts)}",
-        "## Figures\n\nHeld-out conversations, streamed 200 ms at a time through the run as it was trained, with 95% "
+        f"## Figures\n\nHeld-out conversations, streamed 200 ms at a time through {_weights(facts)}, with 95% "
         "intervals; the columns are defined in `tml_jax/eval/interactivity.py`. "
         f"`results.json` has them as numbers.\n\n{facts.table.strip()}",
         f"## What the narrower weights change\n\n{_agreement(facts)}",
@@ -68,6 +68,11 @@ def card(facts: Facts) -> str:
         f"## Licences\n\n{_licences(facts)}",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _weights(facts: Facts) -> str:
+    """Which weights the figures are of: a run whose matrices were narrowed before is compared with nothing."""
+    return "the run as it was trained" if facts.agreement else "the run that was copied"
 
 
 def _data(facts: Facts) -> str:
