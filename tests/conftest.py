@@ -4,26 +4,25 @@ import os
 import pathlib
 import sys
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # or an installed libtpu is asked for devices that are not there
-
-import jax
 import pytest
 
 TESTS = pathlib.Path(__file__).resolve().parent
+for name, value in {
+    "JAX_PLATFORMS": "cpu",  # or an installed libtpu is asked for devices that are not there
+    # Compiling is most of what these tests cost, and their programs run for a moment. 0 compiles as for a user.
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    # What one worker, or a process that a test starts, has compiled, the others read.
+    "JAX_COMPILATION_CACHE_DIR": str(TESTS.parent / ".pytest_cache" / "compiled"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+}.items():
+    os.environ.setdefault(name, value)
+
 # `small`, `trained_run`, `synthetic`, `played`, `releases`, `fdb_folders`
 sys.path[:0] = [str(TESTS / folder) for folder in ("", "data", "interop", "eval/suites")]
 
 from small import SMALL, random_variables, small_config  # noqa: E402
 
 from tml_jax.model.interaction import InteractionModel  # noqa: E402
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compilation_cache() -> pathlib.Path:
-    """Compiled programs, kept from one test run to the next."""
-    cache = TESTS.parent / ".pytest_cache" / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-    return cache
 
 
 @pytest.fixture(scope="session")
