@@ -1,16 +1,18 @@
 """What the tests of every folder share: a small model with random weights, and a place for compiled programs."""
 
+import contextlib
 import os
 import pathlib
 import sys
 
 import pytest
 
+UNOPTIMISED = "jax_disable_most_optimizations"
 TESTS = pathlib.Path(__file__).resolve().parent
 for name, value in {
     "JAX_PLATFORMS": "cpu",  # or an installed libtpu is asked for devices that are not there
     # Compiling is most of what these tests cost, and their programs run for a moment. 0 compiles as for a user.
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    UNOPTIMISED.upper(): "1",
     # What one worker, or a process that a test starts, has compiled, the others read.
     "JAX_COMPILATION_CACHE_DIR": str(TESTS.parent / ".pytest_cache" / "compiled"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
@@ -20,6 +22,7 @@ for name, value in {
 # `small`, `trained_run`, `synthetic`, `played`, `releases`, `fdb_folders`
 sys.path[:0] = [str(TESTS / folder) for folder in ("", "data", "interop", "eval/suites")]
 
+import jax  # noqa: E402
 from small import SMALL, random_variables, small_config  # noqa: E402
 
 from tml_jax.model.interaction import InteractionModel  # noqa: E402
@@ -43,3 +46,33 @@ def small_talker(small_variables):
     from tml_jax.serve.session import Talker
 
     return Talker.of(small_config(), tokenizer(), small_variables, seed=3)
+
+
+@contextlib.contextmanager
+def compiling_as_for_a_user():
+    """What compiles meanwhile is optimised."""
+    before = jax.config.read(UNOPTIMISED)
+    jax.config.update(UNOPTIMISED, False)
+    yield
+    jax.config.update(UNOPTIMISED, before)
+
+
+@pytest.fixture
+def optimised():
+    """For a test of what the compiler's optimisations could change."""
+    with compiling_as_for_a_user():
+        yield
+
+
+@pytest.fixture(scope="session")
+def warm_engine(small_variables):
+    """An engine of three slots, which keeps time and is compared to the bit: so it is compiled as for a user."""
+    from synthetic import tokenizer
+
+    from tml_jax.serve.engine import Engine
+    from tml_jax.serve.program import LoadedModel
+
+    engine = Engine(LoadedModel(small_config(), tokenizer(), small_variables), 3)
+    with compiling_as_for_a_user():
+        engine.warm_up()
+    return engine
