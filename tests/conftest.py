@@ -27,6 +27,30 @@ from small import SMALL, random_variables, small_config  # noqa: E402
 
 from tml_jax.model.interaction import InteractionModel  # noqa: E402
 
+# With `--dist loadfile` the file that is given out last should be short, or one worker waits for the other.
+LONGEST = (
+    "train/test_mesh_steps.py",
+    "train/test_loop.py",
+    "train/test_hosts.py",
+    "train/test_step.py",
+    "scale/test_programs.py",
+    "parallel/test_transport.py",
+    "interop/test_stablehlo.py",
+    "serve/test_session.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Has xdist keep the order of files, instead of giving out those with the most tests first."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first."""
+    place = {TESTS / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
 
 @pytest.fixture(scope="session")
 def small_model() -> InteractionModel:
