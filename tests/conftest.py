@@ -11,8 +11,6 @@ UNOPTIMISED = "jax_disable_most_optimizations"
 TESTS = pathlib.Path(__file__).resolve().parent
 for name, value in {
     "JAX_PLATFORMS": "cpu",  # or an installed libtpu is asked for devices that are not there
-    # Compiling is most of what these tests cost, and their programs run for a moment. 0 compiles as for a user.
-    UNOPTIMISED.upper(): "1",
     # What one worker, or a process that a test starts, has compiled, the others read.
     "JAX_COMPILATION_CACHE_DIR": str(TESTS.parent / ".pytest_cache" / "compiled"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
@@ -41,7 +39,10 @@ LONGEST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Has xdist keep the order of files, instead of giving out those with the most tests first."""
+    """Compiles quickly where proofs are left out, and has xdist keep the order of files, not the most tests first."""
+    # Compiling is most of what the default tests cost, and their programs run for a moment.
+    quickly = os.environ.setdefault(UNOPTIMISED.upper(), str(int("not slow" in config.option.markexpr)))
+    jax.config.update(UNOPTIMISED, quickly != "0")  # the variable is for processes that tests start
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
 
@@ -77,8 +78,10 @@ def compiling_as_for_a_user():
     """What compiles meanwhile is optimised."""
     before = jax.config.read(UNOPTIMISED)
     jax.config.update(UNOPTIMISED, False)
-    yield
-    jax.config.update(UNOPTIMISED, before)
+    try:
+        yield
+    finally:
+        jax.config.update(UNOPTIMISED, before)
 
 
 @pytest.fixture
