@@ -63,11 +63,7 @@ def steps_on(config: Config, axes: dict[str, int], state: TrainState, gradients:
 def main(meshes: str) -> None:
     config = from_mapping(tiny.get_config())
     packing = dataclasses.replace(PACKING, elements=LENGTH)
-    config = dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, vision_stages=((2, 40, 40, config.model.d_model),)),
-        data=dataclasses.replace(config.data, packing=packing, batch_size=ROWS),
-    )
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, packing=packing, batch_size=ROWS))
     variables = random_variables(config.model)
     params = variables["params"]
     state = TrainState(np.zeros((), np.int32), params, variables["balance"], make_optimizer(config.train).init(params))
