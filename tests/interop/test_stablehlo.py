@@ -128,7 +128,7 @@ def windows_of(seed: int, config, turns: int) -> list[Arrived]:
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 3)])
-def test_plain_input_becomes_the_elements_of_a_session(grid):
+def test_plain_input_becomes_the_elements_of_a_session(optimised, grid):
     config = make_config()
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, video_grid=grid))
     compiled = jax.jit(lambda state, inputs: stablehlo_step.take_in(state, inputs, config))
