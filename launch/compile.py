@@ -16,6 +16,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TPU_SKIP_MDS_QUERY"] = "1"
 os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
 os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what comes from there has no text to be read
 
 import importlib.util
 import json

@@ -12,14 +12,8 @@ from tml_jax.serve.engine import Engine
 from tml_jax.serve.program import LoadedModel
 
 
-@pytest.fixture
-def engine(small_variables):
-    engine = Engine(LoadedModel(small_config(), tokenizer(), small_variables), 2)
-    engine.warm_up()
-    return engine
-
-
-def test_every_tick_is_measured_and_memory_stays(engine, monkeypatch):
+def test_every_tick_is_measured_and_memory_stays(warm_engine, monkeypatch):
+    engine = warm_engine
     monkeypatch.setattr(long_session, "TURNS_A_MINUTE", 40)
     lines = []
     found = long_session_bench(engine, 3, log=lines.append)
@@ -45,8 +39,8 @@ def test_ticks_of_the_same_work_are_compared_like_with_like():
     )
 
 
-def test_numbers_that_are_none_end_it(small_variables):
+def test_numbers_that_are_none_end_it(small_variables, optimised):
     broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), small_variables)
-    engine = Engine(LoadedModel(small_config(), tokenizer(), broken), 1)
+    engine = Engine(LoadedModel(small_config(), tokenizer(), broken), 3)  # as `warm_engine`: compiled once
     with pytest.raises(ValueError, match="not finite"):
         long_session_bench(engine, 1)

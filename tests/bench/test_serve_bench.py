@@ -10,21 +10,15 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "serve"))
 
 from served import KEY, Served
-from small import small_config
-from synthetic import tokenizer
 
 from tml_jax.bench.batches import noise
 from tml_jax.bench.clients import Talk, talk_at_once
 from tml_jax.bench.serve import CUSHION, HELD_WAIT, ServeBench, played, serve_bench, summarise
-from tml_jax.serve.engine import Engine
-from tml_jax.serve.program import LoadedModel
 
 
 @pytest.fixture(scope="module")
-def url(small_variables):
-    engine = Engine(LoadedModel(small_config(), tokenizer(), small_variables), 3)
-    engine.warm_up()
-    with Served(engine) as served:
+def url(warm_engine):
+    with Served(warm_engine) as served:
         yield f"ws://127.0.0.1:{served.port}/v1/realtime"
 
 

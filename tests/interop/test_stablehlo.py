@@ -67,12 +67,12 @@ assert not any(name.split(".")[0] == "tml_jax" and module for name, module in sy
 """
 
 
-def start_without_the_project(cache: pathlib.Path, *arguments: str) -> subprocess.Popen:
-    """Starts Python with installed packages, without what an editable install adds to its path."""
+def start_without_the_project(folder: pathlib.Path, *arguments: str) -> subprocess.Popen:
+    """Starts Python in a folder with installed packages, without what an editable install adds to its path."""
     paths = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(paths), JAX_COMPILATION_CACHE_DIR=str(cache))
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(paths))
     command, pipe = [sys.executable, "-S", "-P", *arguments], subprocess.PIPE
-    return subprocess.Popen(command, cwd=cache.parent, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 def output_of(process: subprocess.Popen) -> str:
@@ -128,7 +128,7 @@ def windows_of(seed: int, config, turns: int) -> list[Arrived]:
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 3)])
-def test_plain_input_becomes_the_elements_of_a_session(grid):
+def test_plain_input_becomes_the_elements_of_a_session(optimised, grid):
     config = make_config()
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, video_grid=grid))
     compiled = jax.jit(lambda state, inputs: stablehlo_step.take_in(state, inputs, config))
@@ -192,7 +192,7 @@ class Streamed:
 
 
 @pytest.fixture(scope="module")
-def streamed(exported, conversations, small_talker, compilation_cache, tmp_path_factory):
+def streamed(exported, conversations, small_talker, tmp_path_factory):
     folder, sessions = exported
     work = tmp_path_factory.mktemp("streamed")
     turns = plain_inputs(conversations[:sessions], CONFIG)
@@ -200,7 +200,7 @@ def streamed(exported, conversations, small_talker, compilation_cache, tmp_path_
     np.savez(work / "inputs.npz", seeds=np.asarray(SEEDS[:sessions], np.int32), **given)
     media.write_wav(work / "question.wav", noise(0, 2.3)[None], 16_000)
     files = [work / name for name in ("inputs.npz", "outputs.npz", "question.wav", "answer.wav")]
-    process = start_without_the_project(compilation_cache, "-c", STREAM, str(folder), *map(str, files))
+    process = start_without_the_project(work, "-c", STREAM, str(folder), *map(str, files))
     # The talker meanwhile: both spend most of their time compiling.
     talker = list(small_talker.talk_together([iter(windows) for windows in conversations[:sessions]], SEEDS[:sessions]))
     question = media.read_audio(str(work / "question.wav"), 16_000, channels=1)[0]
@@ -360,11 +360,11 @@ print(device.device_kind, memory.argument_size_in_bytes)
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (in the test extra)")
-def test_the_program_compiles_for_a_tpu(exported, compilation_cache, monkeypatch):
+def test_the_program_compiles_for_a_tpu(exported, tmp_path, monkeypatch):
     for name, value in (("TPU_SKIP_MDS_QUERY", "1"), ("TPU_WORKER_HOSTNAMES", "localhost")):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    process = start_without_the_project(compilation_cache, "-c", COMPILE, str(exported[0] / "micro_turn.jax_export"))
+    process = start_without_the_project(tmp_path, "-c", COMPILE, str(exported[0] / "micro_turn.jax_export"))
     printed = output_of(process)
     kind, size = printed.splitlines()[-1].rsplit(" ", 1)
     weights = (exported[0] / "weights.safetensors").stat().st_size

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 def compile_for(topology: str, what: str, **sizes) -> dict:
     environment = dict(
         os.environ, JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNAMES="localhost",
-        ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+        ALLOW_MULTIPLE_LIBTPU_LOAD="1", JAX_ENABLE_COMPILATION_CACHE="false", JAX_DISABLE_MOST_OPTIMIZATIONS="0",
     )  # fmt: skip
     command = [sys.executable, str(HERE / "compile_attention.py"), what, topology, json.dumps(sizes)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -1,7 +1,6 @@
 """The command: a server from a checkpoint, and its end."""
 
 import json
-import os
 import pathlib
 import re
 import signal
@@ -27,15 +26,14 @@ def run_folder(tmp_path_factory, small_variables):
     return make_run(tmp_path_factory.mktemp("serve") / "run", small_config(), small_variables)
 
 
-def start(*arguments, cache) -> subprocess.Popen:
-    environment = dict(os.environ, JAX_COMPILATION_CACHE_DIR=str(cache), JAX_PLATFORMS="cpu")
+def start(*arguments) -> subprocess.Popen:
     command = [sys.executable, "-m", "launch.serve", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_server_of_a_checkpoint_talks_until_it_is_told_to_end(run_folder, compilation_cache):
+def test_a_server_of_a_checkpoint_talks_until_it_is_told_to_end(run_folder):
     flags = [f"--checkpoint={run_folder}", "--port=0", "--sessions=3", "--drain_seconds=0.2", "--log_format=json"]
-    with start(*flags, cache=compilation_cache) as server:
+    with start(*flags) as server:
         try:
             lines = []
             for line in server.stdout:
@@ -61,14 +59,14 @@ def test_a_server_of_a_checkpoint_talks_until_it_is_told_to_end(run_folder, comp
 
 
 @pytest.mark.slow
-def test_with_a_background_the_model_may_hand_over_tasks(tmp_path, small_variables, compilation_cache):
+def test_with_a_background_the_model_may_hand_over_tasks(tmp_path, small_variables):
     """Weights that make the model say DELEGATE whenever it may, and so tasks without a text."""
     variables = jax.tree.map(jnp.copy, small_variables)
     said = SMALL.text_vocab_size + jnp.asarray([Control.DELEGATE, Control.END])
     variables["params"]["unembedding"] = variables["params"]["unembedding"].at[:, said].multiply(8)
     run = make_run(tmp_path / "run", small_config(), variables)
     flags = [f"--checkpoint={run}", "--port=0", "--sessions=3", "--drain_seconds=0.1", "--background=local"]
-    with start(*flags, cache=compilation_cache) as server:
+    with start(*flags) as server:
         try:
             line = next((line for line in server.stdout if line.startswith("listening at")), None)
             assert line, server.stderr.read()[-3000:]
@@ -86,14 +84,14 @@ def test_with_a_background_the_model_may_hand_over_tasks(tmp_path, small_variabl
             server.kill()
 
 
-def test_what_is_wrong_is_said_in_one_line(run_folder, tmp_path, compilation_cache):
+def test_what_is_wrong_is_said_in_one_line(run_folder, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for flags, expected in (
             ([f"--checkpoint={tmp_path / 'none'}"], "no such folder"),
             ([f"--checkpoint={run_folder}", "--sessions=3", f"--port={port}"], "address already in use"),
         ):
-            with start(*flags, cache=compilation_cache) as server:
+            with start(*flags) as server:
                 assert server.wait(120) == 1
                 last = server.stderr.read().strip().splitlines()[-1]
                 assert last.startswith("launch.serve: ") and expected in last.lower()

@@ -1,4 +1,4 @@
-"""What tests of the server share: an engine of the small model, compiled once, and a browser that visits servers."""
+"""What tests of the server share: an engine that each finds empty, and a browser that visits servers."""
 
 import contextlib
 
@@ -11,18 +11,7 @@ from synthetic import tokenizer
 from tml_jax.background.backend import NoBackend
 from tml_jax.background.desk import Background
 from tml_jax.background.runner import Runner
-from tml_jax.serve.engine import Engine
-from tml_jax.serve.program import LoadedModel
 from tml_jax.signal.media import write_wav
-
-SLOTS = 3
-
-
-@pytest.fixture(scope="session")
-def warm_engine(small_variables) -> Engine:
-    engine = Engine(LoadedModel(small_config(), tokenizer(), small_variables), SLOTS)
-    engine.warm_up()
-    return engine
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_a_session_gives_the_same_bits_alone_and_beside_others_that_come_and_go(
     engine.leave(ahead)
 
 
-def test_the_engine_says_to_the_bit_what_a_talker_says_of_the_same_shapes(engine, small_variables):
+def test_the_engine_says_to_the_bit_what_a_talker_says_of_the_same_shapes(engine, optimised, small_variables):
     kinds = ("audio", "audio+video", "audio+text")  # one that always types makes the talker's blocks the largest
     talker = Talker.of(small_config(), tokenizer(), small_variables)
     together = list(talker.talk_together([iter(windows(kind, 5)) for kind in kinds], [7, 8, 9]))

@@ -7,20 +7,13 @@ import threading
 
 import pytest
 from served import Served, receive, resident, send, wait_until
-from small import small_config
-from synthetic import tokenizer
-
-from tml_jax.serve.engine import Engine
-from tml_jax.serve.program import LoadedModel
 
 AROUND = 4  # clients before the first count: pools and caches fill
 
 
 @pytest.fixture(scope="module")
-def served(small_variables):
-    engine = Engine(LoadedModel(small_config(), tokenizer(), small_variables), 2)
-    engine.warm_up()
-    with Served(engine, resume_seconds=0.2) as served:
+def served(warm_engine):
+    with Served(warm_engine, resume_seconds=0.2) as served:
         yield served
 
 

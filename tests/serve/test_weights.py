@@ -75,7 +75,7 @@ def test_the_kernel_for_few_tokens_takes_them():
     np.testing.assert_allclose(found, expected, atol=1e-4 * float(jnp.abs(expected).max()))
 
 
-def test_matrices_kept_in_the_type_of_their_products_change_nothing(small_variables):
+def test_matrices_kept_in_the_type_of_their_products_change_nothing(optimised, small_variables):
     kept = weights_for_serving(small_variables, served_as(dtype="bfloat16"))
     batch = random_batch(small_config(), 2, 0)
     elements = ElementArrays(batch.stream, batch.token, batch.slot, batch.audio_in, batch.video, batch.audio_out)

@@ -6,9 +6,8 @@ import pathlib
 import subprocess
 import sys
 
-import jax
 import pytest
-from noise_runs import ROOT, conversation
+from noise_runs import ROOT, SHALLOW, conversation
 
 from configs import tiny
 from tml_jax.config import Config, from_mapping
@@ -38,13 +37,16 @@ def data(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture
 def config(data) -> Config:
-    """The tiny configuration over the data of these tests: 12 steps, a checkpoint every 4, an evaluation every 6."""
+    """A shallow model over the data of these tests: 12 steps, a checkpoint every 4, an evaluation every 6."""
     config = from_mapping(tiny.get_config())
     train = dataclasses.replace(
         config.train, steps=12, warmup_steps=2, checkpoint_every=4, eval_every=6, eval_batches=2, log_every=2
     )
     return dataclasses.replace(
-        config, data=dataclasses.replace(config.data, directory=str(data), generate={}), train=train
+        config,
+        model=dataclasses.replace(config.model, **SHALLOW),
+        data=dataclasses.replace(config.data, directory=str(data), generate={}),
+        train=train,
     )
 
 
@@ -61,20 +63,12 @@ def new_run(tmp_path, config):
     return make
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled() -> pathlib.Path:
-    """Where compiled programs are kept between the processes of these tests and from one test run to the next."""
-    cache = ROOT / ".pytest_cache" / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-    return cache
-
-
 @pytest.fixture(scope="session")
-def start_process(compiled):
+def start_process():
     """Starts a training process."""
 
     def start(run_dir: pathlib.Path, changes: str = "{}") -> subprocess.Popen:
-        environment = dict(os.environ, JAX_COMPILATION_CACHE_DIR=str(compiled), PYTHONPATH=str(ROOT))
+        environment = dict(os.environ, PYTHONPATH=str(ROOT))
         return subprocess.Popen(
             [sys.executable, "-c", COMMAND, str(run_dir), changes],
             cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Conversations of noise, for runs that no test has to wait for."""
+"""Conversations of noise and a shallow model, for runs that no test has to wait for."""
 
 import pathlib
 
@@ -7,6 +7,8 @@ import numpy as np
 from tml_jax.data.record import MODEL, USER, Conversation, Text, Word
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+# Of the tiny model: one dense and one sparse layer, pictures by one matrix.
+SHALLOW = dict(num_layers=2, d_model=32, vision_stages=((2, 40, 40, 32),))
 
 
 def conversation(name: str, seed: int) -> Conversation:

@@ -13,7 +13,7 @@ from concurrent import futures
 
 import numpy as np
 import pytest
-from noise_runs import ROOT
+from noise_runs import ROOT, SHALLOW
 from small import PACKING
 
 from configs import tiny
@@ -26,8 +26,6 @@ from tml_jax.train import checkpoint, goodput, metrics
 from tml_jax.train.hosts import local_rows
 
 WORKER = pathlib.Path(__file__).with_name("hosts_worker.py")
-# Compiled without optimisation: these programs run for a few steps.
-QUICK = "--xla_backend_optimization_level=0"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +34,7 @@ def config(data) -> Config:
     config = from_mapping(tiny.get_config())
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, num_layers=2, d_model=32, vision_stages=((2, 40, 40, 32),)),
+        model=dataclasses.replace(config.model, **SHALLOW),
         data=dataclasses.replace(config.data, directory=str(data), generate={}, packing=PACKING),
         train=dataclasses.replace(
             config.train, steps=4, warmup_steps=1, checkpoint_every=2, eval_every=4, eval_batches=1, log_every=1
@@ -57,12 +55,11 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
-def start(compiled, devices: int, *arguments: str) -> subprocess.Popen:
+def start(devices: int, *arguments: str) -> subprocess.Popen:
     environment = dict(
         os.environ,
-        JAX_COMPILATION_CACHE_DIR=str(compiled),
         PYTHONPATH=str(ROOT),
-        XLA_FLAGS=f"{QUICK} --xla_force_host_platform_device_count={devices}",
+        XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}",
     )
     return subprocess.Popen(
         [sys.executable, *arguments],
@@ -70,9 +67,7 @@ def start(compiled, devices: int, *arguments: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def swap(
-    compiled, config: Config, folder: pathlib.Path, many: str, count: int, timeout: float, devices: int = 1
-) -> list[str]:
+def swap(config: Config, folder: pathlib.Path, many: str, count: int, timeout: float, devices: int = 1) -> list[str]:
     """Runs `one` of one process and `many` of `count`, of so many devices each, which then go on with each other's.
 
     Returns:
@@ -81,7 +76,7 @@ def swap(
     one, other = (str(new_run(folder / name, config)) for name in ("one", many))
     coordinator = f"localhost:{free_port()}"
     begin = lambda devices, **facts: start(  # noqa: E731
-        compiled, devices, str(WORKER), json.dumps({"coordinator": coordinator, **facts})
+        devices, str(WORKER), json.dumps({"coordinator": coordinator, **facts})
     )
     processes = [begin(count * devices, processes=1, process=0, own=one, other=other)]
     processes += [begin(devices, processes=count, process=number, own=other, other=one) for number in range(count)]
@@ -99,10 +94,10 @@ def swap(
 
 
 @pytest.fixture(scope="module")
-def swapped(compiled, config, tmp_path_factory):
+def swapped(config, tmp_path_factory):
     """Runs of one process and of two, see `swap`."""
     folder = tmp_path_factory.mktemp("hosts")
-    return folder, swap(compiled, config, folder, "two", 2, timeout=280)
+    return folder, swap(config, folder, "two", 2, timeout=280)
 
 
 class Device:
@@ -171,23 +166,23 @@ def test_all_processes_write_the_checkpoint_and_the_first_alone_the_rest(swapped
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("processes", "sequence"), [(2, 2), (2, 4), (4, 4)])
-def test_rows_cut_over_processes_give_the_losses_of_one(compiled, config, tmp_path, processes, sequence):
+def test_rows_cut_over_processes_give_the_losses_of_one(config, tmp_path, processes, sequence):
     """Four devices. Cut by four, every process has a part of every row; by two, rows of its own on its two devices."""
     config = dataclasses.replace(config, mesh=MeshConfig(data=4 // sequence, sequence=sequence))
-    said = swap(compiled, config, tmp_path, "many", processes, timeout=1200, devices=4 // processes)
+    said = swap(config, tmp_path, "many", processes, timeout=1200, devices=4 // processes)
     assert all("went on from step 2" in output for output in said)
     for run in ("many", "one.taken", "many.taken"):
         check_losses(tmp_path / run, tmp_path / "one")
 
 
-def launched(compiled, config: Config, run_dir: pathlib.Path, steps: int) -> list[subprocess.Popen]:
+def launched(config: Config, run_dir: pathlib.Path, steps: int) -> list[subprocess.Popen]:
     """Two processes of launch.train on a model of one size, which see the data of these tests."""
     coordinator = f"--coordinator=localhost:{free_port()}"
     flags = ["-m", "launch.train", "--config=configs/tiny.py", f"--run_dir={run_dir}", "--config.mesh.expert=2",
              f"--config.data.directory={config.data.directory}", f"--config.train.steps={steps}",
              "--config.train.checkpoint_every=5", "--config.train.eval_every=1000", "--config.train.log_every=1",
              "--heartbeat_timeout=10", "--num_processes=2", coordinator]  # fmt: skip
-    return [start(compiled, 1, *flags, f"--process_id={process}") for process in range(2)]
+    return [start(1, *flags, f"--process_id={process}") for process in range(2)]
 
 
 def steps_done(run_dir: pathlib.Path) -> list[int]:
@@ -204,10 +199,10 @@ def wait_for_step(run_dir: pathlib.Path, step: int, processes: list[subprocess.P
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("killed", "how"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (1, signal.SIGSTOP)])
-def test_a_lost_process_ends_the_other_and_both_go_on_from_the_last_checkpoint(compiled, config, tmp_path, killed, how):
+def test_a_lost_process_ends_the_other_and_both_go_on_from_the_last_checkpoint(config, tmp_path, killed, how):
     """Killed, or only silent, as a host is whose network is gone."""
     run_dir = tmp_path / "run"
-    processes = launched(compiled, config, run_dir, steps=10_000)
+    processes = launched(config, run_dir, steps=10_000)
     try:
         wait_for_step(run_dir, 7, processes)
         processes[killed].send_signal(how)
@@ -224,7 +219,7 @@ def test_a_lost_process_ends_the_other_and_both_go_on_from_the_last_checkpoint(c
         assert saved >= 5
 
         # Started again they go on, and a SIGTERM to one of them stops both after the same step.
-        processes = launched(compiled, config, run_dir, steps=10_000)
+        processes = launched(config, run_dir, steps=10_000)
         wait_for_step(run_dir, max(reached, saved) + 3, processes)
         processes[killed].send_signal(signal.SIGTERM)
         said = [process.communicate(timeout=120) for process in processes]

@@ -15,7 +15,7 @@ from tml_jax.config import BATCH_AXES, Config
 from tml_jax.data.packing import Batch
 from tml_jax.model.interaction import InteractionModel, init_variables
 from tml_jax.model.moe import update_balance
-from tml_jax.parallel.compile_options import compiler_options
+from tml_jax.parallel.compile_options import compiler_options, options_for_one_call
 from tml_jax.parallel.mesh import abstract, axis_size, parameter_shardings, replicated
 from tml_jax.parallel.placement import training_placement
 from tml_jax.tokens import Stream
@@ -172,10 +172,9 @@ def make_train(config: Config, mesh: Mesh) -> Train:
 
     mine = local_rows(mesh, config.data.batch_size)
 
-    initialise = jax.jit(init, out_shardings=shardings)
-    compiled = functools.partial(
-        jax.jit, in_shardings=(shardings, rows), compiler_options=compiler_options(mesh.devices.flat[0].platform)
-    )
+    platform = mesh.devices.flat[0].platform
+    initialise = jax.jit(init, out_shardings=shardings, compiler_options=options_for_one_call(platform))
+    compiled = functools.partial(jax.jit, in_shardings=(shardings, rows), compiler_options=compiler_options(platform))
     return Train(
         init=lambda seed: initialise(jnp.asarray(seed, jnp.uint32)),
         step=compiled(step, out_shardings=(shardings, whole), donate_argnums=0),
