@@ -211,7 +211,7 @@ def test_servers_of_functions_that_never_start_keep_no_task_from_the_endpoint():
     pytest.importorskip("mcp")
     from tml_jax.background.mcp_tools import McpTools
 
-    never = [McpTools("sleep 1000", seconds=60.0, list_seconds=0.2) for _ in range(3)]
+    never = [McpTools(["sleep", "1000"], seconds=60.0, list_seconds=0.2) for _ in range(3)]
     endpoint = Endpoint(answer("ok"))
     with Hosted(endpoint) as url:
         runner = Runner(OpenAIBackend("m", url, KEY, never), RunnerOptions(first_seconds=3.0, attempts=1))
