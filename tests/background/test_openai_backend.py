@@ -234,6 +234,49 @@ def test_arguments_without_end_are_refused_and_calls_too_many_left_out(monkeypat
     assert len(endpoint.requests[1][1]["messages"][2]["tool_calls"]) == 16
 
 
+def endless(piece: str, headers: dict[str, str], status: int = 200):
+    """An endpoint that sends a piece again and again, for as long as somebody reads; what it sent is in `sent`."""
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        serve.accepted = request.headers["Accept-Encoding"]
+        response = web.StreamResponse(status=status, headers=headers)
+        await response.prepare(request)
+        while True:
+            await response.write(piece.encode())
+            serve.sent += len(piece)
+
+    serve.sent = 0
+    return serve
+
+
+EVENTS = {"Content-Type": "text/event-stream"}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        (endless("x" * 2**14, EVENTS), "1048576 bytes"),
+        (endless("data: " + "x" * 2**14 + "\r\n", EVENTS), "1048576 bytes"),
+        (endless("x" * 2**14, {"Content-Type": "application/json"}, 400), "1048576 bytes"),
+        (endless("x" * 2**14, {**EVENTS, "Content-Encoding": "gzip"}), "packed"),
+    ],
+)
+def test_what_never_ends_is_read_no_further_than_its_limit(endpoint, said, caplog):
+    with Hosted(endpoint) as url, pytest.raises(BackendError) as error:
+        talk(url, package_of("x"))
+    assert error.value.again and said in caplog.text and endpoint.accepted == "identity"
+    assert endpoint.sent < 2**20 + 2**24  # the limit, and what waits in sockets
+
+
+@pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\r\r"])
+def test_an_answer_may_be_longer_than_the_limit_of_its_events(end, monkeypatch):
+    monkeypatch.setattr("tml_jax.background.bounded.MOST_BYTES", 1000)
+    events = [event.replace("\n\n", end) for event in answer(*["dry "] * 100)]
+    halves = [half for event in events for half in (event[: 1 - len(end)], event[1 - len(end) :])]
+    with Hosted(Endpoint(halves)) as url:
+        assert talk(url, package_of("x")) == ["dry "] * 100
+
+
 def test_a_model_that_only_calls_functions_is_stopped():
     with Hosted(Endpoint(calls(("clock", "{}")))) as url:
         with pytest.raises(BackendError, match="too many steps"):

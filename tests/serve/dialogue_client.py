@@ -38,6 +38,7 @@ class FakeLive:
         self.by_client = does
 
     def answer(self, number, revision, text, now):
+        text_bytes(text)
         self.answers.append((number, revision, text))
 
     def played(self, index, samples):
@@ -70,10 +71,13 @@ class Client:
         return self.checked(self.dialogue.client(event, 0.0))
 
     def refused(self, kind: str, **fields) -> str:
+        return self.error(kind, **fields).code
+
+    def error(self, kind: str, **fields) -> ProtocolError:
         with pytest.raises(ProtocolError) as error:
             self.send(kind, **fields)
         assert error.value.event_id == "mine"
-        return error.value.code
+        return error.value
 
     def turn(self, speaks: bool, text: str = "", tasks: tuple = ()) -> list:
         samples = np.full(4800, 0.25 if speaks else 0.0, np.float32)
