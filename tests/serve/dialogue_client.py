@@ -12,6 +12,7 @@ from small import small_config
 from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.protocol import REALTIME, ProtocolError, parse_event
 from tml_jax.serve.sound_formats import to_pcm16
+from tml_jax.serve.windows import text_bytes
 from tml_jax.serve.words import MicroTurn
 
 SERVER_EVENT = TypeAdapter(RealtimeServerEvent)

@@ -1,5 +1,7 @@
 """The page in a real Chromium, on a real server: what the model hears, what a person hears, sees and can reach."""
 
+import asyncio
+
 import numpy as np
 import pytest
 from chromium import FAR, call, likeness, open_page, start, until
@@ -9,9 +11,10 @@ from served import wait_until
 from small import small_config
 from synthetic import tokenizer
 
-from tml_jax.background.desk import Background
+from tml_jax.background.desk import Background, DeskOptions
 from tml_jax.background.local import LocalBackend, LocalTools
 from tml_jax.background.runner import Runner
+from tml_jax.background.tasks import Limits
 from tml_jax.data.record import USER
 from tml_jax.serve.scheduler import Ended
 
@@ -151,6 +154,43 @@ def test_tasks_are_cards_that_say_how_they_stand(visit, serve):
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     bars = page.evaluate(BARS)
     assert bars["mark"] > 20 and bars["model"] > 0 and bars["bad"] > 0, bars
+    runner.stop()
+
+
+class Silent:
+    """A background that never answers."""
+
+    reads_turns = False
+
+    async def run(self, package):
+        await asyncio.Event().wait()
+        yield ""
+
+    async def close(self):
+        pass
+
+
+def test_cards_of_tasks_that_expire_say_so_and_a_refinement_that_is_refused_changes_none(visit, serve):
+    asks = {3: "@1 late", 5: "slow", 10: "slower", 12: "#1 again", 13: "#7 more"}
+    runner = Runner(Silent())
+    runner.start()
+    limits = DeskOptions(Limits(open=2))
+
+    def script(index, arrived) -> Line:
+        return Line(tasks=(asks[index],) if index in asks else ())
+
+    page = visit(serve(ScriptedEngine(script), Background(runner, tokenizer(), small_config(), limits)))
+    start(page)
+    until(page, "document.querySelector('#tasks li:nth-child(1)')?.dataset.state === 'running'")
+    until(page, "document.querySelector('#tasks li:nth-child(1)').dataset.state === 'expired'")
+    until(page, "document.querySelector('#tasks li:nth-child(3)')?.dataset.state === 'running'")
+    until(page, "observed.turns.length > 16")
+    cards = page.get_by_role("list", name="In the background").get_by_role("listitem")
+    assert [[line for line in text.split("\n") if line] for text in cards.all_inner_texts()] == [
+        ["Task 1expired", "late", "late"],
+        ["Task 2running", "slow"],
+        ["Task 3running", "slower"],
+    ]
     runner.stop()
 
 

@@ -93,8 +93,10 @@ class ClientCalls:
     def follow(self, event: TaskEvent) -> None:
         """Takes in what became of a task: calls of one that has ended, or begins again, are not waited for."""
         if event.what in _ENDS:
-            for call_id in [call_id for call_id, (number, _) in self._open.items() if number == event.number]:
-                self.end(call_id)
+            last = event.revision - (event.what == "refined")
+            for call_id, (number, revision) in list(self._open.items()):
+                if number == event.number and revision <= last:
+                    self.end(call_id)
 
     def task(self, call_id: str) -> tuple[int, int] | None:
         """Number and revision of the task that a call is for; None for one that is waited for no longer.
