@@ -50,7 +50,10 @@ def test_so_many_tasks_of_a_session_run_at_once_and_one_more_may_be_asked_for():
         ({"background": "openai", "background_mcp": ["'a"]}, "--background_mcp=.*No closing quotation"),
         ({"background": "openai", "background_mcp": [""]}, "--background_mcp='': there is no command"),
         ({"background": "local", "background_seconds": float("nan")}, "--background_seconds=nan: expected a number"),
-        ({"background": "openai", "background_audio_seconds": float("inf")}, "--background_audio_seconds=inf: expected a number"),
+        (
+            {"background": "openai", "background_audio_seconds": float("inf")},
+            "--background_audio_seconds=inf: expected a number",
+        ),
         ({"background": "local", "background_folder": "/no/such"}, "no such folder"),
         ({"background": "local", "background_redact": ["("]}, "--background_redact=.* no regular expression"),
     ],
