@@ -36,8 +36,9 @@ _SECONDS = flags.DEFINE_float("background_seconds", 60.0, "Deadline of a task th
 _SOONEST = flags.DEFINE_float(
     "background_soonest", USUAL_DELAY, "Seconds from a task until the model is told of its result.", lower_bound=0.0
 )
-_CONCURRENT = flags.DEFINE_integer(
-    "background_tasks", 8, "Most tasks of all sessions at once, three of each.", lower_bound=1
+_CONCURRENT = flags.DEFINE_integer("background_tasks", 8, "Most tasks of all sessions at once.", lower_bound=1)
+_PER_SESSION = flags.DEFINE_integer(
+    "background_tasks_per_session", 3, "Most tasks of a session at once; one more may wait.", lower_bound=1
 )
 _AUDIO = flags.DEFINE_float("background_audio_seconds", 60.0, "Sound of each side that it gets.", lower_bound=0.0)
 _FRAMES = flags.DEFINE_integer("background_frames", 8, "Most frames that it gets.", lower_bound=0)
@@ -53,7 +54,8 @@ def make_runner() -> Runner | None:
       ValueError: flags that do not go together, or a folder that is not there.
     """
     backend = make_backend()
-    return None if backend is None else Runner(backend, RunnerOptions(concurrent=_CONCURRENT.value))
+    options = RunnerOptions(concurrent=_CONCURRENT.value, per_session=_PER_SESSION.value)
+    return None if backend is None else Runner(backend, options)
 
 
 def make_backend() -> Backend | None:
@@ -105,36 +107,49 @@ def _openai(tools: Sequence[Tools]) -> Backend:
         from tml_jax.background.openai_backend import OpenAIBackend
     except ModuleNotFoundError as error:
         raise ValueError(f"{error}: --background=openai needs pip install -e '.[background]'") from error
-    servers = [McpTools(command) for command in _MCP.value]
+    servers = [McpTools(_words(command)) for command in _MCP.value]
     return OpenAIBackend(_MODEL.value, _URL.value, key or "none", [*servers, *tools])
 
 
 def _check() -> None:
-    """Raises a ValueError that names the flag where flags do not go together, or the value of one is none."""
-    need = {"local or openai": [_FOLDER], "openai": [_URL, _MODEL, _MCP]}
+    """Raises a ValueError that names the flag where flags do not go together, or a number is none."""
+    shared = _SECONDS, _SOONEST, _CONCURRENT, _PER_SESSION, _AUDIO, _FRAMES, _CHARACTERS, _TYPED, _REDACT
+    need = {"openai": (_URL, _MODEL, _MCP), "local or openai": (_FOLDER,), "local or openai or client": shared}
     for kinds, held in need.items():
         for flag in held:
-            if flag.value and _KIND.value not in kinds.split(" or "):
+            if not flags.FLAGS[flag.name].using_default_value and _KIND.value not in kinds.split(" or "):
                 raise ValueError(f"--{flag.name} needs --background={kinds}; given is --background={_KIND.value}")
     for flag in (_SECONDS, _SOONEST, _AUDIO):
         if not math.isfinite(flag.value):
             raise ValueError(f"--{flag.name}={flag.value}: expected a number of seconds")
-    for pattern in _REDACT.value:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"--{_REDACT.name}={pattern!r} is no regular expression: {error}") from error
-    for command in _MCP.value:
-        try:
-            program = (shlex.split(command) or [""])[0]
-        except ValueError as error:
-            raise ValueError(f"--{_MCP.name}={command!r}: {error}") from error
-        if not shutil.which(program):
-            raise ValueError(f"--{_MCP.name}={command!r}: there is no command {program!r}")
+
+
+def _words(command: str) -> list[str]:
+    """The command line of an MCP server: a program that is there, and its arguments."""
+    try:
+        words = shlex.split(command) or [""]
+    except ValueError as error:
+        raise ValueError(f"--{_MCP.name}={command!r}: {error}") from error
+    if not shutil.which(words[0]):
+        raise ValueError(f"--{_MCP.name}={command!r}: there is no command {words[0]!r}")
+    return words
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ValueError(f"--{_REDACT.name}={text!r} is no regular expression: {error}") from error
 
 
 def desk_options() -> DeskOptions:
-    """What the flags let sessions ask for, and what of them may go to the background; `make_backend` checks them."""
+    """What the flags let sessions ask for, and what of them may go to the background; `make_backend` checks the rest.
+
+    Raises:
+      ValueError: a pattern is none.
+    """
     budget = Budget(_AUDIO.value, _FRAMES.value, _CHARACTERS.value)
-    privacy = Privacy(_AUDIO.value > 0, _FRAMES.value > 0, _TYPED.value, tuple(_REDACT.value))
-    return DeskOptions(Limits(seconds=_SECONDS.value, soonest=_SOONEST.value), budget, privacy)
+    privacy = Privacy(_AUDIO.value > 0, _FRAMES.value > 0, _TYPED.value, tuple(map(_pattern, _REDACT.value)))
+    open_tasks = _PER_SESSION.value + 1
+    limits = Limits(open_tasks, max(Limits.kept, open_tasks), _SECONDS.value, soonest=_SOONEST.value)
+    return DeskOptions(limits, budget, privacy)

@@ -12,6 +12,7 @@ folder gets conversation.wav (user left, model right), micro_turns.jsonl and tim
 is so far.
 """
 
+import contextlib
 import math
 import re
 import sys
@@ -25,6 +26,7 @@ from tml_jax import shipped
 from tml_jax.background.backend import Backend
 from tml_jax.background.desk import Background, Desk, DeskOptions
 from tml_jax.background.stepped import SteppedRunner
+from tml_jax.background.tasks import TaskEvent
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, PATCH
 from tml_jax.data.layout import text_in_tokens
 from tml_jax.data.record import USER, Text
@@ -101,6 +103,15 @@ def narrate(micro_turns: Iterable[session.MicroTurn]) -> Iterator[session.MicroT
         yield turn
 
 
+def tell_left(events: Iterable[TaskEvent]) -> None:
+    """Prints a line for each task that the end of the session cut off."""
+    for event in events:
+        if event.what == "malformed":
+            print(f"  [at the end half written: {event.text}]")
+        else:
+            print(f"  [at the end under way: task {event.number}: {event.text}]")
+
+
 def _load() -> tuple[session.Talker, np.ndarray | None, int, list[tuple[float, np.ndarray]], list[Text], dict]:
     """The talker, the user's audio, micro-turns to run, frames, texts, and the `desk` if there is a background.
 
@@ -156,8 +167,9 @@ def main(argv: Sequence[str]) -> None:
         print("compiling", flush=True)
         talker.warm_up()
         print("  heard at  gate    words", flush=True)
-        for turn in narrate(talker.talk(user_audio, frames, texts, micro_turns=count, **given)):
-            micro_turns.append(turn)
+        with contextlib.closing(talker.talk(user_audio, frames, texts, micro_turns=count, **given)) as talking:
+            for turn in narrate(talking):
+                micro_turns.append(turn)
     except KeyboardInterrupt:
         if not micro_turns:
             raise SystemExit("launch.talk: ended before anything was said; nothing is written") from None
@@ -165,6 +177,7 @@ def main(argv: Sequence[str]) -> None:
     finally:
         if "desk" in given:
             given["desk"].close()
+            tell_left(given["desk"].left)
     files = write_conversation(_OUTPUT.value, user_audio, micro_turns, frames, texts)
 
     compute = np.asarray([turn.compute_seconds for turn in micro_turns])

@@ -14,9 +14,9 @@ from tml_jax.background.mcp_tools import MOST_SILENT, McpTools
 SERVER = pathlib.Path(__file__).with_name("mcp_server.py")
 
 
-def with_server(play, command: str = f"{sys.executable} {SERVER}", seconds: float = 120.0) -> None:
+def with_server(play, *command: str, seconds: float = 120.0) -> None:
     async def run() -> None:
-        tools = McpTools(command, seconds, list_seconds=seconds)
+        tools = McpTools(command or (sys.executable, str(SERVER)), seconds, list_seconds=seconds)
         try:
             await play(tools)
         finally:
@@ -65,7 +65,7 @@ def test_a_call_that_hangs_ends_no_other_and_several_end_the_server():
 
 def test_a_server_that_is_slow_to_start_is_waited_for_once_and_its_functions_are_there_later():
     async def run() -> None:
-        tools = McpTools(f"sh -c 'sleep 1; exec {sys.executable} {SERVER}'", 120.0, list_seconds=0.1)
+        tools = McpTools(["sh", "-c", f"sleep 1; exec {sys.executable} {SERVER}"], 120.0, list_seconds=0.1)
         began = asyncio.get_running_loop().time()
         try:
             with pytest.raises(BackendError, match="tools unavailable"):
@@ -90,7 +90,7 @@ def test_a_server_that_prints_is_logged_in_one_line_that_names_it(caplog):
         for _ in range(3):
             assert await tools.call("add", {"a": 2, "b": 40}) == "the sum is 42"
 
-    with_server(play, f"{sys.executable} {printing}")
+    with_server(play, sys.executable, str(printing))
     (record,) = [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
     assert "mcp_printing.py" in record.getMessage() and "printed" in record.getMessage() and not record.exc_info
 
@@ -109,6 +109,6 @@ def test_a_server_that_hangs_or_is_none_is_given_up():
             await tools.list()
 
     with_server(nothing, "no-such-program-anywhere")
-    with_server(nothing, f"{sys.executable} -c 'print(1)'", 10.0)
+    with_server(nothing, sys.executable, "-c", "print(1)", seconds=10.0)
     with pytest.raises(ValueError, match="empty"):
-        McpTools("")
+        McpTools([])

@@ -211,7 +211,7 @@ def test_servers_of_functions_that_never_start_keep_no_task_from_the_endpoint():
     pytest.importorskip("mcp")
     from tml_jax.background.mcp_tools import McpTools
 
-    never = [McpTools("sleep 1000", seconds=60.0, list_seconds=0.2) for _ in range(3)]
+    never = [McpTools(["sleep", "1000"], seconds=60.0, list_seconds=0.2) for _ in range(3)]
     endpoint = Endpoint(answer("ok"))
     with Hosted(endpoint) as url:
         runner = Runner(OpenAIBackend("m", url, KEY, never), RunnerOptions(first_seconds=3.0, attempts=1))
@@ -232,6 +232,49 @@ def test_arguments_without_end_are_refused_and_calls_too_many_left_out(monkeypat
     with Hosted(endpoint) as url:
         talk(url, package_of("x"), LocalTools())
     assert len(endpoint.requests[1][1]["messages"][2]["tool_calls"]) == 16
+
+
+def endless(piece: str, headers: dict[str, str], status: int = 200):
+    """An endpoint that sends a piece again and again, for as long as somebody reads; what it sent is in `sent`."""
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        serve.accepted = request.headers["Accept-Encoding"]
+        response = web.StreamResponse(status=status, headers=headers)
+        await response.prepare(request)
+        while True:
+            await response.write(piece.encode())
+            serve.sent += len(piece)
+
+    serve.sent = 0
+    return serve
+
+
+EVENTS = {"Content-Type": "text/event-stream"}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        (endless("x" * 2**14, EVENTS), "1048576 bytes"),
+        (endless("data: " + "x" * 2**14 + "\r\n", EVENTS), "1048576 bytes"),
+        (endless("x" * 2**14, {"Content-Type": "application/json"}, 400), "1048576 bytes"),
+        (endless("x" * 2**14, {**EVENTS, "Content-Encoding": "gzip"}), "packed"),
+    ],
+)
+def test_what_never_ends_is_read_no_further_than_its_limit(endpoint, said, caplog):
+    with Hosted(endpoint) as url, pytest.raises(BackendError) as error:
+        talk(url, package_of("x"))
+    assert error.value.again and said in caplog.text and endpoint.accepted == "identity"
+    assert endpoint.sent < 2**20 + 2**24  # the limit, and what waits in sockets
+
+
+@pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\r\r"])
+def test_an_answer_may_be_longer_than_the_limit_of_its_events(end, monkeypatch):
+    monkeypatch.setattr("tml_jax.background.bounded.MOST_BYTES", 1000)
+    events = [event.replace("\n\n", end) for event in answer(*["dry "] * 100)]
+    halves = [half for event in events for half in (event[: 1 - len(end)], event[1 - len(end) :])]
+    with Hosted(Endpoint(halves)) as url:
+        assert talk(url, package_of("x")) == ["dry "] * 100
 
 
 def test_a_model_that_only_calls_functions_is_stopped():
@@ -285,9 +328,10 @@ def test_with_the_runner_a_flaky_endpoint_answers_and_one_that_hangs_is_let_go()
         runner.begin(job(channel, 1))
         assert brief(results(runner, channel)) == ["ok ", "."] and len(endpoint.requests) == 3
         runner.begin(job(channel, 2))
-        end = time.monotonic() + 20
-        while channel.results.empty() and time.monotonic() < end:
+        end, come = time.monotonic() + 60, []
+        while not any(result.text for result in come) and time.monotonic() < end:  # that it has begun is none of it
             time.sleep(0.01)
+            come += runner.collect(channel)
         runner.end(channel, 2, 1)
         assert endpoint.gone.wait(20)  # its connection is closed, not forgotten
         runner.stop()

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import json
+import re
 import wave
 
 import numpy as np
@@ -97,7 +98,7 @@ def test_messages_are_those_of_the_chat_protocol():
 
 
 def test_what_is_private_stays():
-    private = Privacy(audio=False, frames=False, typed=False, redact=(r"sun\w+", "paris"))
+    private = Privacy(audio=False, frames=False, typed=False, redact=(re.compile(r"sun\w+"), re.compile("paris")))
     packed = package(conversation(), TASK, private)
     assert parts(packed) == [
         ("user", 0.0, 0.6, ("(speaks)",)),
@@ -109,18 +110,16 @@ def test_what_is_private_stays():
     assert packed.requests[0] == "weather in [redacted]" and not packed.complete
     told = to_json(packed)
     assert not any(secret in told for secret in ("1234", "sunny", "paris", "input_audio", "base64"))
-    with pytest.raises(ValueError, match="no regular expression"):
-        Privacy(redact=("(",))
 
 
 def test_without_the_conversation_the_task_is_there_and_no_more():
-    packed = package(conversation(), TASK, Privacy(redact=("paris",)), conversation=False)
+    packed = package(conversation(), TASK, Privacy(redact=(re.compile("paris"),)), conversation=False)
     assert packed == Package(2, 2, ("weather in [redacted]", "tomorrow"), 10.0, complete=False)
 
 
 def test_a_text_that_is_cut_by_a_pattern_over_words_is_found_whole():
     history = step(step(History(), text=" my pin is 12", speak=True), text="34 ok", speak=True)
-    packed = package(history, TASK, Privacy(redact=("1234",)))
+    packed = package(history, TASK, Privacy(redact=(re.compile("1234"),)))
     assert parts(packed)[0][3][0] == "my pin is [redacted] ok"
 
 
@@ -196,7 +195,7 @@ def test_a_secret_is_found_wherever_it_is_split(kind, cuts, pauses, characters, 
         )
         for _ in range(pause):
             history = step(history, tone(3200), results=["#3 no"])
-    packed = package(history, TASK, Privacy(redact=(SECRET,)))
+    packed = package(history, TASK, Privacy(redact=(re.compile(SECRET),)))
     shown = "".join(part["text"] for turn in packed.turns for part in turn.parts if part["type"] == "text")
     assert not set(SECRET) - {" "} & set(shown.replace("#2", "").replace("#3", ""))
 

@@ -24,7 +24,13 @@ def test_without_flags_there_is_none_and_with_local_there_is_one(tmp_path):
     with flagsaver.flagsaver(background_audio_seconds=0.0, background_frames=0, background_seconds=9.0):
         options = background.desk_options()
     assert not options.privacy.audio and not options.privacy.frames and options.privacy.typed
-    assert options.limits.seconds == 9.0
+    assert options.limits.seconds == 9.0 and options.limits.open == 4
+
+
+def test_so_many_tasks_of_a_session_run_at_once_and_one_more_may_be_asked_for():
+    with flagsaver.flagsaver(background="local", background_tasks=50, background_tasks_per_session=40):
+        channel, limits = background.make_runner().open(), background.desk_options().limits
+    assert channel.places._value == 40 and limits.open == 41
 
 
 @pytest.mark.parametrize(
@@ -36,18 +42,27 @@ def test_without_flags_there_is_none_and_with_local_there_is_one(tmp_path):
         ({"background_url": "http://x"}, "--background_url needs --background=openai; given is --background=none"),
         ({"background_folder": "notes"}, "--background_folder needs --background=local or openai"),
         ({"background": "client", "background_folder": "notes"}, "--background_folder needs"),
+        ({"background_redact": ["x"]}, "--background_redact needs --background=local or openai or client; given is"),
+        ({"background_frames": 8}, "--background_frames needs --background=local"),
+        ({"background_typed": False}, "--background_typed needs"),
+        ({"background_tasks_per_session": 2}, "--background_tasks_per_session needs"),
         ({"background": "openai", "background_mcp": ["no_such_command x"]}, "no command 'no_such_command'"),
         ({"background": "openai", "background_mcp": ["'a"]}, "--background_mcp=.*No closing quotation"),
         ({"background": "openai", "background_mcp": [""]}, "--background_mcp='': there is no command"),
-        ({"background_seconds": float("nan")}, "--background_seconds=nan: expected a number"),
-        ({"background_audio_seconds": float("inf")}, "--background_audio_seconds=inf: expected a number"),
+        ({"background": "local", "background_seconds": float("nan")}, "--background_seconds=nan: expected a number"),
+        (
+            {"background": "openai", "background_audio_seconds": float("inf")},
+            "--background_audio_seconds=inf: expected a number",
+        ),
         ({"background": "local", "background_folder": "/no/such"}, "no such folder"),
-        ({"background_redact": ["("]}, "--background_redact=.* no regular expression"),
+        ({"background": "local", "background_redact": ["("]}, "--background_redact=.* no regular expression"),
     ],
 )
 def test_what_is_wrong_is_said(given, expected):
+    given = {"background_model": "m", "background_url": "http://x", **given} if "background_mcp" in given else given
     with flagsaver.flagsaver(**given), pytest.raises(ValueError, match=expected):
         background.make_runner()
+        background.desk_options()
 
 
 def test_a_key_for_openai_goes_to_no_other_endpoint(monkeypatch):

@@ -209,14 +209,16 @@ def test_with_a_background_tasks_are_done_and_drawn(prepared, capsys, monkeypatc
         def talk(self, user_audio, frames=(), texts=(), micro_turns=None, desk=None):
             for index in range(micro_turns):
                 desk.take_in(Arrived(None))
-                spans = (Span("6 times 7"),) if index == 1 else ()
+                spans = (Span("6 times 7"),) if index == 1 else (Span("2 + 3"),) if index == 10 else ()
                 yield desk.put_out(dataclasses.replace(micro_turn(index, False), spans=spans))
+            desk.end((Span("what is", "unclosed"),))
 
     monkeypatch.setattr(session, "Talker", Asks)
     settings = {"checkpoint": str(prepared / "model"), "text": ["hi"], "output": str(prepared / "out"), "tail": 2.4}
     run(**settings, background="local")
     printed = capsys.readouterr().out
     assert "[task: 6 times 7]" in printed and "[result: #1. 42]" in printed
+    assert "  [at the end half written: what is]\n  [at the end under way: task 2: 2 + 3]\n" in printed
     lines = [json.loads(line) for line in (prepared / "out" / "micro_turns.jsonl").read_text().splitlines()]
     assert lines[1]["asked"] == ["6 times 7"] and [line["index"] for line in lines if line["read"]] == [6]
 

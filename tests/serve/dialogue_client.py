@@ -12,6 +12,7 @@ from small import small_config
 from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.protocol import REALTIME, ProtocolError, parse_event
 from tml_jax.serve.sound_formats import to_pcm16
+from tml_jax.serve.windows import text_bytes
 from tml_jax.serve.words import MicroTurn
 
 SERVER_EVENT = TypeAdapter(RealtimeServerEvent)
@@ -38,6 +39,7 @@ class FakeLive:
         self.by_client = does
 
     def answer(self, number, revision, text, now):
+        text_bytes(text)
         self.answers.append((number, revision, text))
 
     def played(self, index, samples):
@@ -70,10 +72,13 @@ class Client:
         return self.checked(self.dialogue.client(event, 0.0))
 
     def refused(self, kind: str, **fields) -> str:
+        return self.error(kind, **fields).code
+
+    def error(self, kind: str, **fields) -> ProtocolError:
         with pytest.raises(ProtocolError) as error:
             self.send(kind, **fields)
         assert error.value.event_id == "mine"
-        return error.value.code
+        return error.value
 
     def turn(self, speaks: bool, text: str = "", tasks: tuple = ()) -> list:
         samples = np.full(4800, 0.25 if speaks else 0.0, np.float32)

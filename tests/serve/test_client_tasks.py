@@ -149,11 +149,50 @@ def test_of_the_outputs_of_one_call_the_first_alone_is_read_and_none_of_a_call_t
         for number in range(1, MAX_CALLS + 2)
     ]
     client.turn(False, tasks=asked(2, what="cancelled"))
-    for call_id in (calls[1], calls[1], calls[0], "call_of_nobody"):
+    for call_id in (calls[2], calls[2], calls[1], calls[0]):
         assert kinds(answer(call_id, "seven")) == ["conversation.item.added", "conversation.item.done"]
-    assert client.live.answers == [(2, 1, "seven")] and not client.live.texts
+    assert client.live.answers == [(3, 1, "seven")] and not client.live.texts
     answer(calls[-1], "eight")
     assert client.live.answers[1:] == [(MAX_CALLS + 1, 1, "eight")]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "said"),
+    [
+        ({"output": "x" * 20_001}, "invalid_value", "20001 characters: expected at most 20000"),
+        ({"output": 7}, "invalid_type", "item.output is a int: expected str"),
+        ({"output": [{"type": "input_text", "text": "7"}]}, "invalid_type", "item.output is a list: expected str"),
+        ({"output": "\ud800"}, "invalid_input", ""),
+        ({"output": "7", "id": 3}, "invalid_value", "item.id"),
+    ],
+)
+def test_an_output_that_is_refused_leaves_its_call_open_and_the_error_says_so(client, wrong, code, said):
+    call = client.turn(False, tasks=asked())[-1]["response"]["output"][0]["call_id"]
+    output = {"type": "function_call_output", "call_id": call}
+    error = client.error("conversation.item.create", item=output | wrong)
+    assert error.code == code and said in error.message
+    assert error.message.endswith(f"; call {call!r} waits for another output until its task's deadline")
+    assert not client.live.answers
+    client.send("conversation.item.create", item=output | {"output": "seven"})
+    assert client.live.answers == [(1, 1, "seven")]
+
+
+@pytest.mark.parametrize("ended", ["cancelled", "failed", "expired", "refined", "done"])
+def test_no_output_is_asked_for_once_its_task_has_ended(client, ended):
+    call = client.turn(False, tasks=asked())[-1]["response"]["output"][0]["call_id"]
+    client.turn(False, tasks=asked(1, 2 if ended == "refined" else 1, what=ended))
+    output = {"type": "function_call_output", "call_id": call}
+    assert "waits" not in client.error("conversation.item.create", item=output | {"output": 7}).message
+    client.send("conversation.item.create", item=output | {"output": "seven"})
+    assert not client.live.answers
+
+
+def test_the_output_of_a_call_that_nobody_made_is_refused_and_the_error_says_which_wait(client):
+    call = client.turn(False, tasks=asked())[-1]["response"]["output"][0]["call_id"]
+    wrong = {"type": "function_call_output", "call_id": "call_of_nobody", "output": "seven"}
+    error = client.error("conversation.item.create", item=wrong)
+    assert error.code == "invalid_tool_call_id" and error.param == "item.call_id"
+    assert "no call 'call_of_nobody'" in error.message and call in error.message
 
 
 def test_what_the_client_muted_stays_mute_beside_a_task(client):

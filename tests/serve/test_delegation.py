@@ -1,6 +1,8 @@
 """Tasks from end to end: the model's tokens, the scheduler, a real socket, and the embedded background."""
 
+import itertools
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -12,10 +14,13 @@ from synthetic import tokenizer
 from tml_jax.background.desk import Background
 from tml_jax.background.local import LocalBackend, LocalTools
 from tml_jax.background.runner import Runner
+from tml_jax.background.stepped import SteppedRunner
 from tml_jax.config import MICRO_TURN_SECONDS
 from tml_jax.data.record import USER, Text
+from tml_jax.serve.log import EVENTS
 from tml_jax.serve.scheduler import Scheduler
-from tml_jax.serve.words import MAX_TASK, Mouth, Span
+from tml_jax.serve.session import Talker
+from tml_jax.serve.words import MAX_TASK, MicroTurn, Mouth, Span
 from tml_jax.tokens import Control
 
 CONFIG = small_config()
@@ -210,7 +215,8 @@ def test_a_session_that_leaves_ends_its_tasks(background):
     wait_until(lambda: not jobs)
 
 
-def test_a_session_that_leaves_says_what_became_of_the_tasks_that_ran_and_of_one_half_written(background):
+def test_a_session_that_leaves_says_what_became_of_the_tasks_that_ran_and_of_one_half_written(background, caplog):
+    caplog.set_level(logging.INFO, EVENTS)
     seen = []
     background.observe = seen.append
     engine = ScriptedEngine(lambda index, arrived: Line(tasks=("timer 50 seconds",) if index == 0 else ()))
@@ -227,6 +233,36 @@ def test_a_session_that_leaves_says_what_became_of_the_tasks_that_ran_and_of_one
     told = [(event.what, event.number, event.reason) for event in seen if event.what != "running"]
     assert told == [("asked", 1, ""), ("malformed", 0, "unclosed"), ("cancelled", 1, "")]
     assert seen[-1].seconds == 1.0
+    (line,) = [record for record in caplog.records if record.getMessage() == "tasks_left"]
+    assert line.fields == {"running": 1, "malformed": 1}
+
+
+def test_a_talk_of_arrays_tells_at_its_end_what_was_half_written_and_what_still_ran():
+    """Also where nobody listens to the end."""
+    said = {0: [OPEN, *words("red box"), END], 2: [OPEN, *words("blue")]}
+
+    class Scripted(Talker):
+        def __init__(self):
+            self.config, self.tokenizer, self.seed = CONFIG, tokenizer(), 0
+
+        def talk_together(self, sessions, seeds, mouths):
+            for index, _ in enumerate(zip(*sessions)):
+                text, display = mouths[0].words(said.get(index, []))
+                silent = np.zeros((20, 80), np.float32), np.zeros(4800, np.float32)
+                yield [MicroTurn(index, 0.2 * index, "LISTEN", text, display, *silent, 0.01, spans=mouths[0].spans())]
+
+    for length in (3, 4):
+        late, seen = SteppedRunner(LocalBackend(LocalTools()), lambda number, revision: 50.0), []
+        desk = Background(late, tokenizer(), CONFIG, observe=seen.append).open()
+        talking = Scripted().talk(None, micro_turns=4, desk=desk)
+        assert len(list(itertools.islice(talking, length))) == length
+        talking.close()
+        assert [(event.what, event.number, event.text) for event in desk.left] == [
+            ("malformed", 0, "blue"),
+            ("cancelled", 1, "red box"),
+        ]
+        assert tuple(seen[-2:]) == desk.left
+        desk.close()
 
 
 def test_a_span_that_is_open_at_the_end_is_unclosed():

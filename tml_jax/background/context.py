@@ -45,21 +45,14 @@ class Privacy:
       audio: sound of both sides.
       frames: what the camera saw.
       typed: what the user typed.
-      redact: patterns; what they match in any text becomes `[redacted]`, also where it came in pieces, up to
+      redact: what these match in any text becomes `[redacted]`, also where it came in pieces, up to
         `history.MARGIN` characters. They do not reach sound and pictures.
     """
 
     audio: bool = True
     frames: bool = True
     typed: bool = True
-    redact: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for pattern in self.redact:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"redact: {pattern!r} is no regular expression: {error}") from error
+    redact: tuple[re.Pattern[str], ...] = ()
 
     def hidden(self, pieces: Sequence[str]) -> list[str]:
         """Pieces of one and the same text, as long as they were, without what must not be shown.
@@ -85,7 +78,7 @@ class Privacy:
             end += len(piece) - begin + len(between)
             ends.append(end)
         joined = between.join(piece[begin:] for piece, begin in zip(pieces, begins, strict=True))
-        for match in (match for pattern in self.redact for match in re.finditer(pattern, joined)):
+        for match in (match for pattern in self.redact for match in pattern.finditer(joined)):
             at = match.start()
             for index in range(bisect.bisect_right(ends, at), len(pieces)):
                 if at >= match.end():

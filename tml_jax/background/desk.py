@@ -85,6 +85,7 @@ class Desk:
         self._played: queue.Queue[tuple[int, int]] = queue.Queue(_MOST_WAITING)
         self._spoke: dict[int, int] = {}  # number of a micro-turn that spoke → the same in the history
         self.by_client = False  # whether the client does the tasks that begin from now on; set from any thread
+        self.left: tuple[TaskEvent, ...] = ()  # what `end` told
 
     @property
     def book(self) -> TaskBook:
@@ -158,16 +159,17 @@ class Desk:
         self._background.runner.close(self._channel)
 
     def end(self, spans: Iterable[Span] = ()) -> None:
-        """Tells who observes what became of tasks that still ran when the session was over.
+        """Tells who observes, and keeps in `left`, what became of tasks that still ran when the session was over.
 
         Args:
           spans: that the model was in the midst of.
         """
         now = self._history.micro_turns
-        left = [TaskEvent("malformed", now, text=span.text, reason=span.problem) for span in spans]
+        broken = [TaskEvent("malformed", now, text=span.text, reason=span.problem) for span in spans]
         ended = tasks.end(self._book, now)
         self._book = ended.book
-        for event in (*self._events, *left, *ended.events):
+        self.left = (*broken, *ended.events)
+        for event in (*self._events, *self.left):
             self._background.observe(event)
         self._events = []
 

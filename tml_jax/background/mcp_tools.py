@@ -23,22 +23,21 @@ _SERVER: contextvars.ContextVar[str] = contextvars.ContextVar("server", default=
 class McpTools:
     """A server and its functions. The process starts with the first use, and again after it has died or been silent."""
 
-    def __init__(self, command: str, seconds: float = 20.0, list_seconds: float = 5.0) -> None:
+    def __init__(self, command: Sequence[str], seconds: float = 20.0, list_seconds: float = 5.0) -> None:
         """Not started yet.
 
         Args:
-          command: line that starts the server; it speaks MCP over its standard input and output.
+          command: program and arguments that start the server; it speaks MCP over its standard input and output.
           seconds: for it to start, and for each call.
           list_seconds: that a task waits for it to start and say what it has; then that goes on beside the tasks.
 
         Raises:
-          ValueError: the line cannot be split into words.
+          ValueError: the command is empty.
         """
-        program, *arguments = shlex.split(command) or [""]
-        if not program:
-            raise ValueError("the command of an MCP server is empty: give one such as 'python server.py'")
-        self._parameters = StdioServerParameters(command=program, args=arguments)
-        self._command, self._seldom = command, Seldom()
+        if not command:
+            raise ValueError("the command of an MCP server is empty: give one such as ['python', 'server.py']")
+        self._parameters = StdioServerParameters(command=command[0], args=list(command[1:]))
+        self._command, self._seldom = shlex.join(command), Seldom()
         self._seconds, self._list_seconds = seconds, list_seconds
         self._listing: asyncio.Task[Sequence[Tool] | None] | None = None
         self._until = 0.0  # time of the loop up to which tasks wait for the listing

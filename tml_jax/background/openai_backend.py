@@ -13,6 +13,7 @@ from typing import Any
 import openai
 
 from tml_jax.background.backend import BackendError, Tool, Tools
+from tml_jax.background.bounded import PLAIN, TooLongError, bound
 from tml_jax.background.context import Package, messages
 from tml_jax.background.seldom import Seldom
 
@@ -33,8 +34,15 @@ class OpenAIBackend:
           api_key: of the endpoint; anything where it asks for none.
           tools: what the model may call; of two of the same name the first counts.
         """
-        # Retries and times are the runner's.
-        self._client = openai.AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=0, timeout=None)
+        client = openai.DefaultAsyncHttpxClient(event_hooks={"response": [bound]}, timeout=None)
+        self._client = openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=api_key,
+            max_retries=0,  # retries and times are the runner's
+            timeout=None,
+            http_client=client,
+            default_headers=PLAIN,
+        )
         self._model, self._tools, self._seldom = model, tuple(tools), Seldom()
 
     async def run(self, package: Package) -> AsyncIterator[str]:
@@ -103,6 +111,8 @@ class OpenAIBackend:
             why = f"status {error.status_code}"
         elif isinstance(error, openai.APIConnectionError):
             why = str(error.__cause__ or error)
+        elif isinstance(error, TooLongError):
+            why = str(error)
         else:
             why = type(error).__name__ if error else "its answer has no end"
         self._seldom.warn(f"the background at {self._client.base_url.copy_with(userinfo=b'')}: {reason} ({why})")

@@ -183,7 +183,7 @@ class Runner:
                 try:
                     self._loop.run_until_complete(main)
                 except BaseException:  # SystemExit in a task that a backend began: the loop stops, and goes on here
-                    logging.exception("something in the background ended its loop; it goes on")
+                    _LOG.exception("something in the background ended its loop; it goes on")
         finally:
             self._loop.close()
 
@@ -234,7 +234,7 @@ class Runner:
             _LOG.debug("task %d", job.task.number, exc_info=True)
             self._fail(job, "error")
         except (SystemExit, KeyboardInterrupt):  # of a backend; it would end the loop of all
-            logging.exception("task %d would have ended the background", job.task.number)
+            _LOG.exception("task %d would have ended the background", job.task.number)
             self._fail(job, "unavailable")
 
     async def _packed(self, job: Job) -> Package:

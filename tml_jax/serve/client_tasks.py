@@ -8,11 +8,14 @@ import dataclasses
 import json
 from collections.abc import Callable
 
-from tml_jax.background.tasks import TaskEvent
+from tml_jax.background.tasks import State, TaskEvent
+from tml_jax.serve.protocol import ProtocolError
 from tml_jax.serve.session_settings import Object
 
 DELEGATE = "delegate"
-MAX_CALLS = 100  # whose answers are waited for; older ones are forgotten, as their tasks are
+MAX_CALLS = 100  # whose answers are waited for; older ones are not any more, as their tasks are forgotten
+MAX_ENDED = 1000  # calls that are known although nobody waits for their answers
+_ENDS = (State.DONE, State.FAILED, State.EXPIRED, State.CANCELLED, "refined")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +71,7 @@ class ClientCalls:
         """With none yet; `new_id` makes ids of a prefix."""
         self._new_id = new_id
         self._open: dict[str, tuple[int, int]] = {}
+        self._ended: dict[str, None] = {}
         self.made = False  # whether there ever was one
 
     def call(self, event: TaskEvent, tool: ClientTool) -> Object:
@@ -75,7 +79,7 @@ class ClientCalls:
         call_id = self._new_id("call")
         self._open[call_id], self.made = (event.number, event.revision), True
         while len(self._open) > MAX_CALLS:
-            del self._open[next(iter(self._open))]
+            self.end(next(iter(self._open)))
         return {
             "id": self._new_id("item"),
             "object": "realtime.item",
@@ -86,6 +90,36 @@ class ClientCalls:
             "arguments": json.dumps({tool.argument: event.text}, ensure_ascii=False),
         }
 
-    def answered(self, call_id: str) -> tuple[int, int] | None:
-        """Number and revision of the task that a call was for, once; None for a call that is not waited for."""
-        return self._open.pop(call_id, None)
+    def follow(self, event: TaskEvent) -> None:
+        """Takes in what became of a task: calls of one that has ended, or begins again, are not waited for."""
+        if event.what in _ENDS:
+            last = event.revision - (event.what == "refined")
+            for call_id, (number, revision) in list(self._open.items()):
+                if number == event.number and revision <= last:
+                    self.end(call_id)
+
+    def task(self, call_id: str) -> tuple[int, int] | None:
+        """Number and revision of the task that a call is for; None for one that is waited for no longer.
+
+        Raises:
+          ProtocolError: it is none of this conversation.
+        """
+        if call_id not in self._open and call_id not in self._ended:
+            message = f"no call {call_id[:100]!r} in the conversation; those that wait for an output: "
+            message += ", ".join(list(self._open)[-10:]) or "none"
+            raise ProtocolError("invalid_tool_call_id", message, "item.call_id")
+        return self._open.get(call_id)
+
+    def end(self, call_id: str) -> None:
+        """Waits for a call no longer; what else is sent of it is not read."""
+        if self._open.pop(call_id, None) is not None:
+            self._ended[call_id] = None
+        while len(self._ended) > MAX_ENDED:
+            del self._ended[next(iter(self._ended))]
+
+    def still_open(self, item: object) -> str:
+        """What to say to a client whose item was refused: that the call which it is of, if so, goes on waiting."""
+        call_id = item.get("call_id") if isinstance(item, dict) else None
+        if not isinstance(call_id, str) or call_id not in self._open:
+            return ""
+        return f"; call {call_id!r} waits for another output until its task's deadline"

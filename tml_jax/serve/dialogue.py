@@ -83,7 +83,7 @@ class Dialogue:
         Raises:
           ProtocolError: what it holds is no sound, no picture or no item.
         """
-        with _named_errors(event):
+        with self._named_errors(event):
             fields = self._decoded(event)
         return dataclasses.replace(event, fields=fields, decoded=True)
 
@@ -123,7 +123,7 @@ class Dialogue:
           ProtocolError: the event cannot be followed; nothing has changed.
         """
         event = event if event.decoded else self.decoded(event)
-        with _named_errors(event):
+        with self._named_errors(event):
             return getattr(self, "_" + event.type.replace(".", "_"))(event.fields, now)
 
     def micro_turn(self, turn: MicroTurn) -> list[Object]:
@@ -132,6 +132,7 @@ class Dialogue:
         events = self._replies.micro_turn(turn, self.session, self._speech.speaking, self._items.last)
         events = [self._kept(event) for event in events]
         for event in turn.tasks:
+            self._calls.follow(event)
             if self._tool is not None and event.what in ("asked", "refined"):
                 item = self._calls.call(event, self._tool)
                 events += [self._kept(made) for made in self._replies.call(item, self.session, self._items.last)]
@@ -140,6 +141,19 @@ class Dialogue:
             self._wanted = None
             events += self._replies.begin(session, asked=True, metadata=metadata)
         return events
+
+    @contextlib.contextmanager
+    def _named_errors(self, event: ClientEvent) -> Iterator[None]:
+        """Makes of what is wrong with an event an error that names it, and a call that goes on waiting."""
+        try:
+            yield
+        except (SoundError, InputError) as error:
+            message = str(error) + self._calls.still_open(event.fields.get("item"))
+            raise ProtocolError("invalid_input", message, None, event.event_id) from error
+        except ProtocolError as error:
+            error.event_id = event.event_id
+            error.message += self._calls.still_open(event.fields.get("item"))
+            raise
 
     def _note_unheard(self, turn: MicroTurn) -> None:
         """What the client has muted, or goes on of an item that it has truncated, is not heard."""
@@ -257,14 +271,15 @@ class Dialogue:
     def _answer(self, item: Object, now: float) -> None:
         """Gives the output of a call to the model, as the result of its task.
 
-        One that nobody waits for, or no longer, is not read. Where the session has made no call it can be of none, and
+        One that nobody waits for any longer is not read. Where the session has made no call it can be of none, and
         is read as it stands.
         """
-        task, text = self._calls.answered(item["call_id"]), output_text(item["output"])
-        if task is not None:
-            self._live.answer(*task, text, now)
-        elif not self._calls.made:
+        call_id, text = item["call_id"], output_text(item["output"])
+        if not self._calls.made:
             self._live.read(Text(BACKGROUND, text, 0.0), now)
+        elif (task := self._calls.task(call_id)) is not None:
+            self._live.answer(*task, text, now)
+            self._calls.end(call_id)  # now, as what is refused is not its answer
         self._answered = True
 
     def _previous(self, given: Any) -> str | None:
@@ -342,18 +357,6 @@ def check_length(form: Format, *sounds: str) -> None:
     if seconds > MAX_SECONDS:
         message = f"{seconds:.1f} s of sound in one event: expected at most {MAX_SECONDS:g}; send it as it is spoken"
         raise ProtocolError("event_too_large", message, "audio")
-
-
-@contextlib.contextmanager
-def _named_errors(event: ClientEvent) -> Iterator[None]:
-    """Makes of what is wrong with an event an error that names it."""
-    try:
-        yield
-    except (SoundError, InputError) as error:
-        raise ProtocolError("invalid_input", str(error), None, event.event_id) from error
-    except ProtocolError as error:
-        error.event_id = event.event_id
-        raise
 
 
 def _new_id(prefix: str) -> str:

@@ -29,8 +29,7 @@ def checked_item(item: Object, item_id: str) -> Object:
     kind = item.get("type")
     if kind == "function_call_output":
         for name in ("call_id", "output"):
-            member(item.get(name), f"item.{name}", str)
-        _check_size(item["output"] + item["call_id"])
+            _check_size(member(item.get(name), f"item.{name}", str), f"item.{name}")
         known = {name: item[name] for name in ("type", "call_id", "output")}
         return {**known, "id": item_id, "object": "realtime.item", "status": "completed"}
     if kind != "message":
@@ -67,7 +66,6 @@ def shown_parts(content: list[Object]) -> list[Object]:
     return [{"transcript": None, **part} if part["type"] == "input_audio" else part for part in shown]
 
 
-def _check_size(text: str) -> None:
+def _check_size(text: str, path: str = "item") -> None:
     if len(text) > MAX_TEXT:
-        message = f"an item with {len(text)} characters: expected at most {MAX_TEXT}"
-        raise ProtocolError("invalid_value", message, "item")
+        raise ProtocolError("invalid_value", f"{path} has {len(text)} characters: expected at most {MAX_TEXT}", path)

@@ -350,6 +350,9 @@ class Scheduler:
             spans, session.slot = () if session.slot is None else self.engine.leave(session.slot), None
             if session.desk is not None:
                 session.desk.end(spans)
+                if session.desk.left:
+                    malformed = sum(event.what == "malformed" for event in session.desk.left)
+                    log_event("tasks_left", running=len(session.desk.left) - malformed, malformed=malformed)
         for session in coming:
             if session not in going:
                 session.slot = self.engine.join(session.seed)

@@ -92,7 +92,7 @@ class Talker:
           frames: (seconds, (rows, columns, 3) uint8), by time.
           texts: typed text and background results, by time.
           micro_turns: how many to run; by default as many as the audio fills.
-          desk: of the session's tasks, where the model may hand them over.
+          desk: of the session's tasks, where the model may hand them over; it is told of the end.
 
         Yields:
           What the model puts out.
@@ -104,15 +104,23 @@ class Talker:
         windows = arrivals(user_audio, frames, texts, micro_turns)
         if desk is not None:
             windows = map(desk.take_in, windows)
-        for turns in self.talk_together([windows], [self.seed]):
-            yield turns[0] if desk is None else desk.put_out(turns[0])
+        mouth = Mouth(self.tokenizer, self.config)
+        try:
+            for turns in self.talk_together([windows], [self.seed], [mouth]):
+                yield turns[0] if desk is None else desk.put_out(turns[0])
+        finally:
+            if desk is not None:
+                desk.end(mouth.left())
 
-    def talk_together(self, sessions: Sequence[Iterator[Arrived]], seeds: Sequence[int]) -> Iterator[list[MicroTurn]]:
+    def talk_together(
+        self, sessions: Sequence[Iterator[Arrived]], seeds: Sequence[int], mouths: Sequence[Mouth] | None = None
+    ) -> Iterator[list[MicroTurn]]:
         """Streams several sessions of the same length side by side.
 
         Args:
           sessions: what arrives in each, window by window.
           seeds: of each session's noise.
+          mouths: of each, for those who want to know what is left in them; None for new ones.
 
         Yields:
           The micro-turns of all sessions.
@@ -121,7 +129,8 @@ class Talker:
           NotFiniteError: the model's numbers are not finite.
         """
         state = self.program.start(seeds)
-        ears, mouths = [Ear()] * len(seeds), [Mouth(self.tokenizer, self.config) for _ in seeds]
+        ears = [Ear()] * len(seeds)
+        mouths = mouths or [Mouth(self.tokenizer, self.config) for _ in seeds]
         for index, windows in enumerate(zip(*sessions, strict=True)):
             began = time.perf_counter()
             taken = [take_in(ear, window, self.tokenizer, self.config) for ear, window in zip(ears, windows)]
