@@ -1,20 +1,16 @@
 """The replica that comes with the package hands sums to the background, in real time, over the server's own socket."""
 
-import base64
-import json
-import threading
-import time
-
+import numpy as np
 import pytest
-from websockets.sync.client import connect
 
 from launch.server_process import serving
-from tml_jax.config import MICRO_TURN_SECONDS
+from tml_jax.bench.clients import turns_at_once
 from tml_jax.data import scenes
 from tml_jax.data.layout import INPUT_SAMPLES
 from tml_jax.data.voices import Synthesizer
 from tml_jax.eval.delegation import planned
 from tml_jax.eval.interactivity import split_words
+from tml_jax.signal.pcm import float_audio
 
 SCENES = 12
 WAITED = 15  # micro-turns after a scene, in which a result that is later than in the scene can be spoken
@@ -34,27 +30,11 @@ def sums(count):
 def talk(url, scene):
     """Plays a scene's sound in real time; returns what is due, handed over and said."""
     windows = scene.micro_turns + WAITED
-    sound = scene.user_audio.astype("<i2").tobytes().ljust(2 * windows * INPUT_SAMPLES, b"\0")
-
-    def play(socket):
-        begun, size = time.monotonic(), 2 * INPUT_SAMPLES
-        for window in range(windows):
-            piece = base64.b64encode(sound[window * size : (window + 1) * size]).decode()
-            socket.send(json.dumps({"type": "duplex.input", "offset": window * INPUT_SAMPLES, "audio": piece}))
-            time.sleep(max(0.0, begun + MICRO_TURN_SECONDS * (window + 1) - time.monotonic()))
-
-    asked, words = [], []
-    with connect(f"{url}?duplex=1", proxy=None, max_size=None) as socket:
-        player = threading.Thread(target=play, args=(socket,))
-        player.start()
-        index = 0
-        while index < windows - 2:
-            event = json.loads(socket.recv(timeout=60))
-            if event["type"] == "duplex.micro_turn":
-                index = event["index"]
-                asked += [task["text"] for task in event["tasks"] if task["what"] == "asked"]
-                words += split_words(event["text"])
-        player.join()
+    sound = np.zeros(windows * INPUT_SAMPLES, np.float32)
+    sound[: len(scene.user_audio)] = float_audio(scene.user_audio)[: len(sound)]
+    (turns,) = turns_at_once(url, 1, windows, sound)
+    asked = [task["text"] for _, turn in turns.events for task in turn["tasks"] if task["what"] == "asked"]
+    words = [word for _, turn in turns.events for word in split_words(turn["text"])]
     (task,) = planned(scene)
     return (task.text, task.due), asked, words
 

@@ -50,7 +50,7 @@ def browser(spoken, tmp_path_factory):
 def serve():
     """Starts a server of an engine, and perhaps a background; it ends after the browser has left."""
     with contextlib.ExitStack() as servers:
-        yield lambda engine, background=None: servers.enter_context(Watched(engine, background=background))
+        yield lambda engine, *given, **options: servers.enter_context(Watched(engine, *given, **options))
 
 
 @pytest.fixture

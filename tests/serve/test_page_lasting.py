@@ -7,13 +7,14 @@ import pytest
 from chromium import call, open_page, start, until
 from cuts import Network
 from scripted import SAMPLES, Line, ScriptedEngine
-from served import wait_until
+from served import receive, wait_until
 from small import small_config
 from synthetic import tokenizer
 
 from tml_jax.background.desk import Background
 from tml_jax.background.local import LocalBackend, LocalTools
 from tml_jax.background.runner import Runner, RunnerOptions
+from tml_jax.serve.limits import Limits
 from tml_jax.serve.scheduler import LiveSession
 
 pytestmark = pytest.mark.browser
@@ -174,6 +175,71 @@ def test_a_server_that_is_not_there_at_first_is_waited_for_and_the_person_may_st
     assert page.locator("#state").inner_text() == "Not connected"
     assert page.get_by_role("button", name="Try now").is_hidden()
     context.close()
+
+
+def test_who_has_as_many_conversations_as_a_key_may_is_told_and_begins_once_one_has_ended(visit, serve):
+    served = serve(ScriptedEngine(lambda index, arrived: Line(), slots=2), limits=Limits(sessions_per_key=1))
+    first, second = visit(served), visit(served)
+    start(first)
+    call(second)
+    second.get_by_text("You have as many conversations as one person may have here.").wait_for()
+    second.wait_for_timeout(2000)
+    assert second.evaluate("observed.sockets.length") == 1 and second.locator("#state").inner_text() == "Stopped"
+    first.get_by_role("button", name="Stop").click()
+    wait_until(lambda: served.scheduler.free == 2)
+    second.get_by_role("button", name="Start talking").click()
+    second.locator("#state").get_by_text("Listening").wait_for()
+
+
+OUTSIDE = """async () => {
+  const { Connection } = await import("/page/connection.js");
+  const [Socket, later] = [WebSocket, setTimeout];
+  const full = (ticket) => ({
+    type: "error", error: { code: "server_full", queue_position: 9, ticket, retry_after_ms: 5000, message: "full" },
+  });
+  const tickets = ["", "", "", "", "", "", "mine", ""];
+  const told = [];
+  window.WebSocket = class {
+    constructor() {
+      queueMicrotask(() => {
+        this.onmessage?.({ data: JSON.stringify(full(tickets[told.length])) });
+        this.onclose?.({ code: 1013, reason: "server_full" });
+      });
+    }
+    close() {}
+  };
+  window.setTimeout = (then, ms) => later(then, ms === 10_000 ? 600_000 : 0);
+  try {
+    return await new Promise((done) => {
+      const queue = (position, wait, placed) => {
+        told.push([wait / 1000, placed]);
+        if (told.length === tickets.length) connection.close() || done(told);
+      };
+      const connection = new Connection({ queue, refused: (message) => done(message) });
+      connection.open("");
+    });
+  } finally {
+    [window.WebSocket, window.setTimeout] = [Socket, later];
+  }
+}"""
+
+
+def test_a_page_without_a_place_in_line_says_so_and_asks_less_and_less_often(visit, serve):
+    served = serve(ScriptedEngine(lambda index, arrived: Line()), limits=Limits(queue=1))
+    first, second = visit(served), visit(served)
+    outside = [[wait, False] for wait in (5, 10, 20, 40, 60, 60)]
+    assert first.evaluate(OUTSIDE) == [*outside, [5, True], [5, False]]
+    start(first)
+    with served.socket() as in_line:
+        assert receive(in_line, "error")["error"]["ticket"]
+    call(second)
+    second.locator("#state").get_by_text("Every place is taken, and the line is full").wait_for()
+    assert "keep your place" not in second.locator("#problem").inner_text()
+    first.get_by_role("button", name="Stop").click()
+    wait_until(lambda: served.scheduler.free)
+    second.get_by_role("button", name="Try now").click()
+    second.locator("#state").get_by_text("Listening").wait_for(timeout=3000)
+    assert second.get_by_role("button", name="Try now").is_hidden() and second.locator("#problem").is_hidden()
 
 
 BOUNDS = """async () => {

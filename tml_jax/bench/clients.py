@@ -1,7 +1,8 @@
 """Clients that talk to a server in real time over real sockets, in micro-turns (`?duplex=1`).
 
-Each sends 20 ms of sound every 20 ms, stamped, from another place of the recording. They begin at different moments
-within one micro-turn, as people do.
+`turns_at_once` gives what they are told, `talk_at_once` what a measurement reads in it. Each client sends 20 ms of
+sound every 20 ms, stamped, from another place of the recording. They begin at different moments within one micro-turn,
+as people do.
 """
 
 import asyncio
@@ -44,7 +45,25 @@ class Talk:
     sent_late: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Turns:
+    """What one client was told; times in seconds since its microphone began.
+
+    Attributes:
+      events: when each `duplex.micro_turn` came, and the event, in order.
+      sent_late: by how much each packet left after its last sample was there: the client's own fault.
+    """
+
+    events: list[tuple[float, dict[str, Any]]]
+    sent_late: list[float]
+
+
 def talk_at_once(url: str, clients: int, windows: int, audio: np.ndarray, api_key: str | None = None) -> list[Talk]:
+    """Talks to a server: what each client saw. Arguments and errors as of `turns_at_once`."""
+    return [_talk(turns) for turns in turns_at_once(url, clients, windows, audio, api_key)]
+
+
+def turns_at_once(url: str, clients: int, windows: int, audio: np.ndarray, api_key: str | None = None) -> list[Turns]:
     """Talks to a server: all connect, and then all speak.
 
     Args:
@@ -55,19 +74,19 @@ def talk_at_once(url: str, clients: int, windows: int, audio: np.ndarray, api_ke
       api_key: of the server.
 
     Returns:
-      What each of them saw, of the windows before `windows`.
+      What each of them was told, of the windows before `windows`.
 
     Raises:
       OSError: the server cannot be reached.
       ValueError: it refuses a session, ends one, or says nothing for half a minute.
     """
 
-    async def every() -> list[Talk]:
+    async def every() -> list[Turns]:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         ready = asyncio.Barrier(clients)
         async with aiohttp.ClientSession(headers=headers) as session:
             places = [np.roll(audio, -len(audio) * number // clients) for number in range(clients)]
-            talks = [_talk(session, url, place, windows, ready, n / clients) for n, place in enumerate(places)]
+            talks = [_converse(session, url, place, windows, ready, n / clients) for n, place in enumerate(places)]
             return await asyncio.gather(*talks)
 
     try:
@@ -78,14 +97,29 @@ def talk_at_once(url: str, clients: int, windows: int, audio: np.ndarray, api_ke
         raise ValueError(f"{url}: {error}") from error
 
 
-async def _talk(
+def _talk(turns: Turns) -> Talk:
+    """What a measurement reads in what a client was told."""
+    read = lambda name: np.asarray([event[name] for _, event in turns.events])  # noqa: E731
+    counts = turns.events[-1][1]["input"]
+    return Talk(
+        read("index"),
+        np.asarray([arrived for arrived, _ in turns.events]),
+        read("gate") == "SPEAK",
+        read("compute_seconds"),
+        counts["heard"],
+        counts["missing"] + counts["skipped"],
+        np.asarray(turns.sent_late),
+    )
+
+
+async def _converse(
     session: aiohttp.ClientSession,
     url: str,
     audio: np.ndarray,
     windows: int,
     ready: asyncio.Barrier,
     phase: float,
-) -> Talk:
+) -> Turns:
     """One client, that begins a part (`phase`) of a micro-turn after all are ready."""
     async with session.ws_connect(url, params={"duplex": "1"}, max_msg_size=0) as socket:
         opened = await socket.receive_json(timeout=_PATIENCE)
@@ -96,20 +130,9 @@ async def _talk(
         began, sent_late = time.monotonic(), []
         speaking = asyncio.create_task(_speak(socket, audio, began, sent_late))
         try:
-            turns = await _listen(socket, began, windows)
+            return Turns(await _listen(socket, began, windows), sent_late)
         finally:
             speaking.cancel()
-    read = lambda name: np.asarray([turn[name] for _, turn in turns])  # noqa: E731
-    counts = turns[-1][1]["input"]
-    return Talk(
-        read("index"),
-        np.asarray([arrived for arrived, _ in turns]),
-        read("gate") == "SPEAK",
-        read("compute_seconds"),
-        counts["heard"],
-        counts["missing"] + counts["skipped"],
-        np.asarray(sent_late),
-    )
 
 
 async def _speak(socket: aiohttp.ClientWebSocketResponse, audio: np.ndarray, began: float, sent_late: list) -> None:

@@ -109,5 +109,5 @@ def no_place(refusal: Refusal, overloaded: bool) -> RefusedError:
 
 def too_many(most: int) -> RefusedError:
     """The refusal of a client that has as many sessions as it may."""
-    message = f"you have {most} sessions already, as many as one key may have here: end one, or use another key"
+    message = f"you have as many sessions as one key may have here ({most}): end one, or use another key"
     return RefusedError("too_many_sessions", message, False)

@@ -3,6 +3,7 @@
 
 const FIRST_WAIT = 500; // ms
 const LONGEST_WAIT = 15_000;
+const LONGEST_OUTSIDE = 60_000; // where not even the line has room
 const UNLIKE = 0.25; // part of a wait that is left to chance, so that not all pages come back at once
 const SILENCE = 5000; // ms without a micro-turn after which a connection is taken for dead
 const OPENING = 10_000; // ms without a first event
@@ -12,7 +13,14 @@ const BROKEN = 1011;
 const STALLED = 4000; // no goodbye: the session is held
 const TAKEN_OVER = 4001;
 const FULL = ["server_full", "server_overloaded"]; // codes of errors that have a place in line
-const FINAL = ["too_many_sessions", "session_expired", "rate_limit_exceeded"]; // to come back at once is of no use
+// To come back at once is of no use: what a person is told, or null for what the server says.
+const FINAL = {
+  too_many_sessions:
+    "You have as many conversations as one person may have here. End one, in another window or on another device, then " +
+    "start again. One that was cut off counts for half a minute more.",
+  session_expired: null,
+  rate_limit_exceeded: null,
+};
 
 const AUTHORITY = {
   401: "The server asks for an API key, and this one is missing or wrong. Enter it under Settings.",
@@ -21,7 +29,7 @@ const AUTHORITY = {
 
 export class Connection {
   // on: {open(session, whether it takes the place of one that is gone), resumed(), turn(micro_turn),
-  // queue(position, ms), lost(ms, whether there was a connection before), refused(message), error(message)}.
+  // queue(position, ms, whether there is a place in line), lost(ms, whether there was a connection before), refused(message), error(message)}.
   constructor(on) {
     this.on = on;
     this.closed = true;
@@ -124,11 +132,14 @@ export class Connection {
       this.token = ""; // too late: begin anew, at once
       this.again = 0;
     } else if (event.type === "error" && FULL.includes(event.error.code)) {
-      this.ticket = event.error.ticket;
-      this.again = event.error.retry_after_ms;
-      this.on.queue(event.error.queue_position, this.again);
-    } else if (event.type === "error" && FINAL.includes(event.error.code)) {
-      this.refuse(event.error.message);
+      const { ticket, retry_after_ms: wait, queue_position: position } = event.error;
+      this.ticket = ticket;
+      if (ticket) this.tries = 0;
+      this.again = ticket ? wait : Math.min(LONGEST_OUTSIDE, wait * 2 ** Math.min(this.tries++, 10));
+      this.waits = !ticket;
+      this.on.queue(position, this.again, Boolean(ticket));
+    } else if (event.type === "error" && event.error.code in FINAL) {
+      this.refuse(FINAL[event.error.code] ?? event.error.message);
     } else if (event.type === "error") {
       this.on.error(event.error.message);
     }

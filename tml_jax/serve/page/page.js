@@ -41,7 +41,7 @@ function state(name, text) {
   const turns = ["listening", "speaking"];
   const before = get("state").dataset.state;
   if (!(turns.includes(name) && turns.includes(before)) && !(name === "lost" && before === "lost")) log.announce(text);
-  get("again").hidden = name !== "lost";
+  get("again").hidden = !["lost", "full"].includes(name);
   get("state").dataset.state = name;
   get("state-text").textContent = text;
 }
@@ -161,7 +161,7 @@ function open(session, anew) {
   tasks.clear();
   timeline.forget_tasks();
   if (anew) log.note("The conversation before is over: it could not be gone on with. This is a new one.");
-  if (["queue", "lost"].includes(get("state").dataset.state)) problem(microphone.stream ? "" : "Without a microphone, you can still write.");
+  if (["queue", "full", "lost"].includes(get("state").dataset.state)) problem(microphone.stream ? "" : "Without a microphone, you can still write.");
   enable(true);
   state("listening", "Listening");
   if (silent) {
@@ -193,9 +193,15 @@ function turn(event) {
   get("lost").textContent = milliseconds(microphone.stream ? Math.max(missing, late) / 16 : null);
 }
 
-function queue(position, wait) {
-  state("queue", `Every place is taken: you are number ${position} in line`);
-  problem(`Trying again every ${Math.round(wait / 1000)} seconds. Keep this page open to keep your place.`);
+function queue(position, wait, placed) {
+  const seconds = Math.round(wait / 1000);
+  if (placed) {
+    state("queue", `Every place is taken: you are number ${position} in line`);
+    problem(`Trying again every ${seconds} seconds. Keep this page open to keep your place.`);
+  } else {
+    state("full", "Every place is taken, and the line is full");
+    problem(`Trying again in ${seconds} seconds.`);
+  }
 }
 
 // It goes on trying. What was still to be heard is not.
