@@ -71,6 +71,23 @@ def test_who_sends_too_much_too_fast_is_told_and_cut_off_and_the_others_are_not(
             assert 'tml_sessions_cut_off_total{reason="rate_limit_exceeded"} 1.0' in served.get("/metrics")[1]
 
 
+def test_answers_count_so_that_short_events_do_not_ask_for_long_ones_without_end():
+    """An empty `session.update` is answered with all settings, as the protocol has it."""
+    limits, long = Limits(bytes_per_second=20_000), "x" * 20_000
+    with Served(ScriptedEngine(quiet, slots=2), limits=limits) as served, served.socket() as socket:
+        receive(socket, "session.created")
+        send(socket, type="session.update", session={"type": "realtime", "instructions": long})
+        answers = 0
+        while answers < 1000:
+            socket.send('{"type": "session.update", "session": {}}')
+            event = json.loads(socket.recv(timeout=60))
+            if event["type"] == "error":
+                break
+            answers += 1
+        assert event["error"]["code"] == "rate_limit_exceeded" and "answers count" in event["error"]["message"]
+        assert closed(socket) == (1008, "rate_limit_exceeded") and answers >= 9
+
+
 def test_who_comes_back_has_no_more_to_spend_than_before():
     limits = Limits(events_per_second=1.0)
     with Served(ScriptedEngine(quiet), limits=limits) as served, served.socket("?resumable=1") as first:

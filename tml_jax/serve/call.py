@@ -8,7 +8,7 @@ import typing
 from aiohttp import WSCloseCode
 
 from tml_jax.serve.dialogue import Dialogue
-from tml_jax.serve.limits import Rate
+from tml_jax.serve.limits import Rate, answered
 from tml_jax.serve.metrics import ServerMetrics
 from tml_jax.serve.notices import Told, news, with_notices
 from tml_jax.serve.outbox import Event, Outbox
@@ -73,7 +73,7 @@ class Call:
         self._decoding: asyncio.Future[ClientEvent] | None = None
         self.connection: Link | None = None
         self.received: str | None = None
-        self.rate: Rate | None = None  # of what its client sends, on all of its connections together
+        self.rate: Rate | None = None  # of what its client sends and is answered, on all of its connections together
         self.failed: str | None = None
 
     def begin(self, live: LiveSession, dialogue: Dialogue) -> None:
@@ -118,12 +118,13 @@ class Call:
                 first = self.connection.close(WSCloseCode.POLICY_VIOLATION, "slow reader", dropped=True)
                 self._metrics.slow_readers.inc(first)
 
-    def say(self, events: list[Object]) -> None:
-        """Puts events behind those that wait for the client."""
+    def say(self, events: list[Object]) -> int:
+        """Puts events behind those that wait for the client. Returns how many characters they have."""
         named = [(new_event_id(), event) for event in events]
         made = [Event(name, frame_of(event, name), self._turns) for name, event in named]
         self._outbox.put(made, away=self.connection is None and self.token is not None)
         self._more.set()
+        return sum(len(event.frame) for event in made)
 
     # What its connection calls.
 
@@ -147,11 +148,13 @@ class Call:
                 if event is None:
                     return
             self._receive(event.event_id)
-            self.say(self.dialogue.client(event, now))
+            size = self.say(self.dialogue.client(event, now))
+            if self.rate is not None:
+                self.rate = answered(self.rate, size)
         except ProtocolError as error:
             self._receive(error.event_id)
             self._metrics.errors.labels(error.code).inc()
-            self.say([error.event()])
+            self.say([error.event()])  # never much longer than what it is about
 
     async def _decoded(self, event: ClientEvent, connection: Link) -> ClientEvent | None:
         """An event decoded beside the loop; None where another connection has taken over meanwhile. One at a time for

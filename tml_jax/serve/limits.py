@@ -11,7 +11,8 @@ class Limits:
 
     Attributes:
       events_per_second: of one connection, over time; sound in pieces of 10 ms makes 100.
-      bytes_per_second: of one connection, over time; a character of text counts as one. Sound in real time takes 64 KB.
+      bytes_per_second: of one connection, over time, both what the client sends and what it is answered at once: short
+        events may ask for long answers. A character of text counts as one. Sound in real time takes 64 KB.
       session_seconds: after which a session ends, its client there or not.
       sessions_per_key: sessions at once, and tickets in line, of one API key or of the client secrets made with it;
         where the server asks for no key, of one address.
@@ -43,7 +44,7 @@ class Rate:
     Attributes:
       limits: of the server.
       events: that it has sent, less what has been forgiven with time.
-      size: bytes, likewise.
+      size: bytes, likewise, with those of answers.
       at: when that was, seconds.
     """
 
@@ -51,6 +52,11 @@ class Rate:
     events: float = 0.0
     size: float = 0.0
     at: float = 0.0
+
+
+def answered(rate: Rate, size: int) -> Rate:
+    """The client was answered: so many bytes count as if it had sent them, against what it sends next."""
+    return dataclasses.replace(rate, size=rate.size + size)
 
 
 def spend(rate: Rate, size: int, now: float) -> Rate:
@@ -72,5 +78,6 @@ def spend(rate: Rate, size: int, now: float) -> Rate:
     sent = max(0.0, rate.size - passed * limits.bytes_per_second) + size
     for what, count, most in (("events", events, limits.events_per_second), ("bytes", sent, limits.bytes_per_second)):
         if most and count > BURST_SECONDS * most:
+            what += " (answers count)" if what == "bytes" else ""
             raise RateError(f"too many {what}: expected {most:g} a second, and {BURST_SECONDS * most:g} at once")
     return Rate(limits, events, sent, now)
