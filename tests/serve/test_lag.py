@@ -124,6 +124,30 @@ def test_what_a_fast_sender_has_sent_is_not_given_up_for_the_microphone_that_fol
     assert buffer.counts.dropped == 0
 
 
+@pytest.mark.parametrize("piece", [1600, 3200])
+@pytest.mark.parametrize("speed", [1.0008, 0.9992])
+@pytest.mark.parametrize("pauses", [True, False])
+def test_a_clock_that_is_not_the_servers_does_not_put_a_session_behind_in_hours(speed, pauses, piece):
+    """A quarter of an hour of a clock that is wrong by 0.08 % is two hours of one that is wrong by 0.01 %."""
+    buffer, waited, cuts, first = JitterBuffer(delay=DELAY, horizon=60 * 16_000), [], 0, 0
+    for tick in range(int(900 / TICK)):
+        now = tick * TICK
+        while (first + piece) / (16_000 * speed) <= now:
+            loud = not pauses or first // 16_000 % 10  # of ten seconds one is quiet
+            buffer = push(buffer, np.full(piece, 0.1 if loud else 0.0, np.float32), (first + piece) / (16_000 * speed))
+            first += piece
+        buffer, window = take(buffer, now)
+        if window is not None:
+            waited.append(buffer.waiting)
+            cuts += window.cut
+    assert max(waited) < MOST + 2 * 3200
+    made = 0.0008 * 900 * 16_000  # that the clock makes too many, or too few
+    if speed > 1:
+        assert 0.3 * made < buffer.counts.dropped < 1.5 * made and bool(cuts) == (not pauses)
+    else:
+        assert buffer.counts.dropped == 0 and buffer.counts.missing < 1.5 * made + 3200
+
+
 @pytest.mark.parametrize("lost", [[], [1, 3]])
 def test_the_window_after_the_cut_is_marked_as_lost_and_other_marks_stay_with_their_sound(lost):
     session = LiveSession(lambda turn: None, 0, False, DELAY, 10**7, config=small_config())

@@ -1,26 +1,34 @@
 """Long sessions: whether a tick takes as long, and the process as much memory, after half an hour as at the start.
 
-Sessions with sound and a new frame in every micro-turn go through an engine as fast as it can, not in real time.
+Sessions with sound and a new frame in every micro-turn go through an engine as fast as it can, not in real time. What a
+tick takes on a machine also depends on what else that does, minute by minute. So the last minutes are not compared with
+the first of the same sessions, which is long ago, but with the first minutes of sessions that begin then: they hear the
+same clip, go through the same compiled programs, and tick turn about with the old ones, a second each.
 """
 
 import dataclasses
 import pathlib
+import time
 from collections.abc import Callable
 
 import jax
 import numpy as np
 
 from tml_jax.bench.batches import noise
+from tml_jax.bench.paired import Ticks, ratio, same_work_ratio
 from tml_jax.config import AUDIO_ELEMENTS, MICRO_TURN_SECONDS, PATCH
 from tml_jax.data.layout import INPUT_SAMPLES
+from tml_jax.eval.estimates import Estimate
 from tml_jax.serve.engine import Engine
 from tml_jax.serve.windows import Arrived
 
 TURNS_A_MINUTE = round(60 / MICRO_TURN_SECONDS)
+BLOCK = 5  # ticks of one side before the other has its turn
+COMPARED = 5  # minutes at the end that have sessions beside them
 _STATUS = pathlib.Path("/proc/self/status")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class LongSession:
     """What was measured.
 
@@ -31,7 +39,8 @@ class LongSession:
       resident: (minutes + 1,) bytes of the process before the first minute and after each; 0 where unknown.
       on_device: the same of all arrays on devices.
       speaks: (minutes, 300) share of the sessions in which the model spoke.
-      steps: (minutes, 300) int, of text that each tick had: one for each token, and for the gate.
+      old: the last minutes, in blocks.
+      new: first minutes of the sessions beside them, in blocks.
       recompilations: programs compiled meanwhile.
     """
 
@@ -41,28 +50,24 @@ class LongSession:
     resident: np.ndarray
     on_device: np.ndarray
     speaks: np.ndarray
-    steps: np.ndarray
+    old: Ticks
+    new: Ticks
     recompilations: int
 
     @property
-    def ratio(self) -> float:
-        """Median tick of the last minute over that of the first."""
-        return float(np.median(self.seconds[-1]) / np.median(self.seconds[0]))
+    def ratio(self) -> Estimate:
+        """Median tick of the last minutes over that of the first minutes beside them."""
+        return ratio(self.old.seconds, self.new.seconds)
 
     @property
-    def same_work_ratio(self) -> float:
-        """The same of ticks that did the same work, so that it does not matter what was said in which minute.
+    def same_work(self) -> Estimate:
+        """The same of ticks of the same work: as many steps of text, sound or none."""
+        return same_work_ratio(self.old.seconds, self.new.seconds, self.old.work, self.new.work)
 
-        It is the mean over the kinds of work (so many steps of text; sound or none), weighted by how often each is in
-        the minute in which it is rarer. NaN where the two minutes have none in common.
-        """
-        work = 2 * self.steps + (self.speaks > 0)
-        ratios, weights = [], []
-        for kind in np.intersect1d(work[0], work[-1]):
-            first, last = (self.seconds[minute][work[minute] == kind] for minute in (0, -1))
-            ratios.append(np.median(last) / np.median(first))
-            weights.append(min(len(first), len(last)))
-        return float(np.average(ratios, weights=weights)) if ratios else float("nan")
+    @property
+    def processor(self) -> Estimate:
+        """The same of the time that processors worked for them, in which waiting for other programs is not."""
+        return same_work_ratio(self.old.processor, self.new.processor, self.old.work, self.new.work)
 
     def __str__(self) -> str:
         minutes = len(self.seconds)
@@ -74,6 +79,13 @@ class LongSession:
             numbers = [f"{value:.1f}" for value in (*percentiles, *memory)]
             rows.append(f"| {minute + 1} | " + " | ".join(numbers) + f" | {self.speaks[minute].mean():.0%} |")
         count, seen = self.elements
+        compared = self.old.seconds.size // TURNS_A_MINUTE
+        figures = {
+            "all ticks": self.ratio,
+            "ticks of the same work": self.same_work,
+            "their processor time": self.processor,
+        }
+        told = [f"{name} {e.value:.3f} ({e.low:.3f}–{e.high:.3f}, n = {e.count})" for name, e in figures.items()]
         return "\n".join(
             [
                 "| minute | tick p50, ms | p95 | p99 | process, MiB | arrays, MiB | speaks |",
@@ -81,10 +93,44 @@ class LongSession:
                 *rows,
                 "",
                 f"{self.sessions} session(s) with sound and video, {count} elements each, of which global layers see "
-                f"{seen}; last minute / first minute: {self.ratio:.3f}, of ticks of the same work: "
-                f"{self.same_work_ratio:.3f}; recompilations: {self.recompilations}",
+                f"{seen}; recompilations: {self.recompilations}",
+                f"last {compared} minutes / first minute of sessions that tick turn about with them (95% intervals): "
+                + "; ".join(told),
             ]
         )
+
+
+class _Side:
+    """Sessions of one age: every slot of an engine."""
+
+    def __init__(self, engine: Engine, audio: np.ndarray) -> None:
+        self.engine, self._audio = engine, audio
+        self.slots = [engine.join(seed) for seed in range(engine.slots)]
+
+    def tick(self, turn: int) -> tuple[float, float, float, int]:
+        """A micro-turn that hears what comes at `turn`: seconds, those of processors, who speaks, kind of work."""
+        config, audio, slots = self.engine.config, self._audio, self.slots
+        rows, columns = (size * patch for size, patch in zip(config.data.video_grid, PATCH[1:3]))
+        place = turn * INPUT_SAMPLES + np.arange(INPUT_SAMPLES)
+        frame = np.full((rows, columns, 3), turn % 256, np.uint8)
+        given = {
+            slot: Arrived(np.take(audio, place + slot * len(audio) // len(slots), mode="wrap"), [(0.1, frame)])
+            for slot in slots
+        }
+        worked = time.process_time()
+        tick = self.engine.tick(given)
+        worked = time.process_time() - worked
+        if tick.broken:
+            raise ValueError(f"micro-turn {turn}: numbers of session {tick.broken[0]} are not finite")
+        spoken = np.asarray([said.gate == "SPEAK" for said in tick.turns.values()])
+        # Text steps, one for each token and for the gate, and whether sound was made.
+        steps = np.max([said.elements_out for said in tick.turns.values()] - AUDIO_ELEMENTS * spoken)
+        return tick.seconds, worked, float(spoken.mean()), int(2 * steps + spoken.any())
+
+    def leave(self) -> None:
+        """Ends the sessions."""
+        for slot in self.slots:
+            self.engine.leave(slot)
 
 
 def long_session_bench(
@@ -97,7 +143,7 @@ def long_session_bench(
 
     Args:
       engine: warm, without sessions.
-      minutes: of conversation.
+      minutes: of conversation, at least two.
       audio: (n,) float32 at 16 kHz, what users say over and over; None for noise.
       log: takes a line for each minute.
 
@@ -105,41 +151,40 @@ def long_session_bench(
       The measurement.
 
     Raises:
-      ValueError: the model's numbers were not finite.
+      ValueError: there are too few minutes, or the model's numbers were not finite.
     """
-    config = engine.config
-    if audio is None:
-        audio = noise()
-    slots = [engine.join(seed) for seed in range(engine.slots)]
-    rows, columns = (size * patch for size, patch in zip(config.data.video_grid, PATCH[1:3]))
-    seconds = np.zeros((minutes, TURNS_A_MINUTE))
-    speaks, steps = np.zeros_like(seconds), np.zeros_like(seconds, int)
-    memory = [_memory()]
-    for turn in range(minutes * TURNS_A_MINUTE):
-        minute, within = divmod(turn, TURNS_A_MINUTE)
-        place = turn * INPUT_SAMPLES + np.arange(INPUT_SAMPLES)
-        frame = np.full((rows, columns, 3), turn % 256, np.uint8)
-        given = {
-            slot: Arrived(np.take(audio, place + slot * len(audio) // len(slots), mode="wrap"), [(0.1, frame)])
-            for slot in slots
-        }
-        tick = engine.tick(given)
-        if tick.broken:
-            raise ValueError(f"micro-turn {turn}: numbers of session {tick.broken[0]} are not finite")
-        seconds[minute, within] = tick.seconds
-        spoken = [said.gate == "SPEAK" for said in tick.turns.values()]
-        speaks[minute, within] = np.mean(spoken)
-        sounds = AUDIO_ELEMENTS * np.asarray(spoken)
-        steps[minute, within] = np.max([said.elements_out for said in tick.turns.values()] - sounds)
-        if within == TURNS_A_MINUTE - 1:
-            memory.append(_memory())
-            median = 1e3 * np.median(seconds[minute])
-            log(f"minute {minute + 1} of {minutes}: tick {median:.1f} ms, {memory[-1][0] / 2**20:.0f} MiB")
-    elements = engine.elements(slots[0]), config.serve.context
-    for slot in slots:
-        engine.leave(slot)
+    if minutes < 2:
+        raise ValueError(f"minutes = {minutes}: expected at least 2, a first one and a last one")
+    audio = noise() if audio is None else audio
+    old, other = _Side(engine, audio), engine.beside()  # before memory is looked at
+    memory, ticks = [_memory()], []
+    beside: list[tuple] = []
+    for minute in range(minutes):
+        turns = range(minute * TURNS_A_MINUTE, (minute + 1) * TURNS_A_MINUTE)
+        if minute < max(1, minutes - COMPARED):
+            ticks += [old.tick(turn) for turn in turns]
+        else:
+            new = _Side(other, audio)
+            for number, first in enumerate(turns[::BLOCK]):
+                block = range(first, min(first + BLOCK, turns.stop))
+                for side, kept in ((old, ticks), (new, beside))[:: -1 if number % 2 else 1]:
+                    kept += [side.tick(turn) for turn in block]
+            new.leave()
+        memory.append(_memory())
+        median = 1e3 * np.median([tick[0] for tick in ticks[-TURNS_A_MINUTE:]])
+        log(f"minute {minute + 1} of {minutes}: tick {median:.1f} ms, {memory[-1][0] / 2**20:.0f} MiB")
+    elements = engine.elements(old.slots[0]), engine.config.serve.context
+    old.leave()
+    seconds, _, speaks, _ = (np.asarray(column).reshape(minutes, -1) for column in zip(*ticks))
     resident, on_device = np.asarray(memory).T
-    return LongSession(len(slots), elements, seconds, resident, on_device, speaks, steps, engine.recompilations)
+    sides = _blocks(ticks[-len(beside) :]), _blocks(beside)
+    count = len(old.slots)
+    return LongSession(count, elements, seconds, resident, on_device, speaks, *sides, engine.recompilations)
+
+
+def _blocks(ticks: list[tuple]) -> Ticks:
+    seconds, worked, _, work = (np.asarray(column).reshape(-1, BLOCK) for column in zip(*ticks))
+    return Ticks(seconds, worked, work)
 
 
 def _memory() -> tuple[int, int]:

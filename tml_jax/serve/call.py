@@ -39,6 +39,9 @@ class Link(typing.Protocol):
     def close(self, code: int, reason: str, dropped: bool = False, message: str | None = None) -> bool:
         """Ends it; `dropped` where the client may come back. Returns whether it had not been ended before."""
 
+    def may_send(self, size: int, now: float) -> bool:
+        """Whether the client keeps within its rate with so many bytes more; ends it if not."""
+
 
 class Call:
     """A conversation and its connection, if it has one. Lives in the loop; only `deliver` may come from elsewhere."""

@@ -135,7 +135,7 @@ class Connection:
                 self._gone = gone
                 self.dropped |= gone.dropped and self._closing is None
                 return
-            if not self._may_send(frame, clock()):
+            if not self.may_send(len(frame), clock()):
                 return
             await self._call.room()
             if self._call.connection is not self:
@@ -143,11 +143,12 @@ class Connection:
             await self._call.client(frame, clock(), self)
             await asyncio.sleep(0)  # what has come already is no reason for others to wait
 
-    def _may_send(self, frame: str | bytes, now: float) -> bool:
-        """Whether the client keeps within its rate with this frame; ends the connection if not."""
+    def may_send(self, size: int, now: float) -> bool:
+        """Whether the client keeps within its rate with an event, or a packet, of so many bytes; ends the connection
+        if not."""
         if self._limited:
             try:
-                self._call.rate = spend(self._call.rate, len(frame), now)
+                self._call.rate = spend(self._call.rate, size, now)
             except RateError as error:
                 self.close(WSCloseCode.POLICY_VIOLATION, "rate_limit_exceeded", message=str(error))
                 return False

@@ -7,6 +7,7 @@ it: its rows go through the same program, whoever comes, leaves, types or shows 
 input costs as much as the largest could.
 """
 
+import copy
 import dataclasses
 import time
 from collections.abc import Mapping
@@ -70,6 +71,12 @@ class Engine:
         self._seats: dict[int, _Seat] = {}
         self._sessions = self._program.start([0] * slots)
         self._warm: int | None = None
+
+    def beside(self) -> "Engine":
+        """Another engine with the same compiled programs and weights, and as many slots, all empty."""
+        other = copy.copy(self)
+        other._seats, other._sessions = {}, self._program.start([0] * self.slots)
+        return other
 
     @property
     def config(self) -> Config:

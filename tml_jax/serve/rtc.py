@@ -14,18 +14,16 @@ from aiortc import (
     RTCConfiguration,
     RTCDataChannel,
     RTCPeerConnection,
-    RTCRtpReceiver,
     RTCSessionDescription,
 )
-from aiortc.jitterbuffer import JitterFrame
 from aiortc.mediastreams import MediaStreamError
-from aiortc.rtp import RtpPacket
 from aiortc.sdp import SessionDescription
 from av import AudioFrame, VideoFrame
 
 from tml_jax.config import MICRO_TURN_SECONDS, OUTPUT_RATE
 from tml_jax.serve.connection import CLOSING_SECONDS, Gone
 from tml_jax.serve.log import log_event
+from tml_jax.serve.rtc_media import MOST_PIXELS, Came, take_over
 from tml_jax.serve.rtc_sound import SoundIn
 from tml_jax.serve.sound_formats import to_pcm16
 
@@ -36,7 +34,6 @@ _SETUP_SECONDS = 15.0  # for a client to open its data channel
 _MOST_ADDRESSES = 50
 _MOST_WAITING = 500  # frames of the client; a data channel cannot be held back
 _MOST_BUFFERED = 2**18  # bytes to the client
-_MOST_PIXELS = 1920 * 1080  # of a frame of a video track: all of its frames are decoded
 
 _T = TypeVar("_T")
 Hear = Callable[[np.ndarray, int], None]
@@ -51,15 +48,17 @@ class OfferError(ValueError):
 class RtcTransport:
     """A `connection.Transport` over WebRTC, and the ways of its sound."""
 
-    def __init__(self, hear: Hear, play: Play, see: See) -> None:
+    def __init__(self, hear: Hear, play: Play, see: See, came: Came, part: Callable[[], float]) -> None:
         """That is not connected; `answer` is next.
 
         Args:
           hear: given the user's sound, (n,) float32 at 16 kHz, and how many of its first were lost.
           play: asked for the next (count,) float32 at 24 kHz.
           see: given a frame of the user's video in each 200 ms, where there is a track of it.
+          came: told of each packet of sound and video.
+          part: of a core that decoding may take.
         """
-        self._hear, self._play, self._see = hear, play, see
+        self._hear, self._play, self._see, self._came, self._part = hear, play, see, came, part
         # No servers for finding addresses: none is asked that the operator does not know of.
         self._peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self._frames: asyncio.Queue[str | bytes] = asyncio.Queue()
@@ -96,8 +95,7 @@ class RtcTransport:
         try:
             await self._peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
             for receiver in self._peer.getReceivers():
-                if receiver.track.kind == "audio":
-                    _hand_on_at_once(receiver)
+                take_over(receiver, self._came, self._part, lambda: self._end("bad_frame"))
             self._peer.addTrack(_Voice(self._play))
             await self._peer.setLocalDescription(await self._peer.createAnswer())
         except Exception as error:
@@ -148,7 +146,7 @@ class RtcTransport:
         while True:
             frame = await track.recv()
             self._heard_at = now = time.monotonic()
-            if frame.width * frame.height > _MOST_PIXELS:
+            if frame.width * frame.height > MOST_PIXELS:
                 self._end("bad_frame")
                 return
             if now >= due:
@@ -211,26 +209,6 @@ class RtcTransport:
             await asyncio.wait_for(self._peer.close(), CLOSING_SECONDS)
         except TimeoutError:
             log_event("connection_failed", logging.WARNING, reason="a call over WebRTC did not close in time")
-
-
-class _Straight:
-    """In place of aiortc's buffer for packets that come out of order: each is decoded as it comes.
-
-    That buffer holds 80 ms back, and 300 ms from the first packet on that is lost, of which it loses four more (aiortc
-    issue 543). A session has a buffer of its own, which knows when a window must be taken.
-    """
-
-    def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame]:
-        return False, JitterFrame(packet._data, packet.timestamp)
-
-
-def _hand_on_at_once(receiver: RTCRtpReceiver) -> None:
-    name = "_RTCRtpReceiver__jitter_buffer"  # it has no public one
-    if hasattr(receiver, name):
-        setattr(receiver, name, _Straight())
-    else:
-        reason = "this version of aiortc hides its buffer elsewhere: sound over WebRTC comes 80 ms later"
-        log_event("webrtc_slow", logging.WARNING, reason=reason)
 
 
 class _Voice(MediaStreamTrack):

@@ -26,6 +26,7 @@ if typing.TYPE_CHECKING:
 try:
     from tml_jax.serve.rtc import OfferError, RtcTransport
     from tml_jax.serve.rtc_dialogue import RtcDialogue
+    from tml_jax.serve.rtc_media import share
 except ModuleNotFoundError as error:
     RtcTransport, _missing = None, str(error)
 
@@ -67,8 +68,8 @@ class RtcCalls:
         except RefusedError as refused:
             status = 503 if refused.may_wait else 429
             return web.json_response(refused.event, status=status, headers={"Retry-After": "5"})
-        ways = (functools.partial(way, call) for way in (self._hear, _play, self._see))
-        transport = RtcTransport(*ways)
+        ways = (functools.partial(way, call) for way in (self._hear, _play, self._see, self._came))
+        transport = RtcTransport(*ways, lambda: share(len(self._running)))
         connection = Connection(transport, call, self._idle, limits=self._limits)
         self._calls.attach(call, connection)
         try:
@@ -96,6 +97,9 @@ class RtcCalls:
 
     def _hear(self, call: Call, samples: np.ndarray, lost: int) -> None:
         call.say(call.dialogue.hear(samples, lost, self._clock()))
+
+    def _came(self, call: Call, size: int) -> bool:
+        return call.connection is not None and call.connection.may_send(size, self._clock())
 
     async def _see(self, call: Call, frame: "VideoFrame") -> None:
         pixels = await asyncio.to_thread(lambda: call.dialogue.frame_of(frame.to_image()))
