@@ -303,9 +303,7 @@ class Attention(nn.Module):
         table = self.param("relative_table", nn.initializers.normal(0.02), (cfg.d_rel, extent), jnp.float32)
         table = table.astype(x.dtype)
         if self.is_global and cfg.log_scaling_floor is not None:
-            # By the elements in sight: of a cache no more than `context`, however long the session is.
-            seen = position + 1 if isinstance(where, Packed) else jnp.minimum(position + 1, context)
-            sharpen = jnp.log(jnp.maximum(seen.astype(jnp.float32) / cfg.log_scaling_floor, 1.0))
+            sharpen = jnp.log(jnp.maximum((position + 1).astype(jnp.float32) / cfg.log_scaling_floor, 1.0))
             sharpen = (1.0 + cfg.log_scaling_alpha * sharpen)[..., None, None]
             query = (query.astype(jnp.float32) * sharpen).astype(query.dtype)
             relative = (relative.astype(jnp.float32) * sharpen).astype(relative.dtype)
