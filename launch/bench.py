@@ -18,7 +18,7 @@ Without a recording the users' requests are spoken by an offline voice (extra `r
 
   python -m launch.bench --what=long_session --checkpoint=runs/replica --minutes=30 --sessions=1
 
-streams long sessions through a model, faster than real time: whether the last minute costs what the first did.
+streams long sessions through a model, faster than real time: whether their last minutes cost what first ones do.
 
   python -m launch.bench --what=background --checkpoint=runs/replica --sessions=4 --ticks=500
 
@@ -61,7 +61,7 @@ _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Folder of a trained model (serve, long_session, background); without it, the shipped replica."
 )
 _TICKS = flags.DEFINE_integer("ticks", 500, "Of each kind of background (background).", lower_bound=1)
-_MINUTES = flags.DEFINE_integer("minutes", 30, "How long they talk (long_session).", lower_bound=1)
+_MINUTES = flags.DEFINE_integer("minutes", 30, "How long they talk (long_session).", lower_bound=2)
 
 
 def _serve() -> object:

@@ -1,6 +1,9 @@
-"""Makes the README's picture of the page: generated held-out conversations, whose model side stands for a model.
+"""Makes the README's picture of the page: a real conversation with a trained model, which hands two sums over.
 
-PYTHONPATH=. python tests/serve/page_picture.py .readme/page.png
+PYTHONPATH=. python tests/serve/page_picture.py .readme/page.png [CHECKPOINT]
+
+Without a checkpoint it is the replica that comes with the package. The sums are written and said; a model that does not
+hand them over gets no picture. On a machine that is busy with other things the voice has gaps.
 """
 
 import pathlib
@@ -10,50 +13,62 @@ import tempfile
 import numpy as np
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "data")]
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from chromium import Watched, launch, open_page, start, until  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
-from scripted import SAMPLES, Line, ScriptedEngine  # noqa: E402
 
-from tml_jax.data.record import MODEL, Conversation  # noqa: E402
-from tml_jax.data.scene_families import FAMILIES  # noqa: E402
-from tml_jax.data.scenes import make_conversation  # noqa: E402
-from tml_jax.data.voices import Synthesizer  # noqa: E402
-from tml_jax.signal.media import write_wav  # noqa: E402
+from tml_jax import shipped  # noqa: E402
+from tml_jax.background.desk import Background  # noqa: E402
+from tml_jax.background.local import LocalBackend, LocalTools  # noqa: E402
+from tml_jax.background.runner import Runner  # noqa: E402
+from tml_jax.config import INPUT_RATE  # noqa: E402
+from tml_jax.data.voices import HELD_OUT_VOICES, RATE, Synthesizer  # noqa: E402
+from tml_jax.serve.engine import Engine  # noqa: E402
+from tml_jax.serve.program import load_model  # noqa: E402
+from tml_jax.signal.media import resample, write_wav  # noqa: E402
 
-
-def line(said: Conversation, index: int) -> Line:
-    """What the model side says after a micro-turn: it is heard in the window after it."""
-    start, end = 0.2 * (index + 1), 0.2 * (index + 2)
-    words = [word for word in said.words if word.speaker == MODEL and word.start < end and word.end > start]
-    if not words:
-        return Line()
-    samples = said.model_audio[(index + 1) * SAMPLES :][:SAMPLES].astype(np.float32) / 32768
-    text = "".join(f" {word.text}" for word in words if word.start >= start)
-    return Line(np.pad(samples, (0, SAMPLES - len(samples))), text)
+# Seconds of silence, and what is said then; the last silence is long, or the recording begins anew.
+SPOKEN = ((3.0, "what is three plus four"), (5.0, "please say the word garden"), (60.0, ""))
+WRITTEN = "6 - 2"  # meanwhile, once the first sum is read
+READ = "[...document.querySelectorAll('#tasks li')].filter((card) => card.dataset.state === 'read').length"
 
 
-def main(output: str) -> None:
+def spoken() -> np.ndarray:
+    """(n,) float32 at 16 kHz."""
+    synthesizer, parts = Synthesizer(), []
+    for silence, text in SPOKEN:
+        parts.append(np.zeros(round(silence * INPUT_RATE), np.float32))
+        if text:
+            said = synthesizer.say(text, HELD_OUT_VOICES[0]).samples
+            parts.append(resample(said[None], RATE, INPUT_RATE)[0])
+    return np.concatenate(parts)
+
+
+def main(output: str, checkpoint: str = shipped.NAME) -> None:
     """Draws the picture to a file."""
-    synthesizer, families = Synthesizer(), list(FAMILIES)
-    scenes = [
-        make_conversation(synthesizer, "held_out", 0, families.index(name)) for name in ("answer", "interruption")
-    ]
-    lines = [line(said, index) for said in scenes for index in range(said.micro_turns)]
-    heard = [np.pad(said.user_audio, (0, 3200 * said.micro_turns))[: 3200 * said.micro_turns] for said in scenes]
-    silence = np.zeros(16_000 * 20)  # or the recording begins anew
+    loaded = load_model(str(shipped.resolve(checkpoint)), delegate=True)
+    engine = Engine(loaded, 1)
+    engine.warm_up()
+    runner = Runner(LocalBackend(LocalTools()))
+    runner.start()
+    background = Background(runner, loaded.tokenizer, loaded.config)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         microphone = pathlib.Path(folder) / "user.wav"
-        write_wav(microphone, np.concatenate([*heard, silence])[None] / 32768, 16_000)
+        write_wav(microphone, spoken()[None], INPUT_RATE)
         chromium = launch(driver, microphone)
-        with Watched(ScriptedEngine(lambda index, arrived: lines[index] if index < len(lines) else Line())) as served:
-            page = open_page(chromium.new_context(viewport={"width": 900, "height": 730}), served)
+        with Watched(engine, background, model="replica") as served:
+            page = open_page(chromium.new_context(viewport={"width": 900, "height": 860}), served)
             start(page)
-            until(page, f"observed.turns.length >= {len(lines)}")
+            until(page, f"{READ} === 1")
+            page.get_by_label("Write to the model").fill(WRITTEN)
+            page.keyboard.press("Enter")
+            until(page, f"{READ} === 2")
+            page.wait_for_timeout(2500)  # until it has said what came
             page.evaluate("scrollTo(0, 0)")
             page.screenshot(path=output)
             chromium.close()
+    runner.stop()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class Served:
             background.observe = self.metrics.observe_task
         self.scheduler = Scheduler(engine, delay=DELAY, observe=self.metrics.observe, background=background)
         friends = ("https://friend.example",)
-        self.options = ServerOptions("small", keys, friends, **options)
+        self.options = ServerOptions(**{"model": "small", "api_keys": keys, "origins": friends} | options)
         self.server = Server(self.scheduler, self.metrics, self.options)
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever)

@@ -140,7 +140,7 @@ def test_a_clock_that_is_not_the_servers_does_not_put_a_session_behind_in_hours(
         if window is not None:
             waited.append(buffer.waiting)
             cuts += window.cut
-    assert max(waited) < MOST + 2 * 3200
+    assert max(waited) < MOST + 3 * 3200
     made = 0.0008 * 900 * 16_000  # that the clock makes too many, or too few
     if speed > 1:
         assert 0.3 * made < buffer.counts.dropped < 1.5 * made and bool(cuts) == (not pauses)
