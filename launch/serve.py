@@ -59,7 +59,10 @@ _EVENTS = flags.DEFINE_float(
     "events_per_second", 1000.0, "Of one connection, over time; ten times as many at once. 0 for no limit.", 0.0
 )
 _BYTES = flags.DEFINE_float(
-    "bytes_per_second", 4.0 * 2**20, "Of one connection, over time; ten times as many at once. 0 for no limit.", 0.0
+    "bytes_per_second",
+    4.0 * 2**20,
+    "Of one connection and its answers, over time; ten times as many at once. 0 for none.",
+    0.0,
 )
 _REQUEST = flags.DEFINE_float(
     "request_seconds", 10.0, "How long a new connection may take for its first request; 0 for ever.", lower_bound=0.0
