@@ -64,6 +64,24 @@ def test_a_flood_keeps_little_and_goes_on_with_the_next_whole_picture(video):
     assert 0 < len(queue) <= MOST_FRAMES["video"]
 
 
+def test_the_end_does_not_wait_for_a_loop_that_waits_for_it(video, monkeypatch):
+    """aiortc joins the decoder's thread in its loop."""
+    monkeypatch.setattr("tml_jax.serve.rtc_media._LOOP_SECONDS", 600.0)
+    queue, _ = video
+    put(queue, vp8(True), vp8(False))
+    queue.get()
+    thread, ended = threading.Thread(target=queue.get), threading.Event()
+
+    def end() -> None:
+        thread.start()
+        queue.put(None)
+        thread.join(30)
+        ended.set()
+
+    queue._loop.call_soon_threadsafe(end)
+    assert ended.wait(60) and not thread.is_alive()
+
+
 def test_large_frames_are_bounded_by_their_bytes(video):
     queue, _ = video
     put(queue, *[vp8(True, rest=MOST_BYTES // 3)] * 10, vp8(True, rest=2 * MOST_BYTES))

@@ -110,7 +110,7 @@ class Undecoded:
         """
         self._video, self._most = kind == "video", MOST_FRAMES[kind]
         self._part, self._ask, self._too_large, self._loop = part, ask, too_large, loop
-        self._change, self._passed = threading.Condition(), threading.Event()
+        self._change, self._passed = threading.Condition(), False  # whether the loop has come round since
         self._waiting: collections.deque[Encoded] = collections.deque()
         self._torn, self._over, self._asked, self._handed = False, False, -_ASK_SECONDS, None
         self.size, self.dropped = 0, 0
@@ -170,15 +170,21 @@ class Undecoded:
         return task
 
     def _rested(self, worked: float) -> bool:
-        """Waits until the loop has what was decoded, and then in proportion to the time that took; false at the end."""
-        self._passed.clear()
+        """Waits until the loop has what was decoded, and then in proportion to the time that took; false at the end,
+        for which the loop waits."""
+        self._passed = False
         try:
-            self._loop.call_soon_threadsafe(self._passed.set)
+            self._loop.call_soon_threadsafe(self._come_round)
         except RuntimeError:  # the loop is closed
             return False
-        self._passed.wait(_LOOP_SECONDS)
         with self._change:
+            self._change.wait_for(lambda: self._passed or self._over, _LOOP_SECONDS)
             return not self._change.wait_for(lambda: self._over, worked * (1 / self._part() - 1))
+
+    def _come_round(self) -> None:
+        with self._change:
+            self._passed = True
+            self._change.notify()
 
 
 def is_whole(codec: str, data: bytes) -> bool:
