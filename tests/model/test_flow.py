@@ -24,8 +24,13 @@ class Field(InteractionModel):
     def setup(self):
         """No parts, so no weights."""
 
-    def velocity(self, noisy, time, hidden):
-        return self.field(noisy, time, hidden)
+    def conditions(self, time, hidden):
+        return jnp.broadcast_to(time, jnp.broadcast_shapes(time.shape, hidden.shape[:-1])), jnp.broadcast_to(
+            hidden, (*jnp.broadcast_shapes(time.shape, hidden.shape[:-1]), hidden.shape[-1])
+        )
+
+    def velocity_under(self, noisy, conditions):
+        return self.field(noisy, *conditions)
 
 
 def integrate(field, steps: int, noise, hidden=None):

@@ -13,6 +13,7 @@ from tml_jax.model.layers import RMSNorm, fan_in_init
 from tml_jax.signal.mel import OWN_MEL_MAX, OWN_MEL_MIN
 
 TARGET = OWN_FRAMES * MEL_BINS  # numbers in one element
+_TIME_WIDTH = 128  # of the time's embedding
 _CENTRE, _SCALE = -2.5, 1.25  # log10 mel of speech
 
 
@@ -39,7 +40,24 @@ class FlowHead(nn.Module):
 
     config: ModelConfig
 
-    @nn.compact
+    def setup(self) -> None:
+        """Declares the weights."""
+        cfg = self.config
+        width = cfg.flow_width
+        self.condition_norm = RMSNorm(cfg.norm_eps)
+        # Projections that end a branch start at zero.
+        sizes = {"condition": (cfg.d_model, width), "time": (_TIME_WIDTH, width), "input": (TARGET, width)}
+        for block in range(cfg.flow_blocks):
+            sizes |= {f"modulate_{block}": (width, 3 * width), f"up_{block}": (width, width)}
+            sizes |= {f"down_{block}": (width, width)}
+        sizes |= {"modulate_last": (width, 2 * width), "output": (width, TARGET)}
+        dense = {}
+        for name, shape in sizes.items():
+            init = nn.initializers.zeros if name.startswith(("modulate", "output")) else fan_in_init(0)
+            kernel = self.param(f"{name}_kernel", init, shape, jnp.float32)
+            dense[name] = kernel, self.param(f"{name}_bias", nn.initializers.zeros, shape[1:], jnp.float32)
+        self.dense = dense
+
     def __call__(self, noisy: jax.Array, time: jax.Array, hidden: jax.Array) -> jax.Array:
         """Velocity at a point of the flow.
 
@@ -51,27 +69,41 @@ class FlowHead(nn.Module):
         Returns:
           (…, 400) float32.
         """
-        cfg = self.config
-        width, dtype = cfg.flow_width, hidden.dtype
+        return self.velocity(noisy, self.conditions(time, hidden))
 
-        def dense(name: str, x: jax.Array, size: int, zero: bool = False) -> jax.Array:
-            init = nn.initializers.zeros if zero else fan_in_init(0)
-            kernel = self.param(f"{name}_kernel", init, (x.shape[-1], size), jnp.float32)
-            bias = self.param(f"{name}_bias", nn.initializers.zeros, (size,), jnp.float32)
-            return x @ kernel.astype(dtype) + bias.astype(dtype)
+    def conditions(self, time: jax.Array, hidden: jax.Array) -> tuple[jax.Array, ...]:
+        """All that does not depend on where the flow is, more than half of the work: once for all steps together.
 
-        condition = dense("condition", RMSNorm(cfg.norm_eps, name="condition_norm")(hidden), width)
-        condition = condition + dense("time", time_embedding(time, 128).astype(dtype), width)
+        Args:
+          time: (…) in 0 … 1.
+          hidden: (…, D) of as many axes, which are broadcast.
+
+        Returns:
+          Shifts, scales and gates of each block, and shift and scale of the last norm: (…, W) each.
+        """
+        dtype, last = hidden.dtype, self.config.flow_blocks
+        condition = self._project("condition", self.condition_norm(hidden))
+        condition = condition + self._project("time", time_embedding(time, _TIME_WIDTH).astype(dtype))
         condition = jax.nn.silu(condition)
-        x = dense("input", noisy.astype(dtype), width)
+        by_block = [jnp.split(self._project(f"modulate_{block}", condition), 3, axis=-1) for block in range(last)]
+        return (*sum(by_block, []), *jnp.split(self._project("modulate_last", condition), 2, axis=-1))
+
+    def velocity(self, noisy: jax.Array, conditions: tuple[jax.Array, ...]) -> jax.Array:
+        """Velocity, given what `conditions` says of a time and hidden states: (…, 400) → (…, 400) float32."""
+        cfg, dtype = self.config, conditions[0].dtype
+        x = self._project("input", noisy.astype(dtype))
         for block in range(cfg.flow_blocks):
-            shift, scale, gate = jnp.split(dense(f"modulate_{block}", condition, 3 * width, zero=True), 3, axis=-1)
+            shift, scale, gate = conditions[3 * block : 3 * block + 3]
             y = _layer_norm(x, cfg.norm_eps) * (1 + scale) + shift
-            y = dense(f"down_{block}", jax.nn.silu(dense(f"up_{block}", y, width)), width)
+            y = self._project(f"down_{block}", jax.nn.silu(self._project(f"up_{block}", y)))
             x = x + (1 + gate) * y
-        shift, scale = jnp.split(dense("modulate_last", condition, 2 * width, zero=True), 2, axis=-1)
+        shift, scale = conditions[-2:]
         x = _layer_norm(x, cfg.norm_eps) * (1 + scale) + shift
-        return dense("output", x, TARGET, zero=True).astype(jnp.float32)
+        return self._project("output", x).astype(jnp.float32)
+
+    def _project(self, name: str, x: jax.Array) -> jax.Array:
+        kernel, bias = self.dense[name]
+        return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
 
 
 def _layer_norm(x: jax.Array, eps: float) -> jax.Array:

@@ -83,7 +83,15 @@ class InteractionModel(nn.Module):
 
     def velocity(self, noisy: jax.Array, time: jax.Array, hidden: jax.Array) -> jax.Array:
         """Velocity of the flow, see `FlowHead`."""
-        return self.flow(noisy, time, hidden)
+        return self.velocity_under(noisy, self.conditions(time, hidden))
+
+    def conditions(self, time: jax.Array, hidden: jax.Array) -> Any:
+        """What the velocity takes of time and hidden state, see `FlowHead.conditions`."""
+        return self.flow.conditions(time, hidden)
+
+    def velocity_under(self, noisy: jax.Array, conditions: Any) -> jax.Array:
+        """Velocity of the flow under `conditions`."""
+        return self.flow.velocity(noisy, conditions)
 
     def mel(self, noise: jax.Array, hidden: jax.Array) -> jax.Array:
         """Integrates the flow by Euler steps.
@@ -96,10 +104,11 @@ class InteractionModel(nn.Module):
           Normalised mel (…, 400) float32.
         """
         steps = self.config.flow_steps
+        times = jnp.arange(steps, dtype=jnp.float32).reshape(steps, *[1] * (noise.ndim - 1)) / steps
+        conditions = self.conditions(times, hidden[None])
         x = noise
         for step in range(steps):
-            time = jnp.full(x.shape[:-1], step / steps, jnp.float32)
-            x = x + self.velocity(x, time, hidden) / steps
+            x = x + self.velocity_under(x, jax.tree.map(lambda every, step=step: every[step], conditions)) / steps
         return x
 
 
