@@ -5,6 +5,8 @@ four audio elements, each drawn from the flow and fed back. Everything has fixed
 for B sessions at once.
 """
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -49,6 +51,22 @@ class InputBlock:
 
     elements: ElementArrays
     valid: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Portions:
+    """How a micro-turn is cut so that what is empty costs nothing, where little is gained by doing all at once.
+
+    A session gives the same bits whatever is beside it: each of its elements goes through products of the same shapes.
+
+    Attributes:
+      elements: of the input block that are taken in at once; the rest follows only where a session has more.
+      sessions: that write and speak at once. The first step of text is everybody's; who goes on is done so many at a
+        time.
+    """
+
+    elements: int
+    sessions: int
 
 
 @flax.struct.dataclass
@@ -149,6 +167,7 @@ def micro_turn(
     block: InputBlock,
     context: int,
     delegate: bool = False,
+    portions: Portions | None = None,
 ) -> tuple[StreamState, MicroTurnOutput]:
     """Takes in 200 ms and puts out 200 ms.
 
@@ -159,26 +178,60 @@ def micro_turn(
       block: what they take in.
       context: elements that global layers see, as in `init_state`.
       delegate: whether the model may hand over tasks.
+      portions: how the work is cut where it costs less in pieces; None does all at once.
 
     Returns:
       The new state, and the output.
     """
-    hidden, state = take_in_block(model, variables, state, block, context)
-    return put_out(model, variables, state, hidden, block.valid > 0, context, delegate)
+    hidden, state = take_in_block(model, variables, state, block, context, portions)
+    return put_out(model, variables, state, hidden, block.valid > 0, context, delegate, portions)
 
 
 def take_in_block(
-    model: InteractionModel, variables: dict[str, Any], state: StreamState, block: InputBlock, context: int
+    model: InteractionModel,
+    variables: dict[str, Any],
+    state: StreamState,
+    block: InputBlock,
+    context: int,
+    portions: Portions | None = None,
 ) -> tuple[jax.Array, StreamState]:
     """The first half of `micro_turn`: appends the input.
 
     Returns:
       The hidden state after the last element (B, D), and the state, still in the same micro-turn.
     """
+
+    def append(elements: ElementArrays, length: jax.Array, valid: jax.Array, caches: Any) -> tuple[jax.Array, Any]:
+        return model.apply(variables, elements, Append(length, valid), caches, context, method="append")
+
     with jax.named_scope("input"):
-        where = Append(state.length, block.valid)
-        hidden, caches = model.apply(variables, block.elements, where, state.caches, context, method="append")
+        batch, size = block.elements.stream.shape
+        if portions is None or size <= portions.elements:
+            hidden, caches = append(block.elements, state.length, block.valid, state.caches)
+        else:
+            hidden, caches = _in_portions(append, block, state, portions.elements, (batch, model.config.d_model), model)
         return hidden, state.replace(caches=caches, length=state.length + block.valid)
+
+
+def _in_portions(
+    append: Callable, block: InputBlock, state: StreamState, size: int, hidden: tuple[int, int], model: InteractionModel
+) -> tuple[jax.Array, Any]:
+    """Appends a block `size` elements at a time, until no session has more."""
+    by_place = ("stream", "token", "slot")
+    pad = lambda x: jnp.pad(x, ((0, 0), (0, -x.shape[1] % size)))  # noqa: E731
+    places = {name: pad(getattr(block.elements, name)) for name in by_place}
+
+    def some(carry: tuple) -> tuple:
+        first, before, caches = carry
+        cut = lambda x: jax.lax.dynamic_slice_in_dim(x, first, size, axis=1)  # noqa: E731
+        elements = block.elements.replace(**{name: cut(x) for name, x in places.items()})
+        valid = jnp.clip(block.valid - first, 0, size)
+        after, caches = append(elements, state.length + jnp.minimum(block.valid, first), valid, caches)
+        return first + size, jnp.where((valid > 0)[:, None], after, before), caches
+
+    start = jnp.int32(0), jnp.zeros(hidden, model.dtype), state.caches
+    _, after, caches = jax.lax.while_loop(lambda carry: carry[0] < jnp.max(block.valid), some, start)
+    return after, caches
 
 
 def put_out(
@@ -189,21 +242,41 @@ def put_out(
     active: jax.Array,
     context: int,
     delegate: bool = False,
+    portions: Portions | None = None,
 ) -> tuple[StreamState, MicroTurnOutput]:
     """The second half of `micro_turn`: text, gate and sound, from what `take_in_block` returns.
 
     `active` (B,) bool: the sessions that have this micro-turn; the others listen, and their state stays.
     """
     config, batch = model.config, hidden.shape[0]
+    token = jnp.zeros((batch, config.max_text_out), jnp.int32)
+    count = jnp.zeros((batch,), jnp.int32)
+    gate = jnp.where(active, -1, config.text_vocab_size + Control.LISTEN).astype(jnp.int32)
+    said = Said(hidden, state.length, state.caches, token, count, gate, jnp.ones((batch,), bool))
+    noise = flow_noise(state.seed, state.micro_turn, config.flow_temperature)
+    if portions is None or batch <= portions.sessions:
+        said, mel = _go_on(model, variables, said, noise, context, delegate)
+    else:
+        with jax.named_scope("text"):
+            said = text_step(model, variables, said, context, delegate)
+        go_on = lambda said, noise: _go_on(model, variables, said, noise, context, delegate)  # noqa: E731
+        said, mel = _some_go_on(go_on, said, noise, portions.sessions, config)
+    speaks = said.gate == config.text_vocab_size + Control.SPEAK
+    mel = jnp.where(speaks[:, None, None], mel, denormalise(jnp.full((TARGET,), -jnp.inf))[0, 0])
+    finite = said.finite & jnp.all(jnp.isfinite(mel), axis=(1, 2))
+    state = StreamState(said.caches, said.length, state.micro_turn + active, state.seed)
+    return state, MicroTurnOutput(said.token, said.count, speaks, mel, finite)
+
+
+def _go_on(
+    model: InteractionModel, variables: dict[str, Any], said: "Said", noise: jax.Array, context: int, delegate: bool
+) -> tuple["Said", jax.Array]:
+    """Text until all have their gate, then the sound of those that speak: (B, 20, 80) log10 mel, anything elsewhere."""
+    config, batch = model.config, len(noise)
     with jax.named_scope("text"):
-        token = jnp.zeros((batch, config.max_text_out), jnp.int32)
-        count = jnp.zeros((batch,), jnp.int32)
-        gate = jnp.where(active, -1, config.text_vocab_size + Control.LISTEN).astype(jnp.int32)
-        said = Said(hidden, state.length, state.caches, token, count, gate, jnp.ones((batch,), bool))
         more = lambda said: jnp.any(said.gate < 0)  # noqa: E731
         said = jax.lax.while_loop(more, lambda said: text_step(model, variables, said, context, delegate), said)
     speaks = said.gate == config.text_vocab_size + Control.SPEAK
-    noise = flow_noise(state.seed, state.micro_turn, config.flow_temperature)
 
     def sound(carry: tuple) -> tuple[tuple, jax.Array]:
         step = lambda carry, noise: audio_step(model, variables, carry, noise, speaks, context)  # noqa: E731
@@ -214,12 +287,34 @@ def put_out(
 
     with jax.named_scope("audio"):
         carry = said.hidden, said.length, said.caches
-        (_, length, caches), mel = jax.lax.cond(jnp.any(speaks), sound, silence, carry)
+        (hidden, length, caches), mel = jax.lax.cond(jnp.any(speaks), sound, silence, carry)
     mel = mel.transpose(1, 0, 2, 3).reshape(batch, AUDIO_ELEMENTS * OWN_FRAMES, MEL_BINS)
-    mel = jnp.where(speaks[:, None, None], mel, denormalise(jnp.full((TARGET,), -jnp.inf))[0, 0])
-    finite = said.finite & jnp.all(jnp.isfinite(mel), axis=(1, 2))
-    state = StreamState(caches, length, state.micro_turn + active, state.seed)
-    return state, MicroTurnOutput(said.token, said.count, speaks, mel, finite)
+    return said.replace(hidden=hidden, length=length, caches=caches), mel
+
+
+def _some_go_on(
+    go_on: Callable, said: "Said", noise: jax.Array, together: int, config: ModelConfig
+) -> tuple["Said", jax.Array]:
+    """`_go_on` for those of B sessions that write more or speak, `together` of them at a time."""
+    batch, listen = len(noise), config.text_vocab_size + Control.LISTEN
+    goes_on = said.gate != listen
+    order, count = jnp.argsort(~goes_on, stable=True), jnp.sum(goes_on)
+
+    def some(carry: tuple) -> tuple:
+        first, said, mel = carry
+        start = jnp.minimum(first, batch - together)  # the last ones, where those before have been done
+        rows = jax.lax.dynamic_slice_in_dim(order, start, together)
+        chosen = (start + jnp.arange(together) >= first) & goes_on[rows]
+        part = jax.tree.map(lambda whole: whole[rows], said)
+        gate = part.gate
+        part, new = go_on(part.replace(gate=jnp.where(chosen, gate, listen)), noise[rows])
+        part = part.replace(gate=jnp.where(chosen, part.gate, gate))
+        said = jax.tree.map(lambda whole, part: whole.at[rows].set(part), said, part)
+        return first + together, said, mel.at[rows].set(jnp.where(chosen[:, None, None], new, mel[rows]))
+
+    start = jnp.int32(0), said, jnp.zeros((batch, AUDIO_ELEMENTS * OWN_FRAMES, MEL_BINS), jnp.float32)
+    _, said, mel = jax.lax.while_loop(lambda carry: carry[0] < count, some, start)
+    return said, mel
 
 
 @flax.struct.dataclass

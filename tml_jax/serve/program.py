@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from tml_jax.config import Config, MeshConfig
 from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.model.interaction import InteractionModel
-from tml_jax.model.stream import InputBlock, MicroTurnOutput, StreamState, init_state, micro_turn
+from tml_jax.model.stream import InputBlock, MicroTurnOutput, Portions, StreamState, init_state, micro_turn
 from tml_jax.parallel.mesh import abstract, make_mesh, parameter_shardings, stream_shardings
 from tml_jax.parallel.placement import serving_placement
 from tml_jax.serve.weights import convert_for_serving, load_rounded
@@ -28,6 +28,8 @@ from tml_jax.train.checkpoint import (
     restore_params_for_inference,
     saved_model,
 )
+
+_TOGETHER = 8  # sessions that write and speak at once on a CPU
 
 
 @flax.struct.dataclass
@@ -108,13 +110,14 @@ class Program:
             placement = None if mesh is None else serving_placement(mesh, len(block.valid))
             dtype = jnp.dtype(config.serve.dtype)
             model = InteractionModel(config.model, dtype, placement=placement, scanned=False)
-            stream, output = micro_turn(
-                model, variables, sessions.stream, block, config.serve.context, config.serve.delegate
-            )
-            # A CPU does stream by stream anyway, so it need not do the silent ones. Others do all at once.
             rows = len(block.valid)
             device = next(iter(jax.tree.leaves(self.variables)[0].devices()))
-            together = math.gcd(rows, 4) if device.platform == "cpu" else rows
+            on_cpu = device.platform == "cpu"
+            portions = Portions(block_sizes(config)[1], _TOGETHER) if on_cpu and mesh is None else None
+            context, delegate = config.serve.context, config.serve.delegate
+            stream, output = micro_turn(model, variables, sessions.stream, block, context, delegate, portions)
+            # A CPU does stream by stream anyway, so it need not do the silent ones. Others do all at once.
+            together = math.gcd(rows, 4) if on_cpu else rows
             vocoder, samples = vocode_sounding(sessions.vocoder, output.mel, block.valid > 0, together)
             return self._as_it_came(Sessions(stream, vocoder)), output, samples
 
