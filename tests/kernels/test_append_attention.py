@@ -17,6 +17,7 @@ from jax.experimental.pallas import tpu as pltpu
 from tml_jax.config import MeshConfig
 from tml_jax.kernels.append_attention import _blocks_seen, append_attention
 from tml_jax.model.attention import attend_appended, attend_appended_tpu, attend_reference, relative_bias
+from tml_jax.model.attention_ring import attend_ring
 from tml_jax.parallel.mesh import make_mesh
 from tml_jax.parallel.placement import Placement
 
@@ -52,6 +53,17 @@ def over_history(history, query, relative, table, position, window):
 kernel = jax.jit(functools.partial(append_attention, interpret=True), static_argnames=("window", "block"))
 
 
+@functools.partial(jax.jit, static_argnames=("window", "block"))
+def ring(*operands: jax.Array, window: int, block: int) -> tuple[jax.Array, ...]:
+    """What one CPU does instead of the kernel."""
+    del block
+    return attend_ring(*operands, window)
+
+
+WAYS = pytest.mark.parametrize("way", [kernel, ring], ids=["kernel", "ring"])
+
+
+@WAYS
 @pytest.mark.parametrize(
     ("slots", "time", "window", "extent", "block", "heads"),
     [
@@ -64,27 +76,28 @@ kernel = jax.jit(functools.partial(append_attention, interpret=True), static_arg
         (16, 16, 1, 1, 8, (2, 1)),  # a query sees itself
     ],
 )
-def test_the_kernel_gives_what_the_whole_history_gives(slots, time, window, extent, block, heads):
+def test_the_kernel_gives_what_the_whole_history_gives(way, slots, time, window, extent, block, heads):
     # Of very different age side by side: new, before, at and after the first turn of the ring, and later.
     lengths = [0, 6, slots - time, slots - 1, slots + 5, 83]
     history, new, before, after, query, relative, table, position = sessions(lengths, slots, time, extent, *heads)
-    found, *caches = kernel(query, *new, *before, relative, table, position, window=window, block=block)
+    found, *caches = way(query, *new, *before, relative, table, position, window=window, block=block)
     expected = over_history(history, query, relative, table, position, window)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    for cache, ring in zip(caches, after):
-        np.testing.assert_array_equal(cache, ring)
+    for cache, held in zip(caches, after):
+        np.testing.assert_array_equal(cache, held)
 
 
+@WAYS
 @pytest.mark.parametrize(("time", "slots", "block"), [(1, 24, 8), (2, 24, 8), (8, 24, 24), (17, 40, 16), (13, 16, 8)])
-def test_the_kernel_gives_what_the_model_gives_at_every_length_of_a_session(time, slots, block):
+def test_the_kernel_gives_what_the_model_gives_at_every_length_of_a_session(way, time, slots, block):
     window = min(16, slots - time + 1)
     lengths = np.arange(2 * slots + 3)
     _, new, before, _, query, relative, table, position = sessions(lengths, slots, time, 12, 4, 2)
-    found = kernel(query, *new, *before, relative, table, position, window=window, block=block)
+    found = way(query, *new, *before, relative, table, position, window=window, block=block)
     expected = attend_appended(query, *new, *before, relative, table, position, window)
     np.testing.assert_allclose(found[0], expected[0], atol=1e-5)
-    for cache, ring in zip(found[1:], expected[1:]):
-        np.testing.assert_array_equal(cache, ring)
+    for cache, held in zip(found[1:], expected[1:]):
+        np.testing.assert_array_equal(cache, held)
 
 
 def test_padding_on_the_right_changes_nothing_before_it():
@@ -105,8 +118,8 @@ def test_half_precision_stays_near_single_precision():
     single = jax.tree.map(lambda x: x.astype(jnp.float32), (history, query, relative, table))
     expected = over_history(*single, position, 40)
     np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=0.02 * np.abs(expected).max())
-    for cache, ring in zip(caches, after):
-        np.testing.assert_array_equal(cache, ring)
+    for cache, held in zip(caches, after):
+        np.testing.assert_array_equal(cache, held)
 
 
 def test_a_cache_of_another_dtype_is_written_in_its_own_and_read_as_the_query_is():

@@ -10,9 +10,11 @@ from tml_jax.config import PackingConfig
 from tml_jax.data.elements import Elements, input_elements
 from tml_jax.data.packing import pack
 from tml_jax.model.attention import Packed
+from tml_jax.model.backbone import unstacked
 from tml_jax.model.flow import denormalise
 from tml_jax.model.inputs import ElementArrays
-from tml_jax.model.stream import NOT_SAID, InputBlock, choose_token, flow_noise, init_state, micro_turn
+from tml_jax.model.interaction import InteractionModel
+from tml_jax.model.stream import NOT_SAID, InputBlock, Portions, choose_token, flow_noise, init_state, micro_turn
 from tml_jax.tokens import Control, Stream
 
 BLOCK = 1 + 3 + 2 + 4  # most input elements of a micro-turn
@@ -51,16 +53,19 @@ def block_of(turns: list[Elements]) -> InputBlock:
     return InputBlock(elements, np.asarray([len(turn.stream) for turn in turns], np.int32))
 
 
-@pytest.fixture(scope="module")
-def stream(small_model, small_variables):
+@pytest.fixture(scope="module", params=[None, Portions(elements=4, sessions=2)], ids=["at once", "in portions"])
+def stream(request, small_model, small_variables):
     """Streams sessions together; returns (token, count, speak, mel) of each, micro-turns first."""
-    step = jax.jit(lambda variables, state, block: micro_turn(small_model, variables, state, block, CONTEXT))
+    whole, given = request.param is None, {"context": CONTEXT, "portions": request.param}
+    model = small_model if whole else InteractionModel(SMALL, scanned=False)
+    variables = small_variables if whole else unstacked(small_variables, SMALL)
+    step = jax.jit(lambda variables, state, block: micro_turn(model, variables, state, block, **given))
 
     def run(sessions, seeds):
-        state = init_state(SMALL, jnp.asarray(seeds), CONTEXT, BLOCK)
+        state = init_state(SMALL, jnp.asarray(seeds), CONTEXT, BLOCK, scanned=whole)
         outputs = []
         for turns in zip(*sessions, strict=True):
-            state, output = step(small_variables, state, block_of(turns))
+            state, output = step(variables, state, block_of(turns))
             outputs.append(jax.device_get(output))
         stacked = jax.tree.map(lambda *x: np.stack(x), *outputs)
         return [jax.tree.map(lambda x, row=row: x[:, row], stacked) for row in range(len(seeds))]

@@ -18,6 +18,7 @@ from tml_jax.config import ModelConfig
 from tml_jax.kernels.append_attention import append_attention, tile_slots
 from tml_jax.kernels.packed_attention import packed_attention
 from tml_jax.model.attention_blocks import MASKED, attend_packed
+from tml_jax.model.attention_ring import attend_ring
 from tml_jax.model.layers import RMSNorm, ShortConv, fan_in_init
 from tml_jax.parallel.mesh import session_axes
 from tml_jax.parallel.placement import Placement
@@ -186,7 +187,7 @@ def attend_appended(
     position: jax.Array,
     window: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Puts elements into a ring and attends to it.
+    """Puts elements into a ring and attends to it; the slow reference.
 
     Args:
       query: (B, T, H, D).
@@ -340,8 +341,9 @@ class Attention(nn.Module):
                 f"cache of {slots} slots cannot take {time} elements beside a window of {window}: "
                 f"make it at least {window + time - 1}"
             )
-        on_tpu = self.placement is not None and self.placement.tpu
-        attend = functools.partial(attend_appended_tpu, placement=self.placement) if on_tpu else attend_appended
+        attend = attend_ring if self.placement is None else attend_appended
+        if self.placement is not None and self.placement.tpu:
+            attend = functools.partial(attend_appended_tpu, placement=self.placement)
         out, *held = attend(query, key, value, cache.key, cache.value, relative, table, position, window)
         return out, cache.replace(key=held[0], value=held[1])
 

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from tml_jax.kernels.grouped_matmul import grouped_matmul
 
-BLOCK = 128  # rows of one block of the grouped product, and keys that are counted together
+BLOCK, SMALL_BLOCK = 128, 32  # rows of one block of the grouped product where an expert has many and where it has few
+_COUNTED = 128  # keys that are counted together
 _DENSE_ROWS = 1024  # (token, expert) pairs up to which running all is cheaper than sorting; for a replica, on a CPU
 
 
@@ -84,16 +85,19 @@ def experts_dense(x: jax.Array, routing: Routing, experts: Experts) -> jax.Array
     experts = experts.numbers(x.dtype)
     count = len(experts.gate)
     weight = jnp.sum(jax.nn.one_hot(routing.expert, count) * routing.weight[..., None], axis=1).astype(x.dtype)
-    hidden = jax.nn.silu(jnp.einsum("nd,edf->nef", x, experts.gate)) * jnp.einsum("nd,edf->nef", x, experts.up)
-    return (hidden * weight[..., None]).reshape(len(x), -1) @ experts.down.reshape(-1, x.shape[1])
+    # One product for each expert with its matrix as it lies; one for all would need the matrices turned round first.
+    every = jnp.broadcast_to(x, (count, *x.shape))
+    hidden = jax.nn.silu(jnp.einsum("end,edf->enf", every, experts.gate))
+    hidden = hidden * jnp.einsum("end,edf->enf", every, experts.up) * weight.T[..., None]
+    return jnp.swapaxes(hidden, 0, 1).reshape(len(x), -1) @ experts.down.reshape(-1, x.shape[1])
 
 
 def experts_on_one_device(x: jax.Array, routing: Routing, experts: Experts) -> jax.Array:
     """The cheapest of the three for so many tokens and experts."""
     tokens, top_k = routing.expert.shape
     count = len(experts.gate)
-    # Fetching copies weights that the dense product only reads once, for all tokens.
-    if 3 * tokens * top_k <= count:
+    # Fetching copies weights that the dense product only reads once, for all tokens, and in a tenth of the time.
+    if 10 * tokens * top_k <= count:
         return experts_gathered(x, routing, experts)
     if tokens * count <= _DENSE_ROWS:
         return experts_dense(x, routing, experts)
@@ -110,19 +114,20 @@ def experts_grouped(x: jax.Array, routing: Routing, experts: Experts) -> jax.Arr
     tokens, top_k = routing.expert.shape
     count = experts.gate.shape[0]
     pair_expert = routing.expert.reshape(-1)
-    blocks = -(-tokens * top_k // BLOCK) + count
-    slot, load = lay_out(pair_expert, count, lambda load: BLOCK * starts(-(-load // BLOCK)))  # row of each pair: (N k,)
-    pair_of_row = jnp.full(blocks * BLOCK, tokens * top_k, jnp.int32).at[slot].set(jnp.arange(tokens * top_k))
-    last_block = jnp.cumsum(-(-load // BLOCK))
+    size = BLOCK if pair_expert.size >= count * BLOCK else SMALL_BLOCK
+    blocks = -(-tokens * top_k // size) + count
+    slot, load = lay_out(pair_expert, count, lambda load: size * starts(-(-load // size)))  # row of each pair: (N k,)
+    pair_of_row = jnp.full(blocks * size, tokens * top_k, jnp.int32).at[slot].set(jnp.arange(tokens * top_k))
+    last_block = jnp.cumsum(-(-load // size))
     expert_of_block = jnp.searchsorted(last_block, jnp.arange(blocks), side="right")
     picked = jax.nn.one_hot(expert_of_block, count, dtype=x.dtype)  # (blocks, E), zero past the last group
     with jax.named_scope("dispatch"):
-        rows = dispatch(x, slot.reshape(tokens, top_k), pair_of_row).reshape(blocks, BLOCK, -1)
+        rows = dispatch(x, slot.reshape(tokens, top_k), pair_of_row).reshape(blocks, size, -1)
     with jax.named_scope("experts"):
         both = jnp.concatenate([experts.gate, experts.up], axis=-1)  # one product instead of two narrow ones
         gate, up = jnp.split(jnp.einsum("brd,bdf->brf", rows, _of_blocks(both, picked)), 2, axis=-1)
         hidden = jax.nn.silu(gate) * up
-        out = jnp.einsum("brf,bfd->brd", hidden, _of_blocks(experts.down, picked)).reshape(blocks * BLOCK, -1)
+        out = jnp.einsum("brf,bfd->brd", hidden, _of_blocks(experts.down, picked)).reshape(blocks * size, -1)
     with jax.named_scope("combine"):
         pairs = collect(out, slot, pair_of_row).reshape(tokens, top_k, -1)
         return jnp.einsum("nkd,nk->nd", pairs, routing.weight.astype(x.dtype))
@@ -148,7 +153,7 @@ def lay_out(
     Returns:
       The place of each key (P,), and how many there are of each (count,); int32.
     """
-    blocked = jnp.pad(key, (0, -key.size % BLOCK), constant_values=count).reshape(-1, BLOCK)
+    blocked = jnp.pad(key, (0, -key.size % _COUNTED), constant_values=count).reshape(-1, _COUNTED)
     here = blocked[..., None] == jnp.arange(count)
     within = jnp.cumsum(here.astype(jnp.int32), axis=1)
     blocks = within[:, -1]

@@ -58,6 +58,7 @@ class Portions:
     """How a micro-turn is cut so that what is empty costs nothing, where little is gained by doing all at once.
 
     A session gives the same bits whatever is beside it: each of its elements goes through products of the same shapes.
+    The model's layers must not be scanned, or the caches of a session do not lie together.
 
     Attributes:
       elements: of the input block that are taken in at once; the rest follows only where a session has more.
@@ -296,6 +297,8 @@ def _some_go_on(
     go_on: Callable, said: "Said", noise: jax.Array, together: int, config: ModelConfig
 ) -> tuple["Said", jax.Array]:
     """`_go_on` for those of B sessions that write more or speak, `together` of them at a time."""
+    if "periods" in said.caches:
+        raise ValueError("portions of sessions with scanned layers: serve a model made with scanned=False")
     batch, listen = len(noise), config.text_vocab_size + Control.LISTEN
     goes_on = said.gate != listen
     order, count = jnp.argsort(~goes_on, stable=True), jnp.sum(goes_on)
