@@ -30,6 +30,7 @@ MOMENTUM = 0.5
 # Least sum of squared windows to divide by. The newest samples lie under the flank of one window only: dividing by its
 # full smallness would let the noise of a first guess grow.
 LEAST_WEIGHT = 0.3
+_ROWS = 8  # frames whose magnitudes are found at once
 
 
 @flax.struct.dataclass
@@ -143,10 +144,13 @@ def vocode(state: VocoderState, log_mel: jax.Array) -> tuple[VocoderState, jax.A
             "the shape that init_vocoder was given"
         )
     with jax.named_scope("vocoder"):
-        # Frame by frame: a product over more frames or streams at once rounds differently, and phase reconstruction is
-        # chaotic, so that one bit here grows to another waveform (which sounds alike) within seconds.
+        # So many frames at a time, always: a product over more frames or streams at once rounds differently, and phase
+        # reconstruction is chaotic, so that one bit here grows to another waveform (which sounds alike) within seconds.
         rows = jnp.moveaxis(log_mel.astype(jnp.float32), -2, 0)  # (frames, ..., 80)
-        frames = jax.lax.map(magnitudes, rows.reshape(-1, MEL_BINS)).reshape(*rows.shape[:-1], BINS)
+        flat = rows.reshape(-1, MEL_BINS)
+        blocks = jnp.pad(flat, ((0, -len(flat) % _ROWS), (0, 0)), constant_values=OWN_MEL_MIN)
+        found = jax.lax.map(magnitudes, blocks.reshape(-1, _ROWS, MEL_BINS)).reshape(-1, BINS)
+        frames = found[: len(flat)].reshape(*rows.shape[:-1], BINS)
         state, hops = jax.lax.scan(_next_hop, state, frames)  # (frames, ..., 240)
         return state, jnp.moveaxis(hops, 0, -2).reshape(*batch_shape, -1)
 
