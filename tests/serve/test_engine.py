@@ -76,6 +76,20 @@ def test_a_session_gives_the_same_bits_alone_and_beside_others_that_come_and_go(
     engine.leave(ahead)
 
 
+def test_a_session_gives_the_same_bits_where_not_all_can_go_on_at_once(small_variables):
+    """With more slots than write and speak at once: alone, it is done with empty ones; in a crowd, with anyone."""
+    engine = Engine(LoadedModel(small_config(), tokenizer(), small_variables), slots=11)
+    session, kinds = windows("audio", 5, 6), ("audio", "text", "audio+video+text")
+    crowd = {f"{i}": (i, windows(kinds[i % 3], 80 + i, 6)) for i in range(10)}
+    alone = run(engine, 7, session)
+    assert {turn.gate for turn in alone} == {"SPEAK", "LISTEN"}
+    same_bits(run(engine, 7, session, {0: crowd}), alone)
+    ahead = [engine.join(seed) for seed in range(6)]
+    same_bits(run(engine, 7, session), alone)
+    for slot in ahead:
+        engine.leave(slot)
+
+
 def test_the_engine_says_to_the_bit_what_a_talker_says_of_the_same_shapes(engine, optimised, small_variables):
     kinds = ("audio", "audio+video", "audio+text")  # one that always types makes the talker's blocks the largest
     talker = Talker.of(small_config(), tokenizer(), small_variables)
