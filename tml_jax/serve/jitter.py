@@ -165,6 +165,8 @@ def push(buffer: JitterBuffer, samples: np.ndarray, now: float, offset: int | No
     late, beyond = min(max(-start, 0), len(samples)), min(max(stop - buffer.horizon, 0), len(samples))
 
     more, duplicate = _written(buffer, samples[kept.start - start : kept.stop - start], kept.start)
+    if not (late or beyond or duplicate):
+        return more
     counts = dataclasses.replace(
         buffer.counts,
         late=buffer.counts.late + late,

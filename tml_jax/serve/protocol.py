@@ -75,6 +75,9 @@ def _finite(text: str) -> float:
     return value
 
 
+_JSON = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
+
+
 def parse_event(frame: str, known: dict[str, dict[str, type]]) -> ClientEvent:
     """One text frame as an event.
 
@@ -93,7 +96,7 @@ def parse_event(frame: str, known: dict[str, dict[str, type]]) -> ClientEvent:
     if values > MAX_VALUES:
         raise ProtocolError("event_too_large", f"a frame of about {values} values: expected at most {MAX_VALUES}")
     try:
-        fields = json.loads(frame, parse_constant=_no_number, parse_float=_finite)
+        fields = _JSON.decode(frame)
     except (ValueError, RecursionError) as error:
         raise ProtocolError("invalid_json", f"the frame is not JSON: {error}") from error
     if not isinstance(fields, dict):

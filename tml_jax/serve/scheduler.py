@@ -107,7 +107,7 @@ class LiveSession:
             self._holes.update(range(start // INPUT_SAMPLES, -(-(start + lost) // INPUT_SAMPLES)) if lost else ())
             self._buffer = jitter.push(self._buffer, samples, now, offset)
             self._heard = True
-            self.used |= _loud(samples)
+            self.used = self.used or _loud(samples)
             return self._buffer.counts.beyond - before
 
     def see(self, frame: np.ndarray, now: float) -> None:
