@@ -76,7 +76,7 @@ def test_a_session_gives_the_same_bits_alone_and_beside_others_that_come_and_go(
     engine.leave(ahead)
 
 
-def test_a_session_gives_the_same_bits_where_not_all_can_go_on_at_once(small_variables):
+def test_a_session_gives_the_same_bits_where_not_all_can_go_on_at_once(optimised, small_variables):
     """With more slots than write and speak at once: alone, it is done with empty ones; in a crowd, with anyone."""
     engine = Engine(LoadedModel(small_config(), tokenizer(), small_variables), slots=11)
     session, kinds = windows("audio", 5, 6), ("audio", "text", "audio+video+text")
