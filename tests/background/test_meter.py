@@ -103,8 +103,9 @@ def test_nothing_waits_for_results_and_they_never_spill(results, typed, lost, ro
         return
     _, _, long = play(done(*results), typed, 400, cfg, lost)
     heard = [text for source, text in read(long, cfg) if source == Control.FROM_BACKGROUND]
-    # A tag that was cut is said again.
-    heard = [text for text, after in zip(heard, [*heard[1:], ""]) if not after.startswith(text) or len(text) > 3]
+    # A tag that was cut, perhaps twice, is said again.
+    cut = lambda text, after: len(text) <= 3 and (after.startswith(text) or (after and text.startswith(after)))  # noqa: E731
+    heard = [text for text, after in zip(heard, [*heard[1:], ""]) if not cut(text, after)]
     assert {parse_result(text)[:2] for text in heard} == {(n + 1, Mark.LAST) for n in range(len(results))}
 
 

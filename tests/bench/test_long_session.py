@@ -31,7 +31,7 @@ def test_every_tick_is_measured_and_memory_stays(warm_engine, monkeypatch):
         long_session_bench(engine, 1)
 
 
-def test_sessions_beside_it_are_new_ones_and_change_nothing(engine, monkeypatch):
+def test_sessions_beside_it_are_new_ones_and_change_nothing(warm_engine, monkeypatch):
     """The old ones say what they say alone; those beside them what sessions say that begin with what is heard then."""
     monkeypatch.setattr(long_session, "TURNS_A_MINUTE", 10)
     said = {}
@@ -43,12 +43,12 @@ def test_sessions_beside_it_are_new_ones_and_change_nothing(engine, monkeypatch)
         return ticked
 
     monkeypatch.setattr(Engine, "tick", tick)
-    long_session_bench(engine, 3)
+    long_session_bench(warm_engine, 3)
     old, new = said.values()
     assert len(old) == 30 and len(new) == 20
     said.clear()
     monkeypatch.setattr(long_session, "COMPARED", 1)
-    long_session_bench(engine, 3)
+    long_session_bench(warm_engine, 3)
     again, later = said.values()
     np.testing.assert_array_equal(old, again)
     np.testing.assert_array_equal(new[10:], later)

@@ -39,10 +39,11 @@ def said(monkeypatch) -> dict:
 
     def kept(self, events):
         before = self._outbox.events[-1:]
-        put(self, events)
+        size = put(self, events)
         after = self._outbox.events
         start = after.index(before[0]) + 1 if before and before[0] in after else 0
         made.setdefault(self, []).extend(event.frame for event in after[start:])
+        return size
 
     monkeypatch.setattr(Call, "say", kept)
     return made

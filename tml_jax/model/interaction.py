@@ -87,11 +87,13 @@ class InteractionModel(nn.Module):
 
     def conditions(self, time: jax.Array, hidden: jax.Array) -> Any:
         """What the velocity takes of time and hidden state, see `FlowHead.conditions`."""
-        return self.flow.conditions(time, hidden)
+        with jax.named_scope("flow"):
+            return self.flow.conditions(time, hidden)
 
     def velocity_under(self, noisy: jax.Array, conditions: Any) -> jax.Array:
         """Velocity of the flow under `conditions`."""
-        return self.flow.velocity(noisy, conditions)
+        with jax.named_scope("flow"):
+            return self.flow.velocity(noisy, conditions)
 
     def mel(self, noise: jax.Array, hidden: jax.Array) -> jax.Array:
         """Integrates the flow by Euler steps.
