@@ -18,10 +18,10 @@ def command_of(readme: str, pattern: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_question_of_the_readme_is_handed_over_and_its_result_read(tmp_path, compilation_cache):
+def test_the_question_of_the_readme_is_handed_over_and_its_result_read(tmp_path):
     pytest.importorskip("hibari", reason="needs the replica extra")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(compilation_cache)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for pattern in (r"-c .*question\.wav", r"-m launch\.talk .*--audio=question\.wav"):
         command = f"{sys.executable} {command_of(readme, pattern)}"
         done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
