@@ -30,8 +30,8 @@ def launch(driver: Any, microphone: pathlib.Path) -> Any:
 class Watched(Served):
     """A server that hands out the recorder, too; what the driver answers for a server does not reach worklets."""
 
-    def __init__(self, engine, **options) -> None:
-        super().__init__(engine, **options)
+    def __init__(self, engine, background=None, **options) -> None:
+        super().__init__(engine, background, **options)
         make = self.server.app
 
         def app() -> web.Application:

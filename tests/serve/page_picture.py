@@ -29,8 +29,8 @@ from tml_jax.serve.program import load_model  # noqa: E402
 from tml_jax.signal.media import resample, write_wav  # noqa: E402
 
 # Seconds of silence, and what is said then; the last silence is long, or the recording begins anew.
-SPOKEN = ((3.0, "what is three plus four"), (5.0, "please say the word garden"), (60.0, ""))
-WRITTEN = "6 - 2"  # meanwhile, once the first sum is read
+SPOKEN = ((3.0, "what is three plus four"), (11.0, "please say the word garden"), (60.0, ""))
+WRITTEN = "4 - 1"  # meanwhile, once the first sum is said
 READ = "[...document.querySelectorAll('#tasks li')].filter((card) => card.dataset.state === 'read').length"
 
 
@@ -61,10 +61,11 @@ def main(output: str, checkpoint: str = shipped.NAME) -> None:
             page = open_page(chromium.new_context(viewport={"width": 900, "height": 860}), served)
             start(page)
             until(page, f"{READ} === 1")
+            page.wait_for_timeout(2500)
             page.get_by_label("Write to the model").fill(WRITTEN)
             page.keyboard.press("Enter")
             until(page, f"{READ} === 2")
-            page.wait_for_timeout(2500)  # until it has said what came
+            page.wait_for_timeout(4500)  # until it has said what came, and the word
             page.evaluate("scrollTo(0, 0)")
             page.screenshot(path=output)
             chromium.close()
