@@ -195,7 +195,7 @@ OUTSIDE = """async () => {
   const { Connection } = await import("/page/connection.js");
   const [Socket, later] = [WebSocket, setTimeout];
   const full = (ticket) => ({
-    type: "error", error: { code: "server_full", queue_position: 9, ticket, retry_after_ms: 5000, message: "full" },
+    type: "error", error: { code: "server_full", queue_position: 9, ticket, retry_after_ms: 6000, message: "full" },
   });
   const tickets = ["", "", "", "", "", "", "mine", ""];
   const told = [];
@@ -227,8 +227,8 @@ OUTSIDE = """async () => {
 def test_a_page_without_a_place_in_line_says_so_and_asks_less_and_less_often(visit, serve):
     served = serve(ScriptedEngine(lambda index, arrived: Line()), limits=Limits(queue=1))
     first, second = visit(served), visit(served)
-    outside = [[wait, False] for wait in (5, 10, 20, 40, 60, 60)]
-    assert first.evaluate(OUTSIDE) == [*outside, [5, True], [5, False]]
+    outside = [[wait, False] for wait in (6, 12, 24, 48, 60, 60)]  # none is what the first event is waited for
+    assert first.evaluate(OUTSIDE) == [*outside, [6, True], [6, False]]
     start(first)
     with served.socket() as in_line:
         assert receive(in_line, "error")["error"]["ticket"]
