@@ -2,8 +2,6 @@
 
 import collections
 import concurrent.futures
-import multiprocessing
-import os
 import time
 import zlib
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from tml_jax.data import scene_families, scene_scripts, scene_texts
 from tml_jax.data.packet_loss import lose_packets
 from tml_jax.data.record import Conversation
 from tml_jax.data.voices import Synthesizer
-from tml_jax.data.workers import end_with
+from tml_jax.data.workers import pool
 
 SPLITS = {
     "scenes": scene_scripts.TRAIN,
@@ -111,17 +109,14 @@ def _generate(source: str, count: int, seed: int, processes: int, family: str | 
         return
     size = min(_LARGEST_CHUNK, -(-count // processes))
     starts = collections.deque(range(0, count, size))
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        processes, mp_context=context, initializer=end_with, initargs=(os.getpid(),)
-    ) as pool:
+    with pool(processes) as workers:
         waiting: collections.deque[concurrent.futures.Future] = collections.deque()
         try:
             while starts or waiting:
                 # Few chunks are under way at a time, so that a slow consumer does not fill the memory.
                 while starts and len(waiting) < processes + 1:
                     start = starts.popleft()
-                    waiting.append(pool.submit(_chunk, source, seed, family, start, min(start + size, count)))
+                    waiting.append(workers.submit(_chunk, source, seed, family, start, min(start + size, count)))
                 records = waiting.popleft().result()
                 progress.made(records)
                 yield from records

@@ -34,6 +34,14 @@ def end_with(parent: int) -> None:
     threading.Thread(target=watch, name="watch-parent", daemon=True).start()
 
 
+def pool(processes: int) -> concurrent.futures.ProcessPoolExecutor:
+    """So many workers, which end with this process."""
+    context = multiprocessing.get_context("spawn")  # threads of JAX may run here already, so no fork
+    return concurrent.futures.ProcessPoolExecutor(
+        processes, mp_context=context, initializer=end_with, initargs=(os.getpid(),)
+    )
+
+
 def in_parts(work: Callable[[range], Result], records: Sequence[Any]) -> Iterator[Result]:
     """Works on all records part by part; by several processes where they are many, and on disk.
 
@@ -49,8 +57,5 @@ def in_parts(work: Callable[[range], Result], records: Sequence[Any]) -> Iterato
     if processes <= 1:
         yield from map(work, parts)
         return
-    context = multiprocessing.get_context("spawn")  # threads of JAX may run here already, so no fork
-    with concurrent.futures.ProcessPoolExecutor(
-        processes, mp_context=context, initializer=end_with, initargs=(os.getpid(),)
-    ) as pool:
-        yield from pool.map(work, parts)
+    with pool(processes) as workers:
+        yield from workers.map(work, parts)

@@ -18,7 +18,7 @@ from tml_jax.config import ModelConfig
 from tml_jax.kernels.append_attention import append_attention, tile_slots
 from tml_jax.kernels.packed_attention import packed_attention
 from tml_jax.model.attention_blocks import MASKED, attend_packed
-from tml_jax.model.attention_ring import attend_ring
+from tml_jax.model.attention_ring import attend_ring, put_in_ring
 from tml_jax.model.layers import RMSNorm, ShortConv, fan_in_init
 from tml_jax.parallel.mesh import session_axes
 from tml_jax.parallel.placement import Placement
@@ -203,10 +203,8 @@ def attend_appended(
     Returns:
       (B, T, H, D), and both caches with the new elements.
     """
-    slots, row = key_cache.shape[2], jnp.arange(query.shape[0])[:, None]
-    put = lambda cache, new: cache.at[row, :, position % slots].set(new.astype(cache.dtype))  # noqa: E731
-    key_cache, value_cache = put(key_cache, key), put(value_cache, value)
-    held = ring_positions(position[:, -1], slots)
+    key_cache, value_cache = put_in_ring(key_cache, key, position), put_in_ring(value_cache, value, position)
+    held = ring_positions(position[:, -1], key_cache.shape[2])
     distance = position[:, :, None] - held[:, None, :]
     mask = (distance >= 0) & (distance < window) & (held >= 0)[:, None, :]
     keys, values = (jnp.swapaxes(cache.astype(query.dtype), 1, 2) for cache in (key_cache, value_cache))

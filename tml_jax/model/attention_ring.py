@@ -22,27 +22,10 @@ def attend_ring(
     position: jax.Array,
     window: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The same numbers as `attend_appended`, whose arguments it takes.
-
-    Args:
-      query: (B, T, H, D).
-      key: (B, T, K, D).
-      value: like key.
-      key_cache: (B, K, slots, D), slot = position mod slots.
-      value_cache: like key_cache.
-      relative: (B, T, H, d_rel).
-      table: (d_rel, extent).
-      position: (B, T) int32, consecutive.
-      window: elements a query sees, itself included; at most slots − T + 1.
-
-    Returns:
-      (B, T, H, D), and both caches with the new elements.
-    """
+    """The same numbers as `attend_appended`, whose arguments it takes; `window` is at most slots − T + 1."""
     batch, time, heads, width = query.shape
     kv_heads, slots = key_cache.shape[1:3]
-    row = jnp.arange(batch)[:, None]
-    put = lambda cache, new: cache.at[row, :, position % slots].set(new.astype(cache.dtype))  # noqa: E731
-    key_cache, value_cache = put(key_cache, key), put(value_cache, value)
+    key_cache, value_cache = put_in_ring(key_cache, key, position), put_in_ring(value_cache, value, position)
 
     def by_head(x: jax.Array) -> jax.Array:
         """(B, T, H, N) → (B · K, T · heads of a kv head, N)."""
@@ -56,6 +39,12 @@ def attend_ring(
     out = jnp.einsum("iqs,isd->iqd", weights, values)
     out = jnp.swapaxes(out.reshape(batch, kv_heads, time, -1, width), 1, 2)
     return out.reshape(query.shape), key_cache, value_cache
+
+
+def put_in_ring(cache: jax.Array, new: jax.Array, position: jax.Array) -> jax.Array:
+    """Elements (B, T, K, D) at `position` (B, T) put into a cache (B, K, slots, D), each at its position mod slots."""
+    row = jnp.arange(len(cache))[:, None]
+    return cache.at[row, :, position % cache.shape[2]].set(new.astype(cache.dtype))
 
 
 def ring_bias(relative: jax.Array, table: jax.Array, position: jax.Array, slots: int, window: int) -> jax.Array:
