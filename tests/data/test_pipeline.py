@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import make_config, make_conversation, tokenizer
 
-from tml_jax.data.lengths import source_lengths
+from tml_jax.data import workers
+from tml_jax.data.lengths import measure_lengths, source_lengths
 from tml_jax.data.mixture import RowPlan
 from tml_jax.data.packing import Batch
 from tml_jax.data.pipeline import TrainingData, held_out_batches, make_train_iterator
 from tml_jax.data.record import Conversation
-from tml_jax.data.shards import DataError, write_shards
+from tml_jax.data.shards import DataError, open_shards, write_shards
 
 SOURCES = {"a": {"path": "a"}, "b": {"path": "b", "weight": 0.5}}
 RECORDS = {
@@ -228,6 +229,19 @@ class Counted(list):
     def __getitem__(self, index):
         self.reads += 1
         return super().__getitem__(index)
+
+
+def test_several_processes_measure_what_one_does(tmp_path, monkeypatch):
+    write_shards(RECORDS["a"], tmp_path / "a")
+    records, config = open_shards(tmp_path / "a"), make_config(0, SOURCES, **SMALL_ROW)
+    alone = measure_lengths(RECORDS["a"], tokenizer(), config, "a", silent)
+    monkeypatch.setattr(workers, "_PART", 4)
+    monkeypatch.setattr(workers, "_PARTS_PAY", 1)
+    monkeypatch.setattr(workers.os, "cpu_count", lambda: 2)
+    started, real = [], workers.pool
+    monkeypatch.setattr(workers, "pool", lambda processes: started.append(processes) or real(processes))
+    np.testing.assert_array_equal(measure_lengths(records, tokenizer(), config, "a", silent), alone)
+    assert started == [2]
 
 
 def test_lengths_are_measured_once_for_each_tokenizer_and_setting(tmp_path):
