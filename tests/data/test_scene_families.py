@@ -11,6 +11,8 @@ from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.layout import gates
 from tml_jax.data.record import MODEL, OTHER, USER
+from tml_jax.data.scene_pictures import TINGED
+from tml_jax.data.scene_requests import CARRIERS, OPENINGS, wordings
 from tml_jax.signal.pcm import float_audio
 
 EACH = 8  # scenes of each family and split
@@ -47,7 +49,7 @@ def window(seconds):
 def coloured(record, split):
     """(frames, 40, 40) bool, the pixels of the objects."""
     colour = np.asarray(scripts.COLOURS[split][record.meta["colour"]])
-    return np.abs(record.frames.astype(int) - colour).max(axis=3) < 3
+    return np.abs(record.frames.astype(int) - colour).max(axis=3) <= TINGED
 
 
 def level(record, start, end):
@@ -193,7 +195,8 @@ def test_all_that_is_said_can_be_spoken(synthesizer):
     texts += [text for lines in sum(scripts.SIDE_TALK.values(), ()) for _, text in lines]
     fields = dict(keyword="tiger", second="gone", shape="ball", action="bounces", story="it was closed")
     for kind in ("visual_stop", "repetition", "count_seen", "quiet_until_seen", "repeat", "translate", "story"):
-        texts += [text.format(**fields) for text in sum(scripts.CARRIERS[kind].values(), ())]
+        texts += [wordings(carrier)[0].format(**fields) for carrier in sum(CARRIERS[kind].values(), ())]
+    texts += [*OPENINGS, *wordings("*say"), *wordings("say+")]
     texts += [scripts.GONE, scripts.LISTENING, *scripts.TRANSLATIONS, *scripts.SHAPES]
     for text in texts:
         speech = synthesizer.say(text)

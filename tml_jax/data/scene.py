@@ -8,6 +8,7 @@ from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.record import USER
 from tml_jax.data.scene_grids import GRIDS, Grids
 from tml_jax.data.scene_render import Timeline
+from tml_jax.data.scene_requests import CARRIERS, OPENINGS, draw_wording
 from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES, Synthesizer, Voice, vary
 
 _OPENED_SHARE = 0.25  # of the requests of training
@@ -50,16 +51,20 @@ class Scene:
         """How many, of the split's `scene_scripts.AMOUNTS`."""
         return self.draw(scripts.AMOUNTS[self.split][kind])
 
+    def carrier(self, carriers: tuple[str, ...]) -> str:
+        """A wording, not filled in, of one of the carriers."""
+        return draw_wording(self.draw(carriers), self.rng)
+
     def wording(self, kind: str, note: str = "wording", **fields: str) -> str:
         """A filled-in carrier of the split; the carrier (in meta, as `note`) and the fields are noted.
 
-        In training a word may come before it: people begin so, and it moves what is asked away from the beginning.
+        In training an opening may come before it: people begin so, and it moves what is asked away from the beginning.
         """
-        carrier = self.draw(scripts.CARRIERS[kind][self.part])
+        carrier = self.carrier(CARRIERS[kind][self.part])
         self.meta.update({note: carrier}, **fields)
         text = carrier.format(**fields)
         if self.part == scripts.TRAIN and self.rng.random() < _OPENED_SHARE:
-            return f"{self.draw(scripts.OPENINGS)} {text}"
+            return f"{self.draw(OPENINGS)} {text}"
         return text
 
     def keyword(self) -> str:

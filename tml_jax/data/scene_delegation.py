@@ -15,6 +15,7 @@ from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.record import BACKGROUND, MODEL, TASK, USER
 from tml_jax.data.scene import Scene
 from tml_jax.data.scene_grids import GRIDS
+from tml_jax.data.scene_requests import CARRIERS as REQUESTS
 
 FILLER, SORRY, OKAY = "one moment", "sorry", "okay"  # what the model says besides numbers
 CANCELS = ("never mind", "forget it", "leave it")
@@ -23,55 +24,79 @@ SIGNS = {"plus": "+", "minus": "-", "times": "*"}
 # {sum} is filled in, such as "three plus four".
 CARRIERS = {
     scripts.TRAIN: (
-        "what is {sum}", "how much is {sum}", "please work out {sum}", "can you tell me what {sum} is",
-        "do you know what {sum} is", "tell me what {sum} is", "i want to know what {sum} is",
-        "could you work out {sum}", "now what is {sum}", "what is {sum} please", "i need to know what {sum} is",
-        "tell me {sum}", "how much do i get for {sum}", "do you know how much {sum} is", "{sum} is how much",
-        "can you work out {sum} for me", "what does {sum} make", "give me {sum}", "find out what {sum} is",
-        "i wonder what {sum} is", "say what {sum} is", "what is the sum {sum}", "can you do {sum}",
-        "hello what is {sum}", "please tell me how much {sum} is",
+        "what is {sum}+", "how much is {sum}+", "*work out {sum}+", "*tell me what {sum} is",
+        "*tell me how much {sum} is", "do you know what {sum} is", "i want to know what {sum} is", "now what is {sum}",
+        "i need to know what {sum} is",
+        "*tell me {sum}", "how much do i get for {sum}", "do you know how much {sum} is", "{sum} is how much",
+        "what does {sum} make", "*give me {sum}", "*find out what {sum} is", "i wonder what {sum} is",
+        "*say what {sum} is", "what is the sum {sum}", "*do {sum}+", "*do the sum {sum}", "*find out how much {sum} is",
+        "and how much is {sum}", "so what is {sum}", "how much does {sum} make", "what comes out of {sum}",
+        "{sum} what is that", "{sum} makes how much", "i want to know how much {sum} is", "*look at this sum {sum}",
     ),
     scripts.HELD_OUT: ("would you work out {sum}", "let me know what {sum} is", "what do you get for {sum}"),
 }  # fmt: skip
 # A second sum, while the first is being worked out.
 FOLLOWING = {
-    scripts.TRAIN: (
-        "and {sum}", "and what is {sum}", "also {sum}", "and how much is {sum}", "next is {sum}", "one more {sum}",
-        "i also need {sum}", "and tell me {sum}", "and after that {sum}",
+    scripts.TRAIN: tuple(
+        f"{more} {asked}"
+        for more in ("and", "also", "next", "one more", "and after that", "and please", "the next one", "another one")
+        for asked in ("{sum}", "what is {sum}", "how much is {sum}", "tell me {sum}", "work out {sum}", "i need {sum}")
     ),
     scripts.HELD_OUT: ("and now {sum}", "then what is {sum}"),
 }  # fmt: skip
 # Another sum in place of the first, while that is being worked out.
 REFINING = {
-    scripts.TRAIN: (
-        "no i meant {sum}", "no {sum}", "sorry i meant {sum}", "i mean {sum}", "wait make that {sum}", "no no {sum}",
-        "oh i meant {sum}", "no make it {sum}", "change it to {sum}", "no it should be {sum}", "not that but {sum}",
-    ),
+    scripts.TRAIN: tuple(
+        f"{but}{meant}"
+        for but in ("no ", "sorry ", "oh ", "no no ", "oh no ", "i am sorry ", "wait ")
+        for meant in (
+            "i meant {sum}", "i mean {sum}", "make that {sum}", "make it {sum}", "change it to {sum}",
+            "it should be {sum}", "not that but {sum}", "i wanted {sum}", "it is {sum}",
+        )
+    ) + ("no {sum}", "i mean {sum}", "i meant {sum}", "change it to {sum}", "not that but {sum}"),
     scripts.HELD_OUT: ("actually {sum}", "i should have said {sum}", "no wait i want {sum}"),
 }  # fmt: skip
 # Requests for a word that is to be said, not worked out.
 NEAR_REQUESTS = {
     scripts.TRAIN: (
-        "say the word {word}", "please say {word}", "tell me the word {word}", "can you tell me the word {word}",
-        "could you say {word}", "do you know how to say {word}", "tell me {word}", "i want you to tell me {word}",
+        "*say the word {word}", "*say {word}+", "*tell me the word {word}", "*tell me {word}",
+        "*give me the word {word}",
+        "*repeat the word {word}", "*repeat {word}", "*say the number {word}", "do you know how to say {word}",
         "what i want to hear is {word}", "do you know the word {word} say it", "the word is {word} say it",
-        "can you say {word} please", "i need to hear {word}", "give me the word {word}", "how do you say {word}",
-        "hello say {word}", "work on this word {word}", "what comes next is {word} say it",
+        "i need to hear {word}", "how do you say {word}", "*work on this word {word}",
+        "what comes next is {word} say it", "how much do i like the word {word} say it",
     ),
     scripts.HELD_OUT: ("would you tell me the word {word}", "let me know how you say {word}", "what you say is {word}"),
 }  # fmt: skip
 # What is told with numbers, or in words of questions, and asks for nothing.
 NEAR_REMARKS = {
     scripts.TRAIN: (
-        "i have {one} plus {two} at home", "she said {one} plus {two} yesterday", "i had {one} cups of coffee",
-        "i know how much it is", "i do not know what it is", "nobody could tell me how much it was",
-        "that is what i wanted to know", "we saw {one} birds near the river", "i called him {one} times",
-        "he asked me what {one} times {two} is", "i worked it out last night", "they bought {one} lamps",
-        "the bus came {one} minutes late", "she wants to know what it costs", "my son learns {one} times {two}",
-        "he is {one} and she is {two}", "what is done is done", "you know how much i like it",
-        "it was minus {one} today", "i told them what it is", "there were {one} or {two} people",
-        "i asked how much is in the box", "i could not work it out", "we have {one} minus {two} left",
-        "it takes {one} times as long",
+        "that is what i wanted to know", "i worked it out last night", "you know how much i like it",
+        "the bus came {one} minutes late", "my son learns {one} times {two}", "he is {one} and she is {two}",
+        "what is done is done", "it was minus {one} today", "there were {one} or {two} people",
+        "i called him {one} times", "i could not work it out", "it takes {one} times as long",
+        *(
+            f"{who} {what}"
+            for who in (
+                "i know", "i do not know", "he asked me", "they told me", "nobody knows", "i forgot", "we found out",
+                "my teacher said", "i told them", "he knows", "you do not know", "i wanted to know", "she asked",
+            )
+            for what in (
+                "how much it is", "what it is", "what it costs", "what {one} times {two} is", "how much is in the box",
+                "how much {one} plus {two} is", "what {one} minus {two} is",
+            )
+        ),
+        *(
+            f"{who} {what}"
+            for who in (
+                "we have", "i saw", "they bought", "my son lost", "there are", "he wants", "i ate", "you gave me",
+                "she made", "i had", "we found",
+            )
+            for what in (
+                "{one} lamps", "{one} cups of coffee", "{one} birds near the river", "{one} plus {two} at home",
+                "{one} minus {two} left", "{one} or {two} apples", "{one} times {two} apples", "{one} old shoes",
+            )
+        ),
     ),
     scripts.HELD_OUT: (
         "we need {one} chairs", "he would not say how much it was", "it is {one} plus {two} on the paper",
@@ -159,7 +184,7 @@ class _Play:
         """
         scene = self.scene
         task, words = scene.draw([each for each in SUMS if refines is None or each[0] != self.tasks[0].text])
-        carrier = scene.draw((CARRIERS if not self.tasks else REFINING if refines else FOLLOWING)[scene.part])
+        carrier = scene.carrier((CARRIERS if not self.tasks else REFINING if refines else FOLLOWING)[scene.part])
         scene.meta["wording"] = scene.meta["wording"] or carrier
         if typed:
             written = task if scene.rng.random() < _SIGNS_SHARE else words
@@ -226,7 +251,7 @@ def _moved_on(play: _Play) -> float:
     scene = play.scene
     asked = play.ask(scene.lead(), 0.0)
     keyword = scene.keyword()
-    request = scene.draw(scripts.CARRIERS["answer"][scene.part]).format(keyword=keyword)
+    request = scene.carrier(REQUESTS["answer"][scene.part]).format(keyword=keyword)
     begins = play.free + scene.lead()
     ends = scene.timeline.user(request, begins)
     play.free = scene.reply(keyword, ends, scene.draw(scene.grids.reply))
@@ -284,13 +309,13 @@ def _near_miss(play: _Play) -> float:
     scene = play.scene
     if scene.rng.random() < _REMARKS_SHARE:
         one, two = (str(word) for word in scene.rng.permutation(scripts.NUMBERS[:5])[:2])
-        scene.meta["wording"] = remark = scene.draw(NEAR_REMARKS[scene.part])
+        scene.meta["wording"] = remark = scene.carrier(NEAR_REMARKS[scene.part])
         end = scene.timeline.user(remark.format(one=one, two=two), scene.lead())
         end += scene.draw(scene.grids.event)
         scene.timeline.cue("hold", 0.0, end)
         return end
     word = scene.draw(scripts.KEYWORDS if scene.rng.random() < _KEYWORDS_SHARE else scripts.NUMBERS)
-    scene.meta["wording"] = request = scene.draw(NEAR_REQUESTS[scene.part])
+    scene.meta["wording"] = request = scene.carrier(NEAR_REQUESTS[scene.part])
     scene.meta["keyword"] = word
     ends = scene.timeline.user(request.format(word=word), scene.lead())
     return scene.reply(word, ends, scene.draw(scene.grids.reply))

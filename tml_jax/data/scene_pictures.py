@@ -9,6 +9,7 @@ FRAME_RATE = 10.0  # frames a second
 FRAME_SIZE = 40  # rows and columns
 ACTIONS = ("bounces", "flashes", "moves")  # what an object can do again and again
 _ACTIVE = 0.7  # share of a period that an action takes; the object rests for the remainder
+TINGED = 35  # levels by which a channel of a varied colour is off at most
 _LIGHT = 70.0  # grey levels by which a light brightens the background
 
 
@@ -63,6 +64,12 @@ class Shape:
     appears: float = 0.0
     gone: float = np.inf
     repeats: Repeats | None = None
+
+
+def vary_colour(colour: tuple[int, int, int], rng: np.random.Generator) -> tuple[int, int, int]:
+    """A colour near `colour`, so that a shape is not known by three numbers."""
+    red, green, blue = np.clip(np.add(colour, rng.integers(-TINGED, TINGED + 1, 3)), 0, 255).tolist()
+    return red, green, blue
 
 
 def frame_times(rng: np.random.Generator, end: float) -> np.ndarray:

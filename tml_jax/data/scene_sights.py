@@ -5,7 +5,16 @@ import numpy as np
 from tml_jax.config import MICRO_TURN_SECONDS
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.scene import Scene
-from tml_jax.data.scene_pictures import ACTIONS, FRAME_SIZE, Repeats, Shape, draw_video, frame_at, frame_times
+from tml_jax.data.scene_pictures import (
+    ACTIONS,
+    FRAME_SIZE,
+    Repeats,
+    Shape,
+    draw_video,
+    frame_at,
+    frame_times,
+    vary_colour,
+)
 
 _LONGEST = 30.0  # seconds for which frame times are laid out
 _LONGEST_ACTION = 4.3  # seconds of a repeated action in the splits of training length
@@ -128,11 +137,12 @@ def _shape(
     """An object of a colour and size of the split, which are noted."""
     colours = scripts.COLOURS[scene.part]
     colour = scene.draw(tuple(colours))
+    tinged = vary_colour(colours[colour], scene.rng) if scene.part == scripts.TRAIN else colours[colour]
     radius = scene.draw(scene.grids.size) if radius is None else radius
     start = tuple(scene.rng.uniform(10, 29, 2)) if start is None else start
     velocity = tuple(scene.rng.uniform(-8, 8, 2)) if moving else (0.0, 0.0)
     scene.meta.update(shape=kind, colour=colour, size=radius)
-    return Shape(kind, colours[colour], radius, start, velocity, **fields)
+    return Shape(kind, tinged, radius, start, velocity, **fields)
 
 
 def _show(

@@ -7,7 +7,7 @@ from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.acoustics import draw_acoustics
 from tml_jax.data.record import MODEL, USER, Conversation
 from tml_jax.data.scene_grids import GRIDS
-from tml_jax.data.scene_pictures import Shape, draw_video, frame_times
+from tml_jax.data.scene_pictures import Shape, draw_video, frame_times, vary_colour
 from tml_jax.data.scene_render import Timeline, scene_duration
 from tml_jax.data.voices import TRAIN_VOICES, Synthesizer, vary
 
@@ -110,7 +110,7 @@ def make_captioned(synthesizer: Synthesizer, name: str, rng: np.random.Generator
     towards = {1: across, -1: room - across, 0: along}
     centre = (radius + towards[down], radius + towards[right])
     times = frame_times(rng, duration)
-    shape = Shape(kind, colours[colour], radius, centre, (down * speed, right * speed))
+    shape = Shape(kind, vary_colour(colours[colour], rng), radius, centre, (down * speed, right * speed))
     timeline.video(draw_video(rng, times, (shape,)), times)
     timeline.text(USER, DESCRIBE, 0.0)
     caption = f"a {colour} {kind} moving {direction}"

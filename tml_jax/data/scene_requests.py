@@ -1,0 +1,298 @@
+"""What users ask for in generated scenes: a few wordings held out, and hundreds of each kind for training.
+
+The wordings of training are composed, as people compose them: what is asked for ("count to eight"), after words that
+ask for anything ("could you please", "i want you to"). With no more than seventeen wordings of each kind, a replica
+learned these by heart: it knew them nearly always, and others three times in four. No composed wording is one of those
+held out, and no beginning of theirs ("would you", "let me hear you") is used.
+"""
+
+import numpy as np
+
+from tml_jax.data.scene_grids import HELD_OUT, TRAIN
+
+OPENINGS = (
+    "okay", "well", "um", "hey", "alright", "yes", "uh", "hello", "good", "listen", "look", "my friend", "here we go",
+    "i am ready", "one more thing", "this is important", "very good", "thank you", "excuse me", "by the way",
+    "you know", "all right then", "at last", "today", "again", "good morning", "oh", "and", "sorry", "i am back",
+    "it is late",
+)  # fmt: skip
+"""What may come before a request in training."""
+
+_BEFORE = (
+    "please", "can you", "could you", "can you please", "could you please", "will you", "will you please", "now",
+    "now please", "just", "i want you to", "i need you to", "i would like you to", "i am asking you to",
+    "i ask you to", "go ahead and", "try to", "you should", "you may", "you can now", "you have to", "you need to",
+    "it is time to", "do me a favour and", "be so kind and", "be nice and", "come on and", "why don't you",
+    "maybe you can", "perhaps you could", "i think you should", "are you able to", "can i ask you to",
+    "may i ask you to", "show me that you can", "help me and", "are you ready to", "do you want to", "how about you",
+    "i hope you can", "i wonder if you can", "you are going to", "get ready to", "remember to", "make sure to",
+    "do not forget to", "i expect you to", "it would be nice if you", "is it possible for you to", "next i want you to",
+)  # fmt: skip
+_AFTER = ("please", "for me", "now", "for us", "if you can", "thank you")
+
+
+_PLAIN_SHARE, _AFTER_SHARE = 0.3, 0.2  # of wordings in which words could stand before, or follow
+
+
+def wordings(carrier: str) -> tuple[str, ...]:
+    """Every wording that a carrier stands for, the plain one first.
+
+    Args:
+      carrier: `*` stands where words may come that ask for anything, `+` where some may follow; only one of the two
+        happens in a wording. Without signs, it stands for itself.
+    """
+    before, after = carrier.replace("+", ""), carrier.replace("*", "")
+    composed = [before.replace("*", f"{words} ") for words in _BEFORE if "*" in before]
+    composed += [after.replace("+", f" {words}") for words in _AFTER if "+" in after]
+    return (carrier.replace("*", "").replace("+", ""), *composed)
+
+
+def draw_wording(carrier: str, rng: np.random.Generator) -> str:
+    """One of the `wordings` of a carrier; the plain one is likelier than any other."""
+    plain, *composed = wordings(carrier)
+    if not composed or rng.random() < _PLAIN_SHARE:
+        return plain
+    before = len(_BEFORE) if "*" in carrier else 0
+    followed = "+" in carrier and (not before or rng.random() < _AFTER_SHARE)
+    return composed[before + int(rng.integers(len(_AFTER)))] if followed else composed[int(rng.integers(before))]
+
+
+# {keyword}, {cue}, … are filled in; for `*` and `+` see `wordings`. A comma is where a `pause` scene pauses.
+CARRIERS = {
+    "answer": {
+        TRAIN: (
+            "*say the word {keyword}+", "*say {keyword}+", "*repeat after me {keyword}", "*tell me the word {keyword}+",
+            "*give me the word {keyword}+", "*speak the word {keyword}", "*answer with the word {keyword}",
+            "*say just {keyword}", "*say this word {keyword}", "*pronounce {keyword}+", "*tell me {keyword}+",
+            "*say nothing but {keyword}", "*say the word that i say {keyword}", "*repeat the word {keyword}+",
+            "i would like to hear {keyword}", "i want to hear the word {keyword}",
+            "the word is {keyword} please say it", "your word is {keyword}", "how do you say {keyword}",
+            "would you mind saying {keyword}", "next word {keyword}", "the next word is {keyword}",
+            "what i want to hear is {keyword}", "{keyword} is the word *say it", "can i hear {keyword}",
+            "can i hear you say {keyword}", "do you know the word {keyword} say it", "my word for you is {keyword}",
+            "say after me {keyword}",
+        ),
+        HELD_OUT: ("would you please say {keyword}", "let me hear you say {keyword}", "say {keyword} to me"),
+    },
+    "pause": {
+        TRAIN: (
+            "*say the word, {keyword}", "*say, {keyword}", "*repeat after me, {keyword}",
+            "*tell me the word, {keyword}", "*give me the word, {keyword}", "*speak the word, {keyword}",
+            "*repeat the word, {keyword}", "*say this word, {keyword}", "*pronounce, {keyword}", "*tell me, {keyword}",
+            "*say just, {keyword}",
+            "what i want you to say is, {keyword}", "i would like to hear, {keyword}", "your word is, {keyword}",
+            "would you mind saying, {keyword}", "my favourite word is, {keyword}", "the next word is, {keyword}",
+            "what i want to hear is, {keyword}", "i want to hear the word, {keyword}", "the word for you is, {keyword}",
+            "my word for you is, {keyword}", "the word that i like is, {keyword}", "how do you say, {keyword}",
+        ),
+        HELD_OUT: (
+            "would you please say, {keyword}", "let me hear you say, {keyword}", "the word to say is, {keyword}",
+        ),
+    },
+    "count": {
+        TRAIN: (
+            "*count to eight+", "*count from one to eight+", "*start counting+", "*count up to eight+",
+            "*count all the way to eight+", "*show me how you count to eight", "*give me the numbers up to eight+",
+            "*say the numbers from one to eight+", "*say the numbers up to eight", "*count aloud to eight+",
+            "*start to count+", "*start with one and count to eight", "*count from one+", "*do the counting+",
+            "*say one two three and so on", "*go from one to eight+", "*count the numbers up to eight",
+            "*keep counting up to eight", "*count slowly to eight", "*read the numbers from one to eight",
+            "i want to hear the numbers up to eight", "would you mind counting to eight", "try counting to eight",
+            "how do you count to eight", "can i hear you count to eight", "i would like to hear you count",
+            "time for counting to eight", "counting please", "the numbers from one to eight please",
+            "all numbers up to eight please",
+        ),
+        HELD_OUT: ("would you count to eight", "let me hear you count to eight", "begin to count from one"),
+    },
+    "timed": {
+        TRAIN: (
+            "in {delay} seconds *say {keyword}", "*say {keyword} in {delay} seconds+",
+            "*wait {delay} seconds and say {keyword}", "after {delay} seconds *say {keyword}",
+            "{delay} seconds from now *say {keyword}", "*say {keyword} after {delay} seconds+",
+            "*wait for {delay} seconds then say {keyword}", "*give me {keyword} in {delay} seconds",
+            "*count {delay} seconds and say {keyword}", "*hold on {delay} seconds then say {keyword}",
+            "when {delay} seconds are over *say {keyword}", "*say {keyword} when {delay} seconds are up",
+            "*say {keyword} {delay} seconds from now", "*stay quiet for {delay} seconds then say {keyword}",
+            "*say the word {keyword} in {delay} seconds", "*tell me {keyword} in {delay} seconds",
+            "*wait {delay} seconds before you say {keyword}", "*do nothing for {delay} seconds and say {keyword}",
+            "i want to hear {keyword} in {delay} seconds", "i need {keyword} in {delay} seconds",
+            "{keyword} in {delay} seconds please", "i would like to hear {keyword} after {delay} seconds",
+        ),
+        HELD_OUT: (
+            "would you say {keyword} in {delay} seconds", "let {delay} seconds pass then say {keyword}",
+            "say the word {keyword} after {delay} seconds",
+        ),
+    },
+    "cue": {
+        TRAIN: (
+            "*say {keyword} when i say {cue}", "when i say {cue} *say {keyword}",
+            "as soon as i say {cue} *say {keyword}", "*wait until i say {cue} and say {keyword}",
+            "*say the word {keyword} when i say {cue}", "when you hear {cue} *say {keyword}",
+            "at the word {cue} *say {keyword}", "the moment i say {cue} *say {keyword}",
+            "if you hear {cue} *say {keyword}", "*answer {keyword} when i say {cue}",
+            "*wait for the word {cue} then say {keyword}", "*say {keyword} when you hear me say {cue}",
+            "*give me {keyword} when i say {cue}", "*say {keyword} after i say {cue}",
+            "*keep quiet until i say {cue} and say {keyword}", "i want to hear {keyword} when i say {cue}",
+            "{keyword} is what you say when i say {cue}", "i say {cue} and you say {keyword}",
+            "{keyword} when i say {cue} please", "when it is time i say {cue} and you say {keyword}",
+        ),
+        HELD_OUT: (
+            "would you say {keyword} when i say {cue}", "say {keyword} as soon as you hear {cue}",
+            "once i say {cue} please say {keyword}",
+        ),
+    },
+    "visual": {
+        TRAIN: (
+            "*say {keyword} when you see the {shape}", "when you see a {shape} *say {keyword}",
+            "*say {keyword} when the {shape} appears", "as soon as you see the {shape} *say {keyword}",
+            "*say {keyword} when there is a {shape}", "*watch for the {shape} and say {keyword}",
+            "when the {shape} comes *say {keyword}", "if a {shape} appears *say {keyword}",
+            "*wait for the {shape} then say {keyword}", "the moment you see a {shape} *say {keyword}",
+            "*say {keyword} when a {shape} comes into view", "*keep watching and say {keyword} at the {shape}",
+            "*give me {keyword} when the {shape} is there", "as soon as there is a {shape} *say {keyword}",
+            "*say the word {keyword} if you see a {shape}", "i want to hear {keyword} when you see a {shape}",
+            "a {shape} will come and then you say {keyword}", "{keyword} when you see the {shape} please",
+        ),
+        HELD_OUT: (
+            "would you say {keyword} when you see the {shape}", "say {keyword} once the {shape} shows up",
+            "look out for a {shape} and say {keyword}",
+        ),
+    },
+    "visual_stop": {
+        TRAIN: (
+            "*say {keyword} when you see the {shape} and {second} when it is gone",
+            "when the {shape} comes *say {keyword} and when it goes say {second}",
+            "*say {keyword} when the {shape} appears and {second} when it goes away",
+            "{keyword} when there is a {shape} and {second} when it is gone",
+            "*say {keyword} as soon as you see a {shape} and {second} when it leaves",
+            "when you see a {shape} *say {keyword} and {second} when it is gone",
+            "watch the {shape} *say {keyword} when it comes and {second} when it goes",
+            "*say {keyword} when the {shape} is there and {second} when it is gone",
+            "if you see the {shape} *say {keyword} and if it goes say {second}",
+            "*wait for the {shape} then say {keyword} and {second} when it is gone",
+            "*say {keyword} when a {shape} comes and {second} when it goes",
+            "the {shape} comes say {keyword} the {shape} goes say {second}",
+            "*give me {keyword} when you see a {shape} and {second} when it is gone",
+            "as soon as the {shape} is there *say {keyword} and {second} when it is gone",
+            "i want to hear {keyword} when the {shape} comes and {second} when it goes",
+        ),
+        HELD_OUT: (
+            "would you say {keyword} when the {shape} comes and {second} when it leaves",
+            "say {keyword} once you see the {shape} and {second} once it is gone",
+            "look out for a {shape} say {keyword} when it is there and {second} when it goes",
+        ),
+    },
+    "repetition": {
+        TRAIN: (
+            "*count how often the {shape} {action}", "*count each time the {shape} {action}",
+            "*count when the {shape} {action}", "*count aloud when the {shape} {action}",
+            "*count along when the {shape} {action}", "each time the {shape} {action} *count",
+            "*count every time the {shape} {action}", "*count as the {shape} {action}",
+            "*keep count when the {shape} {action}", "whenever the {shape} {action} *count",
+            "*start counting when the {shape} {action}", "*say a number each time the {shape} {action}",
+            "*watch how often the {shape} {action} and count", "*count out loud as the {shape} {action}",
+            "*count how many times the {shape} {action}", "i want to hear a number when the {shape} {action}",
+        ),
+        HELD_OUT: (
+            "would you count how often the {shape} {action}", "let me hear you count when the {shape} {action}",
+            "as the {shape} {action} count along",
+        ),
+    },
+    "count_seen": {
+        TRAIN: (
+            "how many things do you see", "how many things is that", "*count the things in the picture",
+            "*tell me how many there are", "how many can you see", "*tell me how many you see",
+            "what number of things is there", "*say how many things there are", "how many do you see in the picture",
+            "how many things can you see", "*give me the number of things you see", "how many things are there",
+            "*count what you see", "i want to know how many you see", "what number of things do you see",
+            "*say how many you can see", "how many of them are there", "do you see how many there are",
+            "*tell me how many things you see", "*find out how many things there are", "*count them",
+            "*count all you see", "*tell me the number of things", "i need to know how many there are",
+        ),
+        HELD_OUT: ("would you tell me how many you see", "how many things are in the picture", "so how many are there"),
+    },
+    "quiet_until_seen": {
+        TRAIN: (
+            "*tell me what comes into the picture", "what do you see *tell me when it comes", "*say what appears",
+            "*tell me what appears in the picture", "*watch and tell me what comes", "*say what comes into sight",
+            "when something comes *tell me what it is", "*tell me what comes",
+            "as soon as you see something *say what it is", "*wait until something comes and tell me what",
+            "*name the thing that appears", "i want to know what comes into the picture",
+            "*keep watching and say what you see", "*tell me when you see something and what", "*tell me what appears",
+            "*say the name of what comes", "when you see something *say what it is", "*look and tell me what appears",
+            "*watch the picture and name what comes", "if something comes *say what it is",
+        ),
+        HELD_OUT: (
+            "would you tell me what shows up", "let me know what comes into the picture",
+            "once something comes say what it is",
+        ),
+    },
+    "repeat": {
+        TRAIN: (
+            "*repeat every word i say", "*say every word after me", "*repeat each word right after me",
+            "*repeat all my words", "*say each word that i say", "*say after me word by word",
+            "*repeat each word i say", "*repeat all i say from now on", "*say again each word that i say",
+            "*copy every word i say", "*repeat each word", "*repeat my words one by one",
+            "after each word i say *say it too", "*repeat what i say word by word", "*keep repeating my words",
+            "*be my echo and repeat each word", "whatever i say *say it again", "*say the same words as i do",
+        ),
+        HELD_OUT: ("would you repeat every word", "say all my words after me", "let me hear each word from you"),
+    },
+    "translate": {
+        TRAIN: (
+            "*translate each number for me", "*put my numbers into english", "*say every number in english",
+            "*translate my numbers", "*translate all the numbers i say", "*say in english what i count",
+            "*translate each number", "*give me every number in english", "i want each number in english",
+            "*tell me in english which numbers i say", "what i count *say it in english", "*translate every number",
+            "i count and you say it in english", "*speak my numbers in english", "english please for each number i say",
+            "*keep translating my numbers", "*make my numbers english", "*say my numbers in english",
+        ),
+        HELD_OUT: (
+            "would you translate my numbers", "let me hear the numbers in english", "turn each number into english",
+        ),
+    },
+    "story": {
+        TRAIN: tuple(
+            f"{first}{told}, {{story}}"
+            for first in ("", "hey ", "guess what ", "you know what ", "by the way ", "oh ", "honestly ", "look ")
+            for told in (
+                "let me tell you a story", "listen to my story", "i must tell you this", "you will not believe this",
+                "guess what happened", "listen to this", "about my day", "here is what happened",
+                "this is what i did today", "i have a story for you", "you should hear this", "it was like this",
+                "let me tell you about today", "this is my story", "last night it was like this",
+                "so this happened to me", "do you know what happened", "i have to tell you something",
+                "something happened to me", "this is what happened", "let me tell you what happened",
+                "i need to tell you about my day", "what a day i had", "you must hear what happened to me",
+            )
+        ),
+        HELD_OUT: ("i want to tell you a story, {story}", "hear what happened, {story}", "now listen to me, {story}"),
+    },
+    "silence": {
+        TRAIN: (
+            "i went to the market this morning", "the weather is nice today", "we had coffee in the garden",
+            "it was a very long summer", "i left my keys in the kitchen", "the river is very high today",
+            "i have a new coat for the winter", "i do not know what it is", "there is tea in the kitchen",
+            "you know what my brother is like", "i could not sleep last night", "please do not mind the noise",
+            "that is what he told me",
+            *(
+                f"{who} {does}"
+                for who in (
+                    "my brother", "she", "the doctor", "my father", "our dog", "he", "my mother", "the teacher",
+                    "my old friend", "the man next door", "nobody", "her son", "the baker",
+                )
+                for does in (
+                    "lives near the river", "is reading a book by the window", "was late again", "likes the garden",
+                    "cooks soup on sundays", "tells me the same story every day", "asked us to come again",
+                    "wanted to know the way", "built a bridge last year", "was painting the kitchen", "went home early",
+                    "found the key under the table", "took the wrong coat", "counts the days", "said a few words",
+                    "saw a tiger in the city", "waited for two hours", "told me how much it was",
+                )
+            ),
+        ),
+        HELD_OUT: (
+            "my sister plays music at home", "the train was full of people", "he painted the old door yellow",
+            "there was snow on the hills",
+        ),
+    },
+}  # fmt: skip
+"""Kind of request → the part of the splits → wordings."""
