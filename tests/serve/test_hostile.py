@@ -170,7 +170,8 @@ def soak(engine: Engine, windows: int, monkeypatch, caplog) -> tuple[list[Hostil
       The hostile clients; memory, seen ten times; seconds from each window of the bystander to its answer.
     """
     monkeypatch.setattr(server_module.secrets, "randbits", lambda bits: SEED)
-    monkeypatch.setattr(scheduler_module, "MAX_BEHIND", 1e6)  # a busy machine must not lose windows here
+    monkeypatch.setattr(scheduler_module, "MAX_BEHIND", 1e6)  # a busy machine must not lose windows here,
+    monkeypatch.setattr(scheduler_module, "OVERLOADED", 10**6)  # nor keep the crowd out
     sound = 0.1 * np.random.default_rng(1).standard_normal((windows, WINDOW))
     sound = np.frombuffer(to_pcm16(sound.reshape(-1)), "<i2").reshape(windows, WINDOW)
     slot = engine.join(SEED)
