@@ -88,7 +88,7 @@ def test_answers_count_so_that_short_events_do_not_ask_for_long_ones_without_end
                 break
             answers += 1
         assert event["error"]["code"] == "rate_limit_exceeded" and "answers count" in event["error"]["message"]
-        assert closed(socket) == (1008, "rate_limit_exceeded") and answers >= 9
+        assert closed(socket) == (1008, "rate_limit_exceeded") and answers >= 8
 
 
 def test_who_comes_back_has_no_more_to_spend_than_before():
