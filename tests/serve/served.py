@@ -19,16 +19,18 @@ from tml_jax.serve.server import Server, ServerOptions
 KEY = "the-key"
 LIMIT = ServerOptions.max_message
 DELAY = 0.5  # seconds, that a busy machine does not use up, so that no sound of a test is lost
+SLOW = {"max_behind": 1e6, "late_in_a_row": 10**6}  # nor does it lose windows, or let nobody in
 
 
 class Served:
     """A server in a thread of its own."""
 
-    def __init__(self, engine, background=None, keys=(KEY,), **options) -> None:
+    def __init__(self, engine, background=None, keys=(KEY,), overload=SLOW, **options) -> None:
         self.metrics = ServerMetrics()
         if background is not None:
             background.observe = self.metrics.observe_task
-        self.scheduler = Scheduler(engine, delay=DELAY, observe=self.metrics.observe, background=background)
+        observe = self.metrics.observe
+        self.scheduler = Scheduler(engine, delay=DELAY, observe=observe, background=background, **overload)
         friends = ("https://friend.example",)
         self.options = ServerOptions(**{"model": "small", "api_keys": keys, "origins": friends} | options)
         self.server = Server(self.scheduler, self.metrics, self.options)

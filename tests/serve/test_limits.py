@@ -61,8 +61,9 @@ def test_who_sends_too_much_too_fast_is_told_and_cut_off_and_the_others_are_not(
     with Served(ScriptedEngine(quiet, slots=2), limits=Limits(**limits)) as served:
         with served.socket() as other, served.socket() as socket:
             receive(socket, "session.created")
-            for _ in range(40):  # thirty may come at once
-                socket.send(frame)
+            with contextlib.suppress(ConnectionClosed):  # it may be closed before the last one
+                for _ in range(40):  # thirty may come at once
+                    socket.send(frame)
             codes = []
             while "rate_limit_exceeded" not in codes:
                 codes.append(receive(socket, "error")["error"]["code"])
@@ -78,6 +79,7 @@ def test_answers_count_so_that_short_events_do_not_ask_for_long_ones_without_end
     with Served(ScriptedEngine(quiet, slots=2), limits=limits) as served, served.socket() as socket:
         receive(socket, "session.created")
         send(socket, type="session.update", session={"type": "realtime", "instructions": long})
+        receive(socket, "session.updated")
         answers = 0
         while answers < 1000:
             socket.send('{"type": "session.update", "session": {}}')
@@ -86,7 +88,7 @@ def test_answers_count_so_that_short_events_do_not_ask_for_long_ones_without_end
                 break
             answers += 1
         assert event["error"]["code"] == "rate_limit_exceeded" and "answers count" in event["error"]["message"]
-        assert closed(socket) == (1008, "rate_limit_exceeded") and answers >= 9
+        assert closed(socket) == (1008, "rate_limit_exceeded") and answers >= 8
 
 
 def test_who_comes_back_has_no_more_to_spend_than_before():

@@ -24,7 +24,7 @@ def test_an_overload_is_told_to_who_is_in_and_who_wants_in(query):
         time.sleep(next(seconds))
         return Line()
 
-    with Served(ScriptedEngine(slow, slots=2)) as served, served.socket(query) as socket:
+    with Served(ScriptedEngine(slow, slots=2), overload={}) as served, served.socket(query) as socket:
         type_in(socket, "hello")
         wait_until(lambda: served.scheduler.overloaded)
         with served.socket() as other:

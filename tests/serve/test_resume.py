@@ -189,10 +189,10 @@ def cut_off(socket) -> None:
 
 
 def test_a_session_is_held_with_what_is_missing_marked_as_lost_and_given_up_in_time():
-    with serving(resume_seconds=1.5) as (served, engine):
+    with serving(resume_seconds=3.0) as (served, engine):
         socket = served.socket("?duplex=1")
         session = receive(socket, "session.created")["session"]
-        assert session["resume"]["seconds"] == 1.5
+        assert session["resume"]["seconds"] == 3.0
         for index in range(2):
             send(socket, **sound(index))
         last = receive(socket, "duplex.micro_turn")["event_id"]

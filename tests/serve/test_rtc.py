@@ -53,10 +53,11 @@ class Microphone(aiortc.MediaStreamTrack):
 
 
 class Caller:
-    """A client in a loop of the server's thread: what it is told, and what it hears, each with its time."""
+    """A client in a loop of the server's thread: what it is told, each after how many pieces of sound, and those."""
 
     def __init__(self, served: Served, hertz: float = 1000.0, camera: aiortc.VideoStreamTrack | None = None) -> None:
         self.served, self.hertz, self.camera, self.events, self.sound = served, hertz, camera, [], []
+        self.after = []
 
     def __enter__(self) -> "Caller":
         self.status, self.location, self.answer = self.served.call(self._call())
@@ -71,13 +72,17 @@ class Caller:
         if self.camera is not None:
             self.peer.addTrack(self.camera)
         self.channel = self.peer.createDataChannel("oai-events")
-        self.channel.on("message", lambda data: self.events.append(json.loads(data)))
+        self.channel.on("message", self._told)
         self.peer.on("track", lambda track: setattr(self, "ear", asyncio.ensure_future(self._hear(track))))
         await self.peer.setLocalDescription(await self.peer.createOffer())
         status, headers, text = await self._post(self.peer.localDescription.sdp)
         if status == 201:
             await self.peer.setRemoteDescription(aiortc.RTCSessionDescription(text, "answer"))
         return status, headers.get("Location"), text
+
+    def _told(self, data: str) -> None:
+        self.events.append(json.loads(data))
+        self.after.append(len(self.sound))
 
     async def _post(self, offer: str):
         return await asyncio.get_running_loop().run_in_executor(None, post, self.served, offer)
@@ -87,7 +92,7 @@ class Caller:
             while True:
                 frame = await track.recv()
                 left = frame.to_ndarray().reshape(-1, 2)[:, 0].astype(np.float32) / 32768
-                self.sound.append((time.monotonic(), left))
+                self.sound.append(left)
 
     def send(self, **event) -> None:
         self.served.loop.call_soon_threadsafe(self.channel.send, json.dumps(event))
@@ -96,7 +101,7 @@ class Caller:
         return [event for event in list(self.events) if event["type"] == kind]
 
     def heard(self) -> np.ndarray:
-        return np.concatenate([piece for _, piece in list(self.sound)] or [np.zeros(0, np.float32)])
+        return np.concatenate(list(self.sound) or [np.zeros(0, np.float32)])
 
 
 def post(served: Served, body: str, kind: str = "application/sdp", path: str = "/v1/realtime/calls", key: str = KEY):
@@ -229,15 +234,21 @@ def test_lost_packets_are_silence_in_their_place_and_nothing_else_is():
     assert (lost >= inside.reshape(-1, 3200).any(axis=1)).all() and (lost <= around.reshape(-1, 3200).any(axis=1)).all()
 
 
-def last_loud(caller: Caller) -> float:
-    """When the last sound of the model came."""
-    return max((at for at, piece in list(caller.sound) if np.abs(piece).max() > 0.02), default=0.0)
+def last_loud(caller: Caller) -> int:
+    """Which piece was the last with the model's sound."""
+    return max(index for index, piece in enumerate(list(caller.sound)) if np.abs(piece).max() > 0.02)
 
 
-def seen(caller: Caller, kind: str) -> float:
-    """When a first event of a kind has come."""
+def seen(caller: Caller, kind: str) -> int:
+    """After how many pieces of sound the first event of a kind has come."""
     wait_until(lambda: caller.of(kind))
-    return time.monotonic()
+    return next(after for after, event in zip(list(caller.after), caller.events) if event["type"] == kind)
+
+
+def hear(caller: Caller, pieces: int) -> None:
+    """Waits for so many more."""
+    until = len(caller.sound) + pieces
+    wait_until(lambda: len(caller.sound) >= until)
 
 
 def test_a_voice_that_yields_is_silent_within_one_micro_turn():
@@ -245,8 +256,8 @@ def test_a_voice_that_yields_is_silent_within_one_micro_turn():
     engine = ScriptedEngine(lambda index, arrived: Line(loud) if 5 <= index < 15 else Line())
     with Served(engine) as served, Caller(served) as caller:
         yielded = seen(caller, "response.done")
-        time.sleep(1.2)
-        assert last_loud(caller) < yielded + 1.0  # 100 ms of it are aiortc's, which is the client here
+        hear(caller, 60)
+        assert last_loud(caller) < yielded + 50  # 100 ms of it are aiortc's, which is the client here
 
 
 def test_a_client_that_asks_for_silence_gets_it_at_once():
@@ -254,12 +265,12 @@ def test_a_client_that_asks_for_silence_gets_it_at_once():
     engine = ScriptedEngine(lambda index, arrived: Line(loud) if index >= 5 else Line())
     with Served(engine) as served, Caller(served) as caller:
         seen(caller, "output_audio_buffer.started")
-        time.sleep(0.5)
+        hear(caller, 25)
         caller.send(type="response.cancel")
         caller.send(type="output_audio_buffer.clear")
         cleared = seen(caller, "output_audio_buffer.cleared")
-        time.sleep(1.5)  # the model goes on speaking
-        assert cleared - 0.5 < last_loud(caller) < cleared + 1.0
+        hear(caller, 75)  # the model goes on speaking
+        assert cleared - 25 < last_loud(caller) < cleared + 50
         (done,) = caller.of("response.done")
         assert done["response"]["status_details"] == {"type": "cancelled", "reason": "client_cancelled"}
         assert caller.of("output_audio_buffer.cleared")[0]["response_id"] == done["response"]["id"]

@@ -13,7 +13,6 @@ from openai import OpenAI
 from served import KEY, LIMIT, Served, receive, send, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tml_jax.serve import scheduler as scheduler_module
 from tml_jax.serve import server as server_module
 from tml_jax.serve.call import Call
 from tml_jax.serve.connection import Connection
@@ -44,7 +43,6 @@ def quantised() -> np.ndarray:
 def served(warm_engine, expected):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server_module.secrets, "randbits", lambda bits: SEED)
-        patch.setattr(scheduler_module, "MAX_BEHIND", 60.0)  # a busy machine must not lose windows here
         with Served(warm_engine) as served:
             yield served
     for slot in warm_engine.taken:
@@ -176,8 +174,7 @@ def test_hostile_frames_get_typed_errors_and_another_session_goes_on_undisturbed
     sound = quantised()
     with served.socket("?duplex=1") as steady:
         assert receive(steady, "session.created")["session"]["duplex"]["input_rate"] == 16_000
-        for first in range(0, len(sound), 1600):
-            duplex_input(steady, sound[first : first + 1600], first)
+        duplex_input(steady, sound, 0)  # at once, so that none of it can be late
         with served.socket() as hostile:
             for frame, code in HOSTILE:
                 hostile.send(frame)
@@ -204,7 +201,9 @@ def test_sound_that_never_arrives_is_counted_and_time_goes_on(served):
         assert [turn["index"] for turn in turns] == [0, 1, 2]
         assert turns[0]["input"]["heard"] == 1600 and turns[2]["input"]["missing"] >= 1600
         duplex_input(socket, np.zeros(1600, np.float32), 1600)
-        assert receive(socket, "duplex.micro_turn")["input"]["late"] == 1600
+        while (late := receive(socket, "duplex.micro_turn")["input"]["late"]) == 0:
+            pass
+        assert late == 1600
         send(socket, type="input_audio_buffer.commit")
         assert receive(socket, "error")["error"]["code"] == "unknown_event"
 

@@ -97,9 +97,8 @@ class LiveSession:
           InputError: the samples are not what the model takes, or the offset is not a sample's number.
         """
         if samples.ndim != 1 or samples.dtype != np.float32 or not np.isfinite(samples).all():
-            raise InputError(
-                f"sound of shape {samples.shape}, {samples.dtype}: expected finite float32 of shape (n,) at 16 kHz"
-            )
+            given = f"{samples.dtype} of shape {samples.shape}"
+            raise InputError(f"sound is {given}: expected finite float32 of shape (n,) at 16 kHz")
         if (offset is None) == self._stamped or (offset is not None and not 0 <= offset < MAX_OFFSET):
             raise InputError(f"offset = {offset}: expected {f'0 to {MAX_OFFSET}' if self._stamped else 'none'}")
         with self._lock:
@@ -238,6 +237,8 @@ class Scheduler:
         clock: Callable[[], float] = time.monotonic,
         observe: Callable[[Report], None] = lambda report: None,
         background: Background | None = None,
+        max_behind: float = MAX_BEHIND,
+        late_in_a_row: int = OVERLOADED,
     ) -> None:
         """Holds a warm engine; `start` begins.
 
@@ -248,9 +249,11 @@ class Scheduler:
           clock: seconds.
           observe: told of every tick, from its thread.
           background: does the tasks that the model hands over; None where it cannot.
+          max_behind: seconds behind its schedule beyond which that starts anew.
+          late_in_a_row: late ticks that make an overload.
         """
-        self.engine, self.clock = engine, clock
-        self._delay, self._horizon, self._observe, self._background = delay, horizon, observe, background
+        self.engine, self.clock, self._observe, self._background = engine, clock, observe, background
+        self._delay, self._horizon, self._max_behind, self._overloaded = delay, horizon, max_behind, late_in_a_row
         self._lock = threading.Lock()
         self._open: list[LiveSession] = []
         self._coming: list[LiveSession] = []
@@ -269,7 +272,7 @@ class Scheduler:
     @property
     def overloaded(self) -> bool:
         """Whether nobody new is let in because ticks are late."""
-        return self._late_in_a_row >= OVERLOADED
+        return self._late_in_a_row >= self._overloaded
 
     @property
     def sessions(self) -> int:
@@ -350,16 +353,16 @@ class Scheduler:
             spans, session.slot = () if session.slot is None else self.engine.leave(session.slot), None
             if session.desk is not None:
                 session.desk.end(spans)
-                if session.desk.left:
-                    malformed = sum(event.what == "malformed" for event in session.desk.left)
-                    log_event("tasks_left", running=len(session.desk.left) - malformed, malformed=malformed)
+                if left := session.desk.left:
+                    malformed = sum(event.what == "malformed" for event in left)
+                    log_event("tasks_left", running=len(left) - malformed, malformed=malformed)
         for session in coming:
             if session not in going:
                 session.slot = self.engine.join(session.seed)
         with self._lock:
             seated = {session.slot: session for session in self._open if session.slot is not None}
         skipped, now = 0, self.clock()
-        if now - scheduled > MAX_BEHIND:
+        if now - scheduled > self._max_behind:
             scheduled = now
             skipped = sum(session.catch_up(now) for session in seated.values())
         collected = {slot: session.collect(scheduled) for slot, session in seated.items()}
