@@ -20,6 +20,6 @@ def get_config() -> ConfigDict:
     config.data.sources.captioned.weight = 1.0
     config.data.sources.transcribed.weight = 0.5
     config.train.init_from = "runs/replica_gpu"
-    config.train.steps = 3000
+    config.train.steps = 3600
     config.train.learning_rate = 2e-3
     return config

@@ -6,7 +6,7 @@
   python -m launch.eval --suite=parity --checkpoint=runs/inkling      (needs the extra `parity`)
 
   python -m launch.eval --suite=interactivity --checkpoint=runs/replica --output=runs/interactivity \
-      [--scenes=200] [--seeds=0,1,2] [--families=timed,cue]     (abilities beside targets, on scenes that it makes)
+      [--scenes=200] [--seeds=0,1,2] [--families=timed,cue] [--split=extrapolation]     (abilities beside targets)
 
 Public benchmarks (extra `suites`), whose data you get yourself; tml_jax/eval/suites/registry.py lists them:
 
@@ -55,6 +55,12 @@ _OUTPUT = flags.DEFINE_string(
 )
 _SCENES = flags.DEFINE_integer("scenes", 200, "For `interactivity`: scenes of each family and seed.", lower_bound=1)
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "For `interactivity`: seeds of the scenes.")
+_SPLIT = flags.DEFINE_enum(
+    "split",
+    "held_out",
+    ["held_out", "extrapolation"],
+    "For `interactivity`: within the ranges of training, or beyond.",
+)
 _FAMILIES = flags.DEFINE_list("families", [], "For `interactivity`: families of scenes; none: all.")
 _EVALUATOR = flags.DEFINE_enum(
     "evaluator", "compat", ["compat", "strict"], "The published evaluator's numbers, or those with its faults mended."
@@ -116,6 +122,7 @@ def _interactivity() -> None:
             [int(seed) for seed in _SEEDS.value],
             _FAMILIES.value,
             None if _DATA.value is None else pathlib.Path(_DATA.value),
+            _SPLIT.value,
         )
     )
 

@@ -201,13 +201,16 @@ class Reactive:
 
 @pytest.fixture
 def by_hand(monkeypatch):
-    """Scenes of two families, made by hand, in place of generated ones."""
+    """Scenes of two families, made by hand, in place of generated ones; what was asked for."""
+    asked = set()
 
     def made(folder, split, family, seed, count):
+        asked.add((split, family))
         original = next(each for each in scenes() if each.family == family)
         return [dataclasses.replace(original, id=f"{split}-{family}-{seed}-{number}") for number in range(count)]
 
     monkeypatch.setattr(run, "kept_scenes", made)
+    return asked
 
 
 def results(output):
@@ -251,12 +254,23 @@ def test_a_run_that_was_killed_goes_on_with_what_is_missing(by_hand, tmp_path):
     assert run.evaluate(lambda: pytest.fail("loaded"), tmp_path, "m@1", **options) == text  # all is there
     with pytest.raises(ValueError, match="holds answers of .*m@1"):
         run.evaluate(Reactive, tmp_path, "m@1", "trained again", **options)
+    with pytest.raises(ValueError, match="holds answers of .*held_out"):
+        run.evaluate(Reactive, tmp_path, "m@1", split="extrapolation", **options)
+
+
+def test_scenes_may_go_beyond_the_ranges_of_training(by_hand, tmp_path):
+    options = {"scenes": 2, "seeds": (0,), "families": ("visual",), "log": lambda line: None}
+    text = run.evaluate(Reactive, tmp_path / "far", "m@1", split="extrapolation", **options)
+    assert "m@1, 2 extrapolation scenes of each of 1 families" in text and results(tmp_path / "far")["split"]
+    assert by_hand == {("scenes", "answer"), ("scenes", "visual"), ("extrapolation", "visual")}
+    with pytest.raises(ValueError, match="split 'train': expected held_out or extrapolation"):
+        run.evaluate(Reactive, tmp_path / "none", "m@1", split="train", **options)
 
 
 def test_figures_of_no_case_are_dashes_and_the_report_stands(tmp_path):
     observed = seen(late(0), [each for each in scenes() if each.family == "silence"])
     names = ("model", "audio muted", "video frozen", "time shuffled", "as recorded")
-    facts = {"model": "m", "scenes": 1, "seeds": [0], "families": ["silence"]}
+    facts = {"model": "m", "split": "held_out", "scenes": 1, "seeds": [0], "families": ["silence"]}
     text = write_report(tmp_path, facts, {name: {0: observed} for name in names})
     assert "0 of 0 targets" in text and "| TimeSpeak | right word after so many seconds | ≥ 90.0% | – |" in text
     assert (tmp_path / "abilities.png").exists()

@@ -91,8 +91,9 @@ def summary(facts: Mapping[str, Any], figures: Figures) -> str:
     judged_falls = [ok for ok in falls.values() if ok is not None]
     seeds = ", ".join(map(str, facts["seeds"]))
     return (
-        f"{facts['model']}, {facts['scenes']} scenes of each of {len(facts['families'])} families with each of the "
-        f"seeds {seeds}: {len(reached)} of {len(reached) + len(missed)} targets are reached"
+        f"{facts['model']}, {facts['scenes']} {facts['split'].replace('_', '-')} scenes of each of "
+        f"{len(facts['families'])} families with each of the seeds {seeds}: "
+        f"{len(reached)} of {len(reached) + len(missed)} targets are reached"
         f"{f' ({_listed(reached)})' if reached else ''}"
         f"{f'; missed are {_listed(missed)}' if missed else ''}. "
         f"Abilities with all their targets: {_listed(whole) or 'none'}. Without what they rest on, "

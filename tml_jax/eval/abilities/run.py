@@ -26,7 +26,7 @@ from tml_jax.files import write_whole
 from tml_jax.serve.session import Talker
 from tml_jax.serve.words import MicroTurn
 
-HELD_OUT, TRAINING = "held_out", "scenes"  # sources of scenes
+HELD_OUT, EXTRAPOLATION, TRAINING = "held_out", "extrapolation", "scenes"  # sources of scenes
 REQUEST = "answer"  # the family in which the model is asked for a word
 FIT_SCENES, FEWEST_FIT, FIT_SEED = 64, 8, 0  # of each family's training split, that the policies are fitted on
 Cell = dict[str, list[Seen]]  # what was run → what was observed, a scene each
@@ -41,6 +41,7 @@ def evaluate(
     seeds: Sequence[int] = (0, 1, 2),
     families: Sequence[str] = (),
     data: pathlib.Path | None = None,
+    split: str = HELD_OUT,
     log: Callable[[str], None] = print,
 ) -> str:
     """Runs the suite and writes OUTPUT: `results.json`, `table.md`, `abilities.png`, `examples/FAMILY/`, `cells/`.
@@ -51,17 +52,18 @@ def evaluate(
       model: what `talker` loads, as the tables call it. A run goes on where it was cut short, if the same model made
         what is there.
       version: tells models of one name apart.
-      scenes: held-out scenes of each family and seed.
+      scenes: how many of each family and seed.
       seeds: of the scenes.
       families: names; none for all.
       data: folder where the scenes are kept; None for OUTPUT/scenes.
+      split: of the scenes: HELD_OUT, or EXTRAPOLATION, which goes beyond the ranges of training.
       log: where progress goes.
 
     Returns:
       The tables, in Markdown, with a summary.
 
     Raises:
-      ValueError: a family is unknown, or there are no scenes or seeds.
+      ValueError: a family or split is unknown, or there are no scenes or seeds.
       SuiteError: OUTPUT is another model's.
       ImportError: the voices are not installed.
     """
@@ -69,7 +71,9 @@ def evaluate(
     seeds = tuple(dict.fromkeys(seeds))
     if scenes < 1 or not seeds or min(seeds) < 0:
         raise ValueError(f"{scenes} scenes with seeds {seeds}: expected at least one of each, and no seed below 0")
-    claim(output, {"suite": "interactivity", "model": model, "version": version})
+    if split not in (HELD_OUT, EXTRAPOLATION):
+        raise ValueError(f"split {split!r}: expected {HELD_OUT} or {EXTRAPOLATION}")
+    claim(output, {"suite": "interactivity", "model": model, "version": version, "split": split})
     places = [(family, seed) for family in chosen for seed in seeds]
     kept = {place: _read(_path(output, place), scenes) for place in places}
     missing = [place for place, cell in kept.items() if cell is None]
@@ -79,12 +83,19 @@ def evaluate(
         fitted = _fit(source, chosen, min(max(scenes, FEWEST_FIT), FIT_SCENES), log)
         speaker, began = talker(), time.monotonic()
         for done, place in enumerate(missing, start=1):
-            kept[place] = _run(speaker, kept_scenes(source, HELD_OUT, *place, scenes), *place, fitted, output)
+            kept[place] = _run(speaker, kept_scenes(source, split, *place, scenes), *place, fitted, output)
             _write(_path(output, place), kept[place])
             each = (time.monotonic() - began) / done
             left = f"{scenes / each:.1f} scenes a second, {each * (len(missing) - done):.0f} s left"
             log(f"{place[0]}, seed {place[1]}: {done} of {len(missing)}, {left}")
-    facts = {"suite": "interactivity", "model": model, "scenes": scenes, "seeds": list(seeds), "families": list(chosen)}
+    facts = {
+        "suite": "interactivity",
+        "model": model,
+        "split": split,
+        "scenes": scenes,
+        "seeds": list(seeds),
+        "families": list(chosen),
+    }
     names = [MODEL, *ABLATIONS, *baselines.POLICIES, CEILING]
     found: Found = {
         name: {seed: [item for family in chosen for item in kept[family, seed][name]] for seed in seeds}
