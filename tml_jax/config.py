@@ -60,7 +60,7 @@ class ModelConfig:
       window: elements a sliding layer sees, itself included; also the extent of its relative bias.
       rel_extent: backward distance up to which global layers have a relative bias.
       d_rel: rank of the relative bias of a head.
-      log_scaling_floor: position from which global layers sharpen logarithmically; None switches it off.
+      log_scaling_floor: elements seen from which on global layers sharpen logarithmically; None switches it off.
       log_scaling_alpha: strength of that sharpening.
       conv_kernel: taps of the short convolutions.
       dense_ffn: hidden width of the dense MLP.

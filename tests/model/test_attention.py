@@ -138,9 +138,26 @@ def test_appending_to_a_ring_gives_what_the_packed_form_gives(layers, is_global,
     packed = attention.attend_packed
     seen = lambda *arrays: packed(*arrays[:-1], min(arrays[-1], CONTEXT))  # noqa: E731  global layers forget too
     monkeypatch.setattr(attention, "attend_packed", seen)
-    position = np.broadcast_to(np.arange(LENGTH, dtype=np.int32), (3, LENGTH))
+    # No position is further on than what is seen, by which a global layer sharpens.
+    position = np.broadcast_to(np.minimum(np.arange(LENGTH, dtype=np.int32), CONTEXT - 1), (3, LENGTH))
     expected, _ = jax.jit(module.apply)(variables, x, Packed(np.ones_like(position), position))
     np.testing.assert_allclose(streamed, expected, atol=2e-5)
+
+
+def test_hours_into_a_session_a_layer_is_as_sharp_as_when_its_cache_was_full(layers):
+    module = Attention(dataclasses.replace(SMALL, log_scaling_alpha=0.7, log_scaling_floor=4), True)
+    _, variables, _ = layers[True]
+    append = jax.jit(module.apply, static_argnums=4)
+    x = np.random.default_rng(6).standard_normal((1, BLOCK, SMALL.d_model)).astype(np.float32)
+    cache = init_attention_cache(SMALL, True, 1, CONTEXT, BLOCK, jnp.float32)
+    slots, block = cache.key.shape[2], np.full(1, BLOCK, np.int32)
+    for done in range(0, 2 * CONTEXT, BLOCK):
+        _, cache = append(variables, x, Append(np.full(1, done, np.int32), block), cache, CONTEXT)
+    done += BLOCK
+    full, _ = append(variables, x, Append(np.full(1, done, np.int32), block), cache, CONTEXT)
+    late = done + 10_000 * slots  # the same slots come round
+    hours_later, _ = append(variables, x, Append(np.full(1, late, np.int32), block), cache, CONTEXT)
+    np.testing.assert_array_equal(hours_later, full)
 
 
 def test_a_ring_too_small_for_the_block_is_refused(layers):

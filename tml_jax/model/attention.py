@@ -302,7 +302,9 @@ class Attention(nn.Module):
         table = self.param("relative_table", nn.initializers.normal(0.02), (cfg.d_rel, extent), jnp.float32)
         table = table.astype(x.dtype)
         if self.is_global and cfg.log_scaling_floor is not None:
-            sharpen = jnp.log(jnp.maximum((position + 1).astype(jnp.float32) / cfg.log_scaling_floor, 1.0))
+            # By how many elements are seen: a cache that forgets shows no more after hours than when it was full.
+            seen = position + 1 if isinstance(where, Packed) else jnp.minimum(position + 1, context)
+            sharpen = jnp.log(jnp.maximum(seen.astype(jnp.float32) / cfg.log_scaling_floor, 1.0))
             sharpen = (1.0 + cfg.log_scaling_alpha * sharpen)[..., None, None]
             query = (query.astype(jnp.float32) * sharpen).astype(query.dtype)
             relative = (relative.astype(jnp.float32) * sharpen).astype(relative.dtype)
