@@ -20,6 +20,7 @@ from launch import background
 from tml_jax import shipped
 from tml_jax.background.desk import Background
 from tml_jax.serve.engine import Engine
+from tml_jax.serve.large_blocks import return_large_blocks
 from tml_jax.serve.log import logging_to
 from tml_jax.serve.program import load_model
 from tml_jax.serve.scheduler import Report, Scheduler
@@ -100,6 +101,7 @@ def main(argv: Sequence[str]) -> None:
         runner, desks = background.make_runner(), background.desk_options()
         loaded = load_model(str(folder), delegate=runner is not None)
         engine = Engine(loaded, _SESSIONS.value)
+        return_large_blocks()  # from now on: messages, and what the compiler took
         print("compiling", flush=True)
         engine.warm_up()
         metrics, ticks, helper = ServerMetrics(), TickLog(engine), None

@@ -26,6 +26,7 @@ from tml_jax.bench.clients import talk_at_once
 from tml_jax.config import MICRO_TURN_SECONDS
 from tml_jax.serve import server as server_module
 from tml_jax.serve.engine import Engine
+from tml_jax.serve.large_blocks import return_large_blocks
 from tml_jax.serve.program import LoadedModel
 from tml_jax.serve.protocol import REALTIME, ProtocolError, parse_event
 from tml_jax.serve.sound_formats import to_pcm16
@@ -180,6 +181,7 @@ def test_a_crowd_of_hostile_clients_disturbs_nobody(engine, monkeypatch, caplog)
 
 @pytest.mark.slow
 def test_ten_minutes_of_hostile_clients_leave_nothing(engine, monkeypatch, caplog):
+    return_large_blocks()  # as launch.serve does
     told, memory, waits = soak(engine, 3000, monkeypatch, caplog)
     megabytes = [f"{size / 2**20:.0f}" for size in memory]
     print(f"ten minutes: {told['connections']} connections, {told['frames']} frames, memory {', '.join(megabytes)} MiB")
