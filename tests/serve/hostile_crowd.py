@@ -6,6 +6,7 @@ stop when it ends, but not before each has sent something; then their counts are
 
 import contextlib
 import json
+import logging
 import random
 import socket as sockets
 import sys
@@ -85,6 +86,7 @@ class Hostile(threading.Thread):
 
 def main(url: str, key: str, count: str, limit: str) -> None:
     """Disturbs a server as long as the input lasts."""
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # it complains of what these clients do to it
     clients = [Hostile(url, key, seed, int(limit)) for seed in range(int(count))]
     heavy_frames()
     sys.stdin.readline()
