@@ -20,6 +20,7 @@ from launch import background
 from tml_jax import shipped
 from tml_jax.background.desk import Background
 from tml_jax.serve.engine import Engine
+from tml_jax.serve.heaps import bound_heaps
 from tml_jax.serve.log import logging_to
 from tml_jax.serve.program import load_model
 from tml_jax.serve.scheduler import Report, Scheduler
@@ -81,6 +82,7 @@ def main(argv: Sequence[str]) -> None:
     except ModuleNotFoundError as error:
         raise SystemExit(f"launch.serve: {error}: serving needs the serve extra, pip install -e '.[serve]'") from error
     logging.set_verbosity(logging.WARNING)  # Orbax says much at INFO
+    bound_heaps()  # before there are threads
     try:
         folder = shipped.resolve(_CHECKPOINT.value or shipped.NAME)
         if not folder.is_dir():

@@ -14,7 +14,8 @@ from tml_jax.model.backbone import unstacked
 from tml_jax.model.flow import denormalise
 from tml_jax.model.inputs import ElementArrays
 from tml_jax.model.interaction import InteractionModel
-from tml_jax.model.stream import NOT_SAID, InputBlock, Portions, choose_token, flow_noise, init_state, micro_turn
+from tml_jax.model.portions import Portions
+from tml_jax.model.stream import NOT_SAID, InputBlock, choose_token, flow_noise, init_state, micro_turn
 from tml_jax.tokens import Control, Stream
 
 BLOCK = 1 + 3 + 2 + 4  # most input elements of a micro-turn

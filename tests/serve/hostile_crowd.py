@@ -4,8 +4,11 @@ URL KEY CLIENTS LIMIT are its arguments, the last the most bytes of a message. T
 stop when it ends, but not before each has sent something; then their counts are printed.
 """
 
+import contextlib
 import json
+import logging
 import random
+import socket as sockets
 import sys
 import threading
 import time
@@ -37,7 +40,9 @@ class Hostile(threading.Thread):
 
     def _connection(self) -> None:
         draw = self._draw
-        with self._socket("?model=small" + draw.choice(("", "&duplex=1", "&resumable=1"))) as socket:
+        with contextlib.ExitStack() as goodbye:
+            query = "?model=small" + draw.choice(("", "&duplex=1", "&resumable=1"))
+            socket = goodbye.enter_context(self._socket(query))
             if draw.random() < 0.3:
                 self._take_over(socket)
             for _ in range(draw.randrange(60)):
@@ -47,7 +52,11 @@ class Hostile(threading.Thread):
                 elif way == 1 and draw.random() < 0.05:
                     socket.send("x" * (self._limit + 1))
                 elif way == 2:
-                    socket.socket.close()  # half open: no goodbye
+                    if draw.random() < 0.1:  # half open: it is silent from now on, and waits for nothing
+                        socket.socket.close()
+                        goodbye.pop_all()
+                    else:
+                        socket.socket.shutdown(sockets.SHUT_RDWR)
                     return
                 elif way == 3:
                     time.sleep(draw.random())  # reads nothing meanwhile
@@ -77,6 +86,7 @@ class Hostile(threading.Thread):
 
 def main(url: str, key: str, count: str, limit: str) -> None:
     """Disturbs a server as long as the input lasts."""
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # it complains of what these clients do to it
     clients = [Hostile(url, key, seed, int(limit)) for seed in range(int(count))]
     heavy_frames()
     sys.stdin.readline()

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import math
+import multiprocessing
 import pathlib
 import random
 import subprocess
@@ -26,6 +27,7 @@ from tml_jax.bench.clients import talk_at_once
 from tml_jax.config import MICRO_TURN_SECONDS
 from tml_jax.serve import server as server_module
 from tml_jax.serve.engine import Engine
+from tml_jax.serve.heaps import bound_heaps
 from tml_jax.serve.program import LoadedModel
 from tml_jax.serve.protocol import REALTIME, ProtocolError, parse_event
 from tml_jax.serve.sound_formats import to_pcm16
@@ -98,6 +100,7 @@ class Steady:
 
 @pytest.fixture(scope="module")
 def engine(small_variables):
+    bound_heaps()  # as launch.serve does
     engine = Engine(LoadedModel(small_config(), tokenizer(), small_variables), HOSTILE_CLIENTS + 2)
     engine.warm_up()
     return engine
@@ -139,7 +142,8 @@ def soak(engine: Engine, windows: int, monkeypatch, caplog) -> tuple[dict[str, i
     with (
         caplog.at_level(logging.ERROR),
         Served(in_step, resume_seconds=0.2) as served,
-        concurrent.futures.ThreadPoolExecutor() as pool,
+        # A process of its own, which keeps all that it is told.
+        concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
         contextlib.ExitStack() as over,
     ):
         over.callback(setattr, in_step, "there", math.inf)  # nobody waits for a client that has gone

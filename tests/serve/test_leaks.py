@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pathlib
+import socket as sockets
 import threading
 
 import pytest
@@ -29,7 +30,7 @@ def come_and_go(served: Served, number: int) -> None:
             socket.send("{")
             receive(socket, "error")
         if number % 5 == 0:
-            socket.socket.close()
+            socket.socket.shutdown(sockets.SHUT_RDWR)
 
 
 def left_behind(served: Served) -> dict[str, int]:

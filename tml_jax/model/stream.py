@@ -5,8 +5,6 @@ four audio elements, each drawn from the flow and fed back. Everything has fixed
 for B sessions at once.
 """
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -19,6 +17,7 @@ from tml_jax.model.backbone import init_caches
 from tml_jax.model.flow import TARGET, denormalise
 from tml_jax.model.inputs import ElementArrays
 from tml_jax.model.interaction import InteractionModel
+from tml_jax.model.portions import Portions, append_some, some_go_on
 from tml_jax.tokens import Control, Stream
 
 # Tokens the model is never let say: those of the input side, and DELEGATE where nobody is there to take the task.
@@ -51,23 +50,6 @@ class InputBlock:
 
     elements: ElementArrays
     valid: jax.Array
-
-
-@dataclasses.dataclass(frozen=True)
-class Portions:
-    """How a micro-turn is cut so that what is empty costs nothing, where little is gained by doing all at once.
-
-    A session gives the same bits whatever is beside it: each of its elements goes through products of the same shapes.
-    The model's layers must not be scanned, or the caches of a session do not lie together.
-
-    Attributes:
-      elements: of the input block that are taken in at once; the rest follows only where a session has more.
-      sessions: that write and speak at once. The first step of text is everybody's; who goes on is done so many at a
-        time.
-    """
-
-    elements: int
-    sessions: int
 
 
 @flax.struct.dataclass
@@ -210,29 +192,10 @@ def take_in_block(
         if portions is None or size <= portions.elements:
             hidden, caches = append(block.elements, state.length, block.valid, state.caches)
         else:
-            hidden, caches = _in_portions(append, block, state, portions.elements, (batch, model.config.d_model), model)
+            none = jnp.zeros((batch, model.config.d_model), model.dtype)
+            given = block.elements, state.length, block.valid, state.caches
+            hidden, caches = append_some(append, *given, portions.elements, none)
         return hidden, state.replace(caches=caches, length=state.length + block.valid)
-
-
-def _in_portions(
-    append: Callable, block: InputBlock, state: StreamState, size: int, hidden: tuple[int, int], model: InteractionModel
-) -> tuple[jax.Array, Any]:
-    """Appends a block `size` elements at a time, until no session has more."""
-    by_place = ("stream", "token", "slot")
-    pad = lambda x: jnp.pad(x, ((0, 0), (0, -x.shape[1] % size)))  # noqa: E731
-    places = {name: pad(getattr(block.elements, name)) for name in by_place}
-
-    def some(carry: tuple) -> tuple:
-        first, before, caches = carry
-        cut = lambda x: jax.lax.dynamic_slice_in_dim(x, first, size, axis=1)  # noqa: E731
-        elements = block.elements.replace(**{name: cut(x) for name, x in places.items()})
-        valid = jnp.clip(block.valid - first, 0, size)
-        after, caches = append(elements, state.length + jnp.minimum(block.valid, first), valid, caches)
-        return first + size, jnp.where((valid > 0)[:, None], after, before), caches
-
-    start = jnp.int32(0), jnp.zeros(hidden, model.dtype), state.caches
-    _, after, caches = jax.lax.while_loop(lambda carry: carry[0] < jnp.max(block.valid), some, start)
-    return after, caches
 
 
 def put_out(
@@ -260,8 +223,17 @@ def put_out(
     else:
         with jax.named_scope("text"):
             said = text_step(model, variables, said, context, delegate)
-        go_on = lambda said, noise: _go_on(model, variables, said, noise, context, delegate)  # noqa: E731
-        said, mel = _some_go_on(go_on, said, noise, portions.sessions, config)
+        if "periods" in said.caches:
+            raise ValueError("portions of sessions with scanned layers: serve a model made with scanned=False")
+        listen = config.text_vocab_size + Control.LISTEN
+
+        def go_on(said: Said, noise: jax.Array, chosen: jax.Array) -> tuple[Said, jax.Array]:
+            held = said.replace(gate=jnp.where(chosen, said.gate, listen))
+            after, mel = _go_on(model, variables, held, noise, context, delegate)
+            return after.replace(gate=jnp.where(chosen, after.gate, said.gate)), mel
+
+        silence = jnp.zeros((batch, AUDIO_ELEMENTS * OWN_FRAMES, MEL_BINS), jnp.float32)
+        said, mel = some_go_on(go_on, said, noise, said.gate != listen, portions.sessions, silence)
     speaks = said.gate == config.text_vocab_size + Control.SPEAK
     mel = jnp.where(speaks[:, None, None], mel, denormalise(jnp.full((TARGET,), -jnp.inf))[0, 0])
     finite = said.finite & jnp.all(jnp.isfinite(mel), axis=(1, 2))
@@ -291,33 +263,6 @@ def _go_on(
         (hidden, length, caches), mel = jax.lax.cond(jnp.any(speaks), sound, silence, carry)
     mel = mel.transpose(1, 0, 2, 3).reshape(batch, AUDIO_ELEMENTS * OWN_FRAMES, MEL_BINS)
     return said.replace(hidden=hidden, length=length, caches=caches), mel
-
-
-def _some_go_on(
-    go_on: Callable, said: "Said", noise: jax.Array, together: int, config: ModelConfig
-) -> tuple["Said", jax.Array]:
-    """`_go_on` for those of B sessions that write more or speak, `together` of them at a time."""
-    if "periods" in said.caches:
-        raise ValueError("portions of sessions with scanned layers: serve a model made with scanned=False")
-    batch, listen = len(noise), config.text_vocab_size + Control.LISTEN
-    goes_on = said.gate != listen
-    order, count = jnp.argsort(~goes_on, stable=True), jnp.sum(goes_on)
-
-    def some(carry: tuple) -> tuple:
-        first, said, mel = carry
-        start = jnp.minimum(first, batch - together)  # the last ones, where those before have been done
-        rows = jax.lax.dynamic_slice_in_dim(order, start, together)
-        chosen = (start + jnp.arange(together) >= first) & goes_on[rows]
-        part = jax.tree.map(lambda whole: whole[rows], said)
-        gate = part.gate
-        part, new = go_on(part.replace(gate=jnp.where(chosen, gate, listen)), noise[rows])
-        part = part.replace(gate=jnp.where(chosen, part.gate, gate))
-        said = jax.tree.map(lambda whole, part: whole.at[rows].set(part), said, part)
-        return first + together, said, mel.at[rows].set(jnp.where(chosen[:, None, None], new, mel[rows]))
-
-    start = jnp.int32(0), said, jnp.zeros((batch, AUDIO_ELEMENTS * OWN_FRAMES, MEL_BINS), jnp.float32)
-    _, said, mel = jax.lax.while_loop(lambda carry: carry[0] < count, some, start)
-    return said, mel
 
 
 @flax.struct.dataclass

@@ -4,7 +4,7 @@ Shapes never change: the block has always the room of the largest input, and a s
 nothing in, puts nothing out, and its state stays). So two programs are all there is, the micro-turn and the start of a
 session, and both are compiled before the first one. It is also why a session gives the same bits whatever runs beside
 it: its rows go through the same program, whoever comes, leaves, types or shows a frame. The price is that everybody's
-input costs as much as the largest could; on a CPU, the largest that there is (`model.stream.Portions`).
+input costs as much as the largest could; on a CPU, the largest that there is (`model.portions`).
 """
 
 import copy

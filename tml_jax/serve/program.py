@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 from tml_jax.config import Config, MeshConfig
 from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.model.interaction import InteractionModel
-from tml_jax.model.stream import InputBlock, MicroTurnOutput, Portions, StreamState, init_state, micro_turn
+from tml_jax.model.portions import Portions
+from tml_jax.model.stream import InputBlock, MicroTurnOutput, StreamState, init_state, micro_turn
 from tml_jax.parallel.mesh import abstract, make_mesh, parameter_shardings, stream_shardings
 from tml_jax.parallel.placement import serving_placement
 from tml_jax.serve.weights import convert_for_serving, load_rounded
