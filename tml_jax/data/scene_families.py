@@ -17,22 +17,22 @@ from tml_jax.data.voices import Synthesizer
 # Family → (how it plays out, share of the training scenes).
 FAMILIES: dict[str, tuple[Callable[[Scene], float], float]] = {
     "answer": (scene_turns.answer, 0.07),
-    "pause": (scene_turns.pause, 0.04),
-    "interruption": (scene_turns.interruption, 0.12),
-    "backchannel": (scene_turns.backchannel, 0.09),
-    "timed": (scene_turns.timed, 0.07),
+    "pause": (scene_turns.pause, 0.08),
+    "interruption": (scene_turns.interruption, 0.10),
+    "backchannel": (scene_turns.backchannel, 0.08),
+    "timed": (scene_turns.timed, 0.06),
     "cue": (scene_turns.cue, 0.05),
-    "silence": (scene_turns.silence, 0.07),
-    "side_talk": (scene_company.side_talk, 0.09),
+    "silence": (scene_turns.silence, 0.06),
+    "side_talk": (scene_company.side_talk, 0.08),
     "background": (scene_company.background, 0.06),
     "visual": (scene_sights.visual, 0.03),
-    "visual_stop": (scene_sights.visual_stop, 0.04),
+    "visual_stop": (scene_sights.visual_stop, 0.03),
     "repetition": (scene_sights.repetition, 0.03),
-    "count_seen": (scene_sights.count_seen, 0.04),
-    "quiet_until_seen": (scene_sights.quiet_until_seen, 0.06),
+    "count_seen": (scene_sights.count_seen, 0.03),
+    "quiet_until_seen": (scene_sights.quiet_until_seen, 0.07),
     "simultaneous": (scene_listening.simultaneous, 0.03),
-    "model_backchannel": (scene_listening.model_backchannel, 0.03),
-    "delegation": (scene_delegation.delegation, 0.08),
+    "model_backchannel": (scene_listening.model_backchannel, 0.07),
+    "delegation": (scene_delegation.delegation, 0.07),
 }
 
 
