@@ -34,7 +34,7 @@ CYCLE = 8  # micro-turns: the user speaks in one, the model in three, and it ask
 
 
 class Stub:
-    """In the engine's place: speaks in three of eight micro-turns, and hands something over in one of 400."""
+    """In the engine's place: speaks in three of eight micro-turns, and hands something over in one of 48."""
 
     def __init__(self) -> None:
         self.slots, self.config, self.recompilations, self.turns = len(KINDS), small_config(), 0, {}
@@ -52,7 +52,7 @@ class Stub:
         for slot in inputs:
             index, self.turns[slot] = self.turns[slot], self.turns[slot] + 1
             speaks = index % CYCLE in (3, 4, 5)
-            spans = (Span(f"sum {index}"),) if index % 400 == 7 else ()
+            spans = (Span(f"sum {index:076}"),) if index % 48 == 7 else ()
             gate, sound = ("SPEAK", VOICE) if speaks else ("LISTEN", np.zeros(SAMPLES, np.float32))
             text = f" word{index}" if speaks else ""
             mel = np.zeros((20, 80), np.float32)
@@ -128,8 +128,10 @@ def test_what_sessions_keep_does_not_grow_with_hours(hours: int = 10):
             labels = metrics.text(scheduler, 0).count(b"\n")
             sessions = [reachable(caller.live._buffer, caller.live.desk, caller.dialogue) for caller in callers]
             kept.append((*np.sum(sessions, axis=0), labels))
+            objects, size, _ = kept[-1]
+            print(f"{(tick + 1) / HOUR:g} h: {objects} objects, {size / 2**20:.1f} MiB of arrays", flush=True)
     runner.stop()
-    early, late = np.asarray(kept[1]), np.asarray(kept[-1])  # what fills up is full after an hour
+    early, late = np.asarray(kept[5]), np.asarray(kept[-1])  # what fills up is full after three hours
     assert (late <= 1.02 * early + 50).all(), kept
     for caller in callers:
         counts, turns = caller.live.counts, caller.last.index + 1
