@@ -67,7 +67,7 @@ WRONG = [
     ("train.schedule", "step", "one of cosine, linear, constant"),
     ("train.compute_dtype", "float16", "one of float32, bfloat16"),
     ("train.moment_dtype", "fp8", "one of float32, bfloat16"),
-    ("train.remat", "all", "one of none, block, dots"),
+    ("train.remat", "all", "one of none, dots, kept, block"),
     ("train.beta2", 1.0, "between 0 and 1"),
     ("train.beta2", 0.0, "between 0 and 1"),
     ("train.final_rate", 1.1, "0 … 1"),

@@ -26,6 +26,7 @@ PATCH = (2, 40, 40, 3)  # frames, rows, columns, colours of one video patch
 MESH_AXES = ("data", "fsdp", "expert", "sequence", "tensor")
 BATCH_AXES = ("data", "fsdp", "expert")  # axes of the mesh over all of which the rows of a batch are split
 STRIPE_AXES = (*BATCH_AXES, "sequence")  # … and the stripes of which rows are made, see `parallel.stripes`
+REMAT = ("none", "dots", "kept", "block")  # see `TrainConfig.remat`; the fewer computed again, the more memory
 
 
 class ConfigError(ValueError):
@@ -266,7 +267,8 @@ class TrainConfig:
       accumulate: microbatches whose gradients are averaged before an update; divides `data.batch_size`.
       compute_dtype: `bfloat16` or `float32`: activations and matrix products.
       moment_dtype: dtype of AdamW's first moment.
-      remat: `none`, `block` (recompute each layer) or `dots` (keep matrix products).
+      remat: what the backward pass computes again of a layer: `none`; `dots`, what is no product of matrices; `kept`,
+        what `tml_jax.remat.keep` does not mark, which is the routed experts and all that is cheap; `block`, everything.
       flow_weight: weight of the flow-matching loss beside cross-entropy.
       flow_draws: noise and time draws for each own-audio element.
       text_weight: weight of text tokens in the cross-entropy, gates counting 1.
@@ -318,7 +320,7 @@ class TrainConfig:
         check(self.schedule in ("cosine", "linear", "constant"), "schedule", "one of cosine, linear, constant")
         for field in ("compute_dtype", "moment_dtype"):
             check(getattr(self, field) in ("float32", "bfloat16"), field, "one of float32, bfloat16")
-        check(self.remat in ("none", "block", "dots"), "remat", "one of none, block, dots")
+        check(self.remat in REMAT, "remat", f"one of {', '.join(REMAT)}")
         check(0 < self.beta2 < 1, "beta2", "must lie between 0 and 1")
         check(0 <= self.final_rate <= 1, "final_rate", "must lie in 0 … 1")
         check(0 <= self.own_audio_drop < 1, "own_audio_drop", "must lie in 0 … 1, 1 excluded")

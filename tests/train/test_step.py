@@ -242,7 +242,7 @@ def loss_of_backbone():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("remat", ["block", "dots"])
+@pytest.mark.parametrize("remat", ["block", "kept", "dots"])
 def test_recomputing_layers_changes_no_number(loss_of_backbone, remat):
     found, recomputed = loss_of_backbone(remat)
     assert recomputed > 0

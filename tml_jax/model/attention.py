@@ -23,6 +23,7 @@ from tml_jax.model.layers import RMSNorm, ShortConv, fan_in_init
 from tml_jax.parallel.mesh import session_axes
 from tml_jax.parallel.placement import Placement
 from tml_jax.parallel.stripes import preceding
+from tml_jax.remat import keep
 
 BLOCK_GLOBAL, BLOCK_SLIDING, BLOCK_APPEND = 512, 256, 1024  # of the kernels for TPUs
 
@@ -277,7 +278,7 @@ class Attention(nn.Module):
             kernel = self.param(name, fan_in_init(0), (model, count, size), jnp.float32)
             # One axis to sum over, also in the weights' gradients: no copies turned round on CPU.
             out = x.reshape(-1, model) @ kernel.reshape(model, -1).astype(x.dtype)
-            return out.reshape(batch, time, count, size)
+            return keep(out).reshape(batch, time, count, size)
 
         query, relative = project("query", heads, width), project("relative", heads, cfg.d_rel)
         key, value = project("key", kv_heads, width), project("value", kv_heads, width)
@@ -321,7 +322,7 @@ class Attention(nn.Module):
             out, new_cache = self._append(query, key, value, relative, table, position, window, cache)
             new_cache = new_cache.replace(key_conv=key_conv, value_conv=value_conv)
         kernel = self.param("out", fan_in_init(0, 1), (heads, width, model), jnp.float32)
-        out = out.reshape(batch * time, -1) @ kernel.reshape(-1, model).astype(x.dtype)
+        out = keep(out.reshape(batch * time, -1) @ kernel.reshape(-1, model).astype(x.dtype))
         return out.reshape(x.shape), new_cache
 
     def _append(

@@ -18,6 +18,7 @@ from tml_jax.model.attention import Append, Attention, AttentionCache, Packed, i
 from tml_jax.model.layers import MLP, RMSNorm, ShortConv
 from tml_jax.model.moe import MoE
 from tml_jax.parallel.placement import Placement, split_rows
+from tml_jax.remat import POLICIES
 
 
 @flax.struct.dataclass
@@ -132,9 +133,8 @@ class _Period(nn.Module):
 def _layer_class(remat: str, scanned: bool) -> type[nn.Module]:
     if remat == "none":
         return DecoderLayer
-    policy = jax.checkpoint_policies.dots_saveable if remat == "dots" else None
     # In a loop the compiler cannot merge the second computation of a layer with the first; outside of one it would.
-    return nn.remat(DecoderLayer, policy=policy, static_argnums=(4,), prevent_cse=not scanned)
+    return nn.remat(DecoderLayer, policy=POLICIES[remat], static_argnums=(4,), prevent_cse=not scanned)
 
 
 class Backbone(nn.Module):
@@ -142,7 +142,7 @@ class Backbone(nn.Module):
 
     Attributes:
       config: the model.
-      remat: `none`, `block` or `dots`, see `TrainConfig.remat`.
+      remat: see `TrainConfig.remat`.
       placement: devices and transport; None on one device.
       scanned: whether layers run in a loop, see `layer_plan`.
     """

@@ -246,3 +246,32 @@ def _collect_backward(pair_of_row: jax.Array, gradient: jax.Array) -> tuple[jax.
 
 
 collect.defvjp(_collect_forward, _collect_backward)
+
+
+@jax.custom_vjp
+def combine(rows: jax.Array, slot: jax.Array, pair_of_row: jax.Array) -> jax.Array:
+    """Adds up the rows of every token's pairs: `dispatch` turned round, and the gradient of one is the other.
+
+    Args:
+      rows: (R, D).
+      slot: (N, k), row of each pair; R or more where a pair has none.
+      pair_of_row: (R,), pair (token · k + choice) of each row; N k or more where a row has none.
+
+    Returns:
+      (N, D).
+    """
+    del pair_of_row
+    return jnp.sum(_rows_or_zero(rows, slot), axis=1)
+
+
+def _combine_forward(
+    rows: jax.Array, slot: jax.Array, pair_of_row: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return combine(rows, slot, pair_of_row), (slot, pair_of_row)
+
+
+def _combine_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, None, None]:
+    return dispatch(gradient, *saved), None, None
+
+
+combine.defvjp(_combine_forward, _combine_backward)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from tml_jax.parallel.placement import Placement
 from tml_jax.parallel.stripes import halo
+from tml_jax.remat import keep
 
 Dtype = jnp.dtype
 
@@ -56,8 +57,8 @@ class MLP(nn.Module):
         down = self.param("down", fan_in_init(0), (self.width, model), jnp.float32).astype(x.dtype)
         scale = self.param("global_scale", nn.initializers.ones, (), jnp.float32).astype(x.dtype)
         tokens = x.reshape(-1, model)  # one axis to sum over in the weights' gradients: no copies turned round on CPU
-        hidden = jax.nn.silu(tokens @ gate) * (tokens @ up)
-        return (hidden @ down * scale).reshape(x.shape)
+        hidden = jax.nn.silu(keep(tokens @ gate)) * keep(tokens @ up)
+        return (keep(hidden @ down) * scale).reshape(x.shape)
 
 
 class ShortConv(nn.Module):

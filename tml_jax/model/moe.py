@@ -18,6 +18,7 @@ from tml_jax.model.experts import Experts, Routing, experts_on_one_device
 from tml_jax.model.layers import fan_in_init
 from tml_jax.parallel.placement import Placement
 from tml_jax.parallel.transport import exchange_experts
+from tml_jax.remat import keep
 
 
 def route(logits: jax.Array, bias: jax.Array, top_k: int, scale: jax.Array) -> Routing:
@@ -33,7 +34,7 @@ def route(logits: jax.Array, bias: jax.Array, top_k: int, scale: jax.Array) -> R
       The routing.
     """
     routed = bias.shape[0]
-    _, expert = jax.lax.top_k(jax.nn.sigmoid(logits[:, :routed]) + bias, top_k)
+    expert = keep(jax.lax.top_k(jax.nn.sigmoid(logits[:, :routed]) + bias, top_k)[1])
     chosen = jnp.concatenate([jnp.take_along_axis(logits, expert, axis=1), logits[:, routed:]], axis=1)
     weight = jax.nn.softmax(jax.nn.log_sigmoid(chosen), axis=-1) * scale
     return Routing(expert, weight[:, :top_k], weight[:, top_k:])
@@ -71,7 +72,7 @@ class MoE(nn.Module):
             logits = jnp.einsum(
                 "nd,de->ne", tokens.astype(jnp.float32), kernel, precision=jax.lax.Precision.HIGHEST
             )  # ties between close scores must not depend on bfloat16
-            routing = route(logits, bias.value, cfg.top_k, cfg.route_scale * scale)
+            routing = route(keep(logits), bias.value, cfg.top_k, cfg.route_scale * scale)
 
         def weights(prefix: str, experts: int) -> Experts:
             param = functools.partial(self.param, init_fn=fan_in_init(1))
@@ -91,15 +92,15 @@ class MoE(nn.Module):
             out, dropped = exchange_experts(tokens, routing, weights("expert", count), self.placement)
         common = weights("shared", shared).numbers(x.dtype)
         with jax.named_scope("shared_experts"):
-            hidden = jax.nn.silu(jnp.einsum("nd,sdf->nsf", tokens, common.gate))
-            hidden = hidden * jnp.einsum("nd,sdf->nsf", tokens, common.up)
+            hidden = jax.nn.silu(keep(jnp.einsum("nd,sdf->nsf", tokens, common.gate)))
+            hidden = hidden * keep(jnp.einsum("nd,sdf->nsf", tokens, common.up))
             hidden = hidden * routing.shared_weight[..., None].astype(x.dtype)
             out = out + jnp.einsum("nsf,sfd->nd", hidden, common.down)
         chosen = jnp.sum(jax.nn.one_hot(routing.expert, count), axis=1)
         if counted is not None:
             chosen = jnp.where(counted.reshape(-1, 1), chosen, 0.0)
         extras = {"load": jnp.sum(chosen, axis=0), "dropped": jnp.asarray(dropped, jnp.float32)}
-        return out.reshape(x.shape), extras
+        return keep(out).reshape(x.shape), extras
 
 
 def update_balance(bias: jax.Array, load: jax.Array, rate: float) -> jax.Array:

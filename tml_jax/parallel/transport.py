@@ -27,8 +27,9 @@ from jax.sharding import PartitionSpec
 
 from tml_jax.kernels.few_tokens import few_tokens_mlp
 from tml_jax.kernels.grouped_matmul import ROWS
-from tml_jax.model.experts import Experts, Routing, collect, dispatch, grouped_mlp, lay_out, starts
+from tml_jax.model.experts import Experts, Routing, collect, combine, dispatch, grouped_mlp, lay_out, starts
 from tml_jax.parallel.placement import Placement
+from tml_jax.remat import keep
 
 AXIS = "expert"
 FEW_TOKENS = 64  # up to so many, the chosen experts alone are fetched
@@ -130,22 +131,29 @@ def _capacity(
     sorted_place, order, sizes = _sorted(key, count)
     start = starts(sizes, axis=0)
     rank = sorted_place - jnp.take(start, key, mode="clip")
-    slot = jnp.where((key < count) & (rank < room), key * room + rank, count * room)
+    slot = jnp.where((key < count) & (rank < room), key * room + rank, count * room).reshape(-1, top_k)
     place = start[:, None] + jnp.arange(room)
     present = jnp.arange(room) < sizes[:, None]
     pair_of_row = jnp.where(present, order[jnp.minimum(place, pairs - 1)], pairs).reshape(-1)
+    slot, pair_of_row = keep((slot, pair_of_row))
+
+    def exchange(rows: jax.Array) -> jax.Array:
+        """(E · room, …) by expert → (E / devices, devices · room, …), those of this device's experts."""
+        rows = rows.reshape(devices, local, room, -1)
+        return jax.lax.all_to_all(rows, AXIS, 0, 0).swapaxes(0, 1).reshape(local, devices * room, -1)
 
     with jax.named_scope("dispatch"):
-        rows = dispatch(x, slot.reshape(-1, top_k), pair_of_row).reshape(devices, local, room, width)
-        rows = jax.lax.all_to_all(rows, AXIS, 0, 0).swapaxes(0, 1).reshape(local, devices * room, width)
+        rows = exchange(dispatch(x, slot, pair_of_row))
+        # The weights go along and meet what comes before the last product: no gradient then asks for what comes after.
+        row_weight = exchange(dispatch(weight.reshape(-1, 1), slot.reshape(-1, 1), pair_of_row))
     with jax.named_scope("experts"):
         hidden = jax.nn.silu(jnp.einsum("erd,edf->erf", rows, experts.gate))
-        hidden = hidden * jnp.einsum("erd,edf->erf", rows, experts.up)
-        out = jnp.einsum("erf,efd->erd", hidden, experts.down).reshape(local, devices, room, width)
+        hidden = hidden * jnp.einsum("erd,edf->erf", rows, experts.up) * row_weight
+        out = jnp.einsum("erf,efd->erd", hidden, experts.down)
     with jax.named_scope("combine"):
-        out = jax.lax.all_to_all(out.swapaxes(0, 1), AXIS, 0, 0).reshape(count * room, width)
-        out = collect(out, slot, pair_of_row).reshape(-1, top_k, width)
-    return jnp.einsum("nkd,nk->nd", out, weight), jnp.sum(jnp.maximum(sizes - room, 0))
+        out = out.reshape(local, devices, room, width).swapaxes(0, 1)
+        out = combine(jax.lax.all_to_all(out, AXIS, 0, 0).reshape(count * room, width), slot, pair_of_row)
+    return out, jnp.sum(jnp.maximum(sizes - room, 0))
 
 
 def _ragged(

@@ -16,6 +16,15 @@ from tml_jax.model.flow import TARGET
 
 # Products of (T, T) matrices in the attention kernel: forward 2; backward 2 + 1 for queries and 2 + 2 for keys.
 FORWARD_PRODUCTS, BACKWARD_PRODUCTS = 2, 7
+_PARTS = ("projections", "dense MLPs", "routers", "routed experts", "shared experts")
+# Forward passes that are repeated in the backward pass, by `TrainConfig.remat`. Of routed experts, `kept` has what
+# comes out, and so two of three products are repeated.
+_AGAIN: dict[str, dict[str, float]] = {
+    "none": {},
+    "dots": {"attention": 1},  # its kernel is no product to JAX
+    "kept": {"routed experts": 2 / 3},
+    "block": dict.fromkeys((*_PARTS, "attention"), 1),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +53,12 @@ def train_flops(config: Config, stripes: int = 1) -> Flops:
     model, packing = config.model, config.data.packing
     rows, time = config.data.batch_size, packing.elements
     elements = rows * time
-    again = {"none": 0, "dots": 0, "block": 1}[config.train.remat]  # forward passes repeated in the backward pass
+    again = _AGAIN[config.train.remat]
     layers = layer_flops(model)
     useful, program = {}, {}
     for part, each in layers.items():
         useful[part] = 3 * each * elements
-        program[part] = (3 + again) * each * elements
+        program[part] = (3 + again.get(part, 0)) * each * elements
     program["routed experts"] *= config.mesh.capacity or 1  # with room for any load it cannot be known
 
     pairs = [seen_pairs(time, None if model.is_global(layer) else model.window) for layer in range(model.num_layers)]
@@ -62,7 +71,7 @@ def train_flops(config: Config, stripes: int = 1) -> Flops:
     width = [math.prod(model.heads(model.is_global(layer))[::2]) for layer in range(model.num_layers)]
     product = [2 * rows * each for each in width]
     useful["attention"] = sum(p * n * 3 * FORWARD_PRODUCTS for p, n in zip(product, pairs))
-    passes = FORWARD_PRODUCTS * (1 + again) + BACKWARD_PRODUCTS
+    passes = FORWARD_PRODUCTS * (1 + again.get("attention", 0)) + BACKWARD_PRODUCTS
     program["attention"] = sum(p * n * passes for p, n in zip(product, tiles))
 
     ends = {
@@ -79,7 +88,7 @@ def train_flops(config: Config, stripes: int = 1) -> Flops:
 
 def layer_flops(model: ModelConfig) -> dict[str, float]:
     """Part → operations of one forward pass of one element through all layers, but for the pairs of attention."""
-    parts = dict.fromkeys(("projections", "dense MLPs", "routers", "routed experts", "shared experts"), 0.0)
+    parts = dict.fromkeys(_PARTS, 0.0)
     for layer in range(model.num_layers):
         heads, kv_heads, width = model.heads(model.is_global(layer))
         parts["projections"] += 2 * model.d_model * (2 * heads * width + 2 * kv_heads * width + heads * model.d_rel)

@@ -5,12 +5,12 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from tml_jax.config import Config
+from tml_jax.config import REMAT, Config
 from tml_jax.scale.chips import Chip
 from tml_jax.scale.programs import DoesNotFit
 from tml_jax.scale.train import train_report
 
-ROWS_PER_DEVICE, REMAT = (1, 2, 4), ("none", "dots", "block")
+ROWS_PER_DEVICE = (1, 2, 4)
 
 
 def lines(report: dict[str, Any]) -> list[str]:
