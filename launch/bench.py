@@ -41,14 +41,6 @@ from tml_jax.config import INPUT_RATE, ConfigError
 from tml_jax.signal import media
 from tml_jax.train.checkpoint import CheckpointError
 
-_HELP = (
-    "What to measure: `train`, the train step beside transformers; `micro_turn`, a micro-turn beside transformers with "
-    "its cache; `roofline`, both on this device beside what it could do; `serve`, a server under load; `long_session`, "
-    "whether long sessions stay as fast; `background`, whether a background costs the ticks anything."
-)
-_WHAT = flags.DEFINE_enum(
-    "what", "train", ["train", "micro_turn", "roofline", "serve", "long_session", "background"], _HELP
-)
 _REPEATS = flags.DEFINE_integer("repeats", 15, "Turns of each program (train, micro_turn, roofline).", lower_bound=1)
 _URL = flags.DEFINE_string("url", None, "Of a server that runs; without it, one is started (serve).")
 _CLIENTS = flags.DEFINE_list("clients", ["1", "2", "4", "8", "16", "24", "32"], "At once, one number a row (serve).")
@@ -144,6 +136,14 @@ _BENCHES = {
     "long_session": _long_session,
     "background": _background,
 }
+_WHAT = flags.DEFINE_enum(
+    "what",
+    "train",
+    list(_BENCHES),
+    "What to measure: `train`, the train step beside transformers; `micro_turn`, a micro-turn beside transformers with "
+    "its cache; `roofline`, both on this device beside what it could do; `serve`, a server under load; `long_session`, "
+    "whether long sessions stay as fast; `background`, whether a background costs the ticks anything.",
+)
 
 
 def main(argv: Sequence[str]) -> None:
