@@ -20,6 +20,7 @@ def worker_output() -> str:
 
 CASES = [
     *(f"{transport} {axes} exact" for transport in ("ring", "ragged", "capacity") for axes in ("e8", "d2e2t2", "f2e4")),
+    "capacity f2e4 kept exact",
     "whole e4t2 exact",
     *(f"{transport} counts what it drops" for transport in ("ring", "ragged", "capacity")),
     "padding takes no room",

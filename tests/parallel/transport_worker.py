@@ -17,6 +17,7 @@ from tml_jax.parallel.lookup import look_up
 from tml_jax.parallel.mesh import make_mesh
 from tml_jax.parallel.placement import Placement
 from tml_jax.parallel.transport import exchange_experts
+from tml_jax.remat import POLICIES
 
 TOKENS, WIDTH, HIDDEN, EXPERTS, TOP = 256, 16, 12, 16, 3
 MESHES = {
@@ -49,18 +50,20 @@ def reference(x, routing, experts):
     return experts_reference(x, routing, experts), jnp.zeros((), jnp.int32)
 
 
-def exact(transport: str, name: str) -> None:
+def exact(transport: str, name: str, remat: str = "") -> None:
     mesh = make_mesh(MESHES[name])
     placement = Placement(mesh, transport, batch_axes=() if transport == "whole" else BATCH_AXES)
     for skewed in (False, True):
         given = inputs(skewed)
         product = functools.partial(exchange_experts, placement=placement)
+        if remat:
+            product = jax.checkpoint(product, policy=POLICIES[remat])
         found = jax.jit(functools.partial(forward_and_gradients, product))(*given)
         expected = forward_and_gradients(reference, *given)
         assert found[2] == 0, found[2]
         for one, other in zip(jax.tree.leaves(found[:2]), jax.tree.leaves(expected[:2]), strict=True):
             np.testing.assert_allclose(one, other, atol=2e-5 * np.abs(other).max())
-    print(f"ok: {transport} {name} exact")
+    print(" ".join(filter(None, ("ok:", transport, name, remat, "exact"))))
 
 
 def kept_pairs(placement: Placement) -> tuple[int, int]:
@@ -131,5 +134,6 @@ if __name__ == "__main__":
         for name in ("e8", "d2e2t2", "f2e4"):
             exact(transport, name)
         counts_drops(transport)
+    exact("capacity", "f2e4", "kept")
     exact("whole", "e4t2")
     padding_takes_no_room()

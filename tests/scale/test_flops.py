@@ -67,15 +67,17 @@ def test_every_stripe_has_the_tiles_of_the_last(window, stripes, tiles):
 def test_remat_and_room_are_in_the_program_but_not_in_what_is_useful():
     config = small_config()
     counted = {}
-    for remat, capacity in (("none", 0.0), ("block", 0.0), ("none", 1.5)):
+    for remat, capacity in (("none", 0.0), ("block", 0.0), ("none", 1.5), ("kept", 0.0)):
         changed = dataclasses.replace(
             config,
             train=dataclasses.replace(config.train, remat=remat),
             mesh=MeshConfig(transport="capacity", capacity=capacity),
         )
         counted[remat, capacity] = train_flops(changed)
-    plain, again, roomy = counted.values()
-    assert plain.useful == again.useful == roomy.useful
+    plain, again, roomy, kept = counted.values()
+    assert plain.useful == again.useful == roomy.useful == kept.useful
+    assert kept.program.pop("routed experts") == pytest.approx(plain.program["routed experts"] * (3 + 2 / 3) / 3)
+    assert kept.program.items() <= plain.program.items()
     assert again.program["projections"] == pytest.approx(plain.program["projections"] * 4 / 3)
     assert roomy.program["routed experts"] == pytest.approx(plain.program["routed experts"] * 1.5)
     assert roomy.program["unembedding"] == again.program["unembedding"] == plain.useful["unembedding"]

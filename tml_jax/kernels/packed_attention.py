@@ -125,18 +125,17 @@ def _forward(
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     groups, width = query.shape[2], query.shape[4]
     slabs = skewed_slabs(table.astype(relative.dtype), tiling.near, tiling.block)
-    out, normaliser = keep(
-        _call(
-            forward_kernel,
-            tiling,
-            segment,
-            [("query", query), ("key", key), ("key", value), ("relative", relative), ("slabs", slabs)],
-            [("query", query.dtype), ("rows", jnp.float32)],
-            [(groups, tiling.block, 1), (groups, tiling.block, 1), (groups, tiling.block, width)],
-            products=2,
-            bias_products=1,
-        )
+    made = _call(
+        forward_kernel,
+        tiling,
+        segment,
+        [("query", query), ("key", key), ("key", value), ("relative", relative), ("slabs", slabs)],
+        [("query", query.dtype), ("rows", jnp.float32)],
+        [(groups, tiling.block, 1), (groups, tiling.block, 1), (groups, tiling.block, width)],
+        products=2,
+        bias_products=1,
     )
+    out, normaliser = keep(made)
     return out, (query, key, value, relative, table, segment, out, normaliser)
 
 
