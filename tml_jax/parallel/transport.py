@@ -145,7 +145,8 @@ def _capacity(
     with jax.named_scope("dispatch"):
         rows = exchange(dispatch(x, slot, pair_of_row))
         # The weights go along and meet what comes before the last product: no gradient then asks for what comes after.
-        row_weight = exchange(dispatch(weight.reshape(-1, 1), slot.reshape(-1, 1), pair_of_row))
+        row_weight = dispatch(weight.reshape(-1, 1), slot.reshape(-1, 1), pair_of_row)
+        row_weight = exchange(jnp.where(pair_of_row[:, None] < pairs, row_weight, 0))
     with jax.named_scope("experts"):
         hidden = jax.nn.silu(jnp.einsum("erd,edf->erf", rows, experts.gate))
         hidden = hidden * jnp.einsum("erd,edf->erf", rows, experts.up) * row_weight
