@@ -138,22 +138,20 @@ def _capacity(
     slot, pair_of_row = keep((slot, pair_of_row))
 
     def exchange(rows: jax.Array) -> jax.Array:
-        """(E · room, …) by expert → (E / devices, devices · room, …), those of this device's experts."""
-        rows = rows.reshape(devices, local, room, -1)
-        return jax.lax.all_to_all(rows, AXIS, 0, 0).swapaxes(0, 1).reshape(local, devices * room, -1)
+        """(E · room, …) → (devices, E / devices, room, …): to whom and for which of his experts ↔ from whom."""
+        return jax.lax.all_to_all(rows.reshape(devices, local, room, -1), AXIS, 0, 0)
 
     with jax.named_scope("dispatch"):
         rows = exchange(dispatch(x, slot, pair_of_row))
         # The weights go along and meet what comes before the last product: no gradient then asks for what comes after.
         row_weight = dispatch(weight.reshape(-1, 1), slot.reshape(-1, 1), pair_of_row)
         row_weight = exchange(jnp.where(pair_of_row[:, None] < pairs, row_weight, 0))
-    with jax.named_scope("experts"):
-        hidden = jax.nn.silu(jnp.einsum("erd,edf->erf", rows, experts.gate))
-        hidden = hidden * jnp.einsum("erd,edf->erf", rows, experts.up) * row_weight
-        out = jnp.einsum("erf,efd->erd", hidden, experts.down)
+    with jax.named_scope("experts"):  # rows stay as they came, or all of them would be copied
+        hidden = jax.nn.silu(jnp.einsum("serd,edf->serf", rows, experts.gate))
+        hidden = hidden * jnp.einsum("serd,edf->serf", rows, experts.up) * row_weight
+        out = jnp.einsum("serf,efd->serd", hidden, experts.down)
     with jax.named_scope("combine"):
-        out = out.reshape(local, devices, room, width).swapaxes(0, 1)
-        out = combine(jax.lax.all_to_all(out, AXIS, 0, 0).reshape(count * room, width), slot, pair_of_row)
+        out = combine(exchange(out).reshape(count * room, width), slot, pair_of_row)
     return out, jnp.sum(jnp.maximum(sizes - room, 0))
 
 
