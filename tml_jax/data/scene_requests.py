@@ -9,6 +9,7 @@ held out, and no beginning of theirs ("would you", "let me hear you") is used.
 import numpy as np
 
 from tml_jax.data.scene_grids import HELD_OUT, TRAIN
+from tml_jax.data.scene_scripts import KEYWORDS
 
 OPENINGS = (
     "okay", "well", "um", "hey", "alright", "yes", "uh", "hello", "good", "listen", "look", "my friend", "here we go",
@@ -288,6 +289,16 @@ CARRIERS = {
                     "saw a tiger in the city", "waited for two hours", "told me how much it was",
                 )
             ),
+            # Whoever says one of the words at the end of something has not asked for it.
+            *(
+                f"{told} the {word}"
+                for told in (
+                    "we walked to", "she looked at", "they talked about", "he dreamt of", "i was at", "nobody saw",
+                    "the cat sat by", "my mother likes", "we drove past", "it came from", "i forgot", "he waited for",
+                )
+                for word in KEYWORDS
+            ),
+            "her coat was yellow", "the wall is yellow", "all of it was yellow", "they had it in yellow",
         ),
         HELD_OUT: (
             "my sister plays music at home", "the train was full of people", "he painted the old door yellow",
