@@ -294,7 +294,7 @@ CARRIERS = {
                 f"{told} the {word}"
                 for told in (
                     "we walked to", "she looked at", "they talked about", "he dreamt of", "i was at", "nobody saw",
-                    "the cat sat by", "my mother likes", "we drove past", "it came from", "i forgot", "he waited for",
+                    "the cat sat by", "my aunt loves", "we drove past", "it came from", "i forgot", "he waited for",
                 )
                 for word in KEYWORDS
             ),
