@@ -3,7 +3,7 @@
   python -m launch.train --config=configs/replica_words.py
 
 Its scenes have hundreds of wordings for each request, which `data/scene_requests.py` composes, and it sees more
-captions, without which it does not learn to tell shapes apart.
+captions. It begins with `runs/replica_gpu`, whose tokenizer it keeps.
 """
 
 from ml_collections import ConfigDict
@@ -16,10 +16,10 @@ def get_config() -> ConfigDict:
     config = replica.get_config()
     config.name = "replica_words"
     config.data.directory = "data/replica_words"
-    config.data.generate = dict(scenes=12000, transcribed=6000, text=300, captioned=12000, held_out=408)
-    config.data.sources.captioned.weight = 1.0
+    config.data.generate = dict(scenes=18000, transcribed=6000, text=300, captioned=12000, held_out=408)
+    config.data.sources.captioned.weight = 0.8
     config.data.sources.transcribed.weight = 0.5
     config.train.init_from = "runs/replica_gpu"
-    config.train.steps = 3600
+    config.train.steps = 6000
     config.train.learning_rate = 2e-3
     return config
