@@ -135,7 +135,7 @@ def test_what_sessions_keep_does_not_grow_with_hours(hours: int = 10):
     assert (late <= 1.02 * early + 50).all(), kept
     for caller in callers:
         counts, turns = caller.live.counts, caller.last.index + 1
-        assert hours * HOUR - 3 <= turns <= hours * HOUR and caller.events > hours * HOUR
+        assert hours * HOUR - 3 <= turns <= hours * HOUR and caller.events >= turns
         assert counts.heard >= WINDOW * (turns - 1) and counts.late == counts.dropped == counts.beyond == 0
         assert counts.missing <= WINDOW and caller.live._buffer.waiting <= 2 * WINDOW
     assert scheduler.late_ticks == scheduler.skipped_windows == 0
