@@ -123,6 +123,11 @@ def test_a_text_that_is_cut_by_a_pattern_over_words_is_found_whole():
     assert parts(packed)[0][3][0] == "my pin is [redacted] ok"
 
 
+def test_a_zero_character_is_not_taken_for_something_hidden():
+    packed = package(step(History(Budget(characters=3)), text="a\0b"), TASK, Privacy())
+    assert parts(packed)[0][3] == ("a\ufffdb",)
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.booleans(), st.booleans(), st.text(max_size=30), st.booleans()), max_size=40),

@@ -68,10 +68,13 @@ assert not any(name.split(".")[0] == "tml_jax" and module for name, module in sy
 
 
 def start_without_the_project(folder: pathlib.Path, *arguments: str) -> subprocess.Popen:
-    """Starts Python in a folder with installed packages, without what an editable install adds to its path."""
+    """Starts Python in a folder with installed packages, without what an editable install adds to its path.
+
+    It writes no byte code: others look at what is in the folder.
+    """
     paths = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(paths))
-    command, pipe = [sys.executable, "-S", "-P", *arguments], subprocess.PIPE
+    command, pipe = [sys.executable, "-S", "-P", "-B", *arguments], subprocess.PIPE
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 

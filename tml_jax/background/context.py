@@ -60,8 +60,10 @@ class Privacy:
         What a pattern matches is found in each piece, and across pieces put together, with a space between them or
         none, with the tags that they begin with or without.
         """
+        # Whoever writes the mark of what is hidden has hidden nothing by it.
+        pieces = [piece.replace(_HIDDEN, "\N{REPLACEMENT CHARACTER}") for piece in pieces]
         if not self.redact or not pieces:
-            return list(pieces)
+            return pieces
         shown = [list(piece) for piece in pieces]
         whole = [0] * len(pieces)
         for index in range(len(pieces)):
