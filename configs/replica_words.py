@@ -1,4 +1,4 @@
-"""The replica of `configs/replica_gpu.py`, trained on: the one that is shipped.
+"""The replica of `configs/replica_gpu.py`, trained on; its card tells in which parts the one that is shipped was.
 
   python -m launch.train --config=configs/replica_words.py
 

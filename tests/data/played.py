@@ -4,8 +4,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.record import Conversation
 from tml_jax.data.scene_families import make_scene
+from tml_jax.data.scene_pictures import TINGED
 from tml_jax.data.voices import Synthesizer
 
 Played = dict[tuple[str, str], list[Conversation]]  # (family, split) → scenes
@@ -26,3 +28,9 @@ def play(synthesizer: Synthesizer, families: Iterable[str], splits: Iterable[str
 def scenes_of(played: Played, *families: str) -> list[Conversation]:
     """Those of some families, of every split."""
     return [record for (family, _), found in played.items() if family in families for record in found]
+
+
+def coloured(record: Conversation, split: str, colour: str) -> np.ndarray:
+    """(frames, rows, columns) bool, the pixels that have a colour of the split; in training it varies."""
+    off = np.abs(record.frames.astype(int) - np.asarray(scripts.COLOURS[split][colour])).max(axis=3)
+    return off <= TINGED if split == scripts.TRAIN else off < 3

@@ -4,14 +4,13 @@ import collections
 
 import numpy as np
 import pytest
-from played import play, scenes_of
+from played import coloured, play, scenes_of
 from scipy import ndimage
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.layout import gates
 from tml_jax.data.record import MODEL, OTHER, USER
-from tml_jax.data.scene_pictures import TINGED
 from tml_jax.data.scene_requests import CARRIERS, OPENINGS, wordings
 from tml_jax.signal.pcm import float_audio
 
@@ -44,12 +43,6 @@ def cues_of(record, kind):
 
 def window(seconds):
     return int(np.floor(seconds / MICRO_TURN_SECONDS + 1e-6))
-
-
-def coloured(record, split):
-    """(frames, 40, 40) bool, the pixels of the objects."""
-    colour = np.asarray(scripts.COLOURS[split][record.meta["colour"]])
-    return np.abs(record.frames.astype(int) - colour).max(axis=3) <= TINGED
 
 
 def level(record, start, end):
@@ -100,7 +93,7 @@ def test_side_talk_comes_before_during_and_after_what_the_model_does(records):
 def test_an_object_is_seen_from_the_first_reply_due_to_the_second(records):
     for split in SPLITS:
         for record in records["visual_stop", split]:
-            shown = coloured(record, split).reshape(len(record.frames), -1).sum(axis=1) > 15
+            shown = coloured(record, split, record.meta["colour"]).reshape(len(record.frames), -1).sum(axis=1) > 15
             appears, gone = (cue.start for cue in cues_of(record, "respond"))
             expected = (record.frame_times >= appears - 1e-6) & (record.frame_times < gone - 1e-6)
             np.testing.assert_array_equal(shown, expected)
@@ -115,7 +108,7 @@ def test_each_repetition_is_counted_at_the_frame_that_completes_it(records):
     for split in SPLITS:
         for record in records["repetition", split]:
             actions.add(record.meta["action"])
-            pixels = coloured(record, split)
+            pixels = coloured(record, split, record.meta["colour"])
             shown = pixels.reshape(len(pixels), -1).any(axis=1)
             if record.meta["action"] == "flashes":
                 away = shown
@@ -136,7 +129,7 @@ def test_as_many_objects_are_seen_as_the_model_says(records):
     counts = set()
     for split in SPLITS:
         for record in records["count_seen", split]:
-            pixels = coloured(record, split)
+            pixels = coloured(record, split, record.meta["colour"])
             for frame in (pixels[0], pixels[-1]):
                 _, found = ndimage.label(frame, np.ones((3, 3)))
                 assert found == record.meta["objects"], record.id
@@ -150,7 +143,7 @@ def test_the_model_names_what_appears_and_not_talk_or_light(records):
     distractors = set()
     for split in SPLITS:
         for record in records["quiet_until_seen", split]:
-            shown = coloured(record, split).reshape(len(record.frames), -1).sum(axis=1) > 15
+            shown = coloured(record, split, record.meta["colour"]).reshape(len(record.frames), -1).sum(axis=1) > 15
             (due,) = cues_of(record, "respond")
             np.testing.assert_array_equal(shown, record.frame_times >= due.start - 1e-6)
             assert due.text == record.meta["shape"]

@@ -55,18 +55,25 @@ def serve():
 
 @pytest.fixture
 def visit(browser, serve):
-    """Opens the page of a server. Whatever the browser complains about ends the test."""
+    """Opens the page of a server. Whatever the browser complains about ends the test.
+
+    It complains, too, when a page gives up a connection that nobody answers, which one that `gives_up` may do.
+    """
     contexts, complaints = [], []
 
-    def visited(served, host="127.0.0.1", **options):
+    def visited(served, host="127.0.0.1", gives_up=False, **options):
+        def told(said):
+            given_up = gives_up and "closed before the connection is established" in said.text
+            if said.type in ("error", "warning") and not given_up:
+                complaints.append(said.text)
+
         context = browser.new_context(permissions=["microphone", "camera"], **options)
         contexts.append(context)
-        context.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        context.on("console", told)
         context.on("weberror", lambda error: complaints.append(str(error.error)))
         return open_page(context, served, host)
 
     yield visited
     for context in contexts:
         context.close()
-    # That the page gave up a connection which nobody answered is no fault of its own.
-    assert not [text for text in complaints if "closed before the connection is established" not in text]
+    assert not complaints

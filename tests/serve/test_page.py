@@ -152,7 +152,7 @@ def test_a_connection_that_breaks_or_stalls_comes_back_to_the_same_session(visit
     served = serve(engine)
     network = Network(served.port)
     served.port = served.call(network.open())
-    page = visit(served)
+    page = visit(served, gives_up=True)
     start(page)
     until(page, "observed.turns.length >= 5")
     served.loop.call_soon_threadsafe(network.cut)

@@ -26,8 +26,8 @@ CARRIERS = {
     scripts.TRAIN: (
         "what is {sum}+", "how much is {sum}+", "*work out {sum}+", "*tell me what {sum} is",
         "*tell me how much {sum} is", "do you know what {sum} is", "i want to know what {sum} is", "now what is {sum}",
-        "i need to know what {sum} is",
-        "*tell me {sum}", "how much do i get for {sum}", "do you know how much {sum} is", "{sum} is how much",
+        "i need to know what {sum} is", "*tell me {sum}", "how much do i get for {sum}",
+        "do you know how much {sum} is", "{sum} is how much",
         "what does {sum} make", "*give me {sum}", "*find out what {sum} is", "i wonder what {sum} is",
         "*say what {sum} is", "what is the sum {sum}", "*do {sum}+", "*do the sum {sum}", "*find out how much {sum} is",
         "and how much is {sum}", "so what is {sum}", "how much does {sum} make", "what comes out of {sum}",

@@ -42,20 +42,25 @@ def wordings(carrier: str) -> tuple[str, ...]:
       carrier: `*` stands where words may come that ask for anything, `+` where some may follow; only one of the two
         happens in a wording. Without signs, it stands for itself.
     """
-    before, after = carrier.replace("+", ""), carrier.replace("*", "")
-    composed = [before.replace("*", f"{words} ") for words in _BEFORE if "*" in before]
-    composed += [after.replace("+", f" {words}") for words in _AFTER if "+" in after]
-    return (carrier.replace("*", "").replace("+", ""), *composed)
+    plain, before, after = _composed(carrier)
+    return (plain, *before, *after)
 
 
 def draw_wording(carrier: str, rng: np.random.Generator) -> str:
     """One of the `wordings` of a carrier; the plain one is likelier than any other."""
-    plain, *composed = wordings(carrier)
-    if not composed or rng.random() < _PLAIN_SHARE:
+    plain, before, after = _composed(carrier)
+    if not (before or after) or rng.random() < _PLAIN_SHARE:
         return plain
-    before = len(_BEFORE) if "*" in carrier else 0
-    followed = "+" in carrier and (not before or rng.random() < _AFTER_SHARE)
-    return composed[before + int(rng.integers(len(_AFTER)))] if followed else composed[int(rng.integers(before))]
+    composed = after if after and (not before or rng.random() < _AFTER_SHARE) else before
+    return composed[int(rng.integers(len(composed)))]
+
+
+def _composed(carrier: str) -> tuple[str, list[str], list[str]]:
+    """A carrier as it stands, with words before, and with words after."""
+    start, end = carrier.replace("+", ""), carrier.replace("*", "")
+    before = [start.replace("*", f"{words} ") for words in _BEFORE if "*" in start]
+    after = [end.replace("+", f" {words}") for words in _AFTER if "+" in end]
+    return start.replace("*", ""), before, after
 
 
 # {keyword}, {cue}, … are filled in; for `*` and `+` see `wordings`. A comma is where a `pause` scene pauses.

@@ -1,9 +1,9 @@
 """What is said and shown in generated scenes: plain data, one part for training and one held out.
 
 The splits share the keywords, the words that break in (training has more of these), the shapes and what they do, which
-a replica can only know by having heard or seen them. They differ in voices (`voices.py`), wordings, and every time,
-size, level (`scene_grids.py`) and colour. Extrapolation has the held-out wordings, voices and colours, and amounts
-beyond those of training.
+a replica can only know by having heard or seen them. They differ in voices (`voices.py`), wordings (of requests in
+`scene_requests.py`), and every time, size, level (`scene_grids.py`) and colour. Extrapolation has the held-out
+wordings, voices and colours, and amounts beyond those of training.
 """
 
 from tml_jax.data.record import OTHER, USER
