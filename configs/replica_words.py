@@ -16,8 +16,8 @@ def get_config() -> ConfigDict:
     config = replica.get_config()
     config.name = "replica_words"
     config.data.directory = "data/replica_words"
-    config.data.generate = dict(scenes=18000, transcribed=6000, text=300, captioned=12000, held_out=408)
-    config.data.sources.captioned.weight = 0.8
+    config.data.generate = dict(scenes=20000, transcribed=6000, text=300, captioned=20000, held_out=408)
+    config.data.sources.captioned.weight = 1.4
     config.data.sources.transcribed.weight = 0.5
     config.train.init_from = "runs/replica_gpu"
     config.train.steps = 6000

@@ -1,6 +1,7 @@
 """A server in this process on a real socket, and how tests speak to it."""
 
 import asyncio
+import ctypes
 import gc
 import json
 import pathlib
@@ -99,3 +100,21 @@ def resident() -> int:
     gc.collect()
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024
+
+
+class _MallInfo(ctypes.Structure):
+    """Of mallinfo(3)."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+def allocated() -> int:
+    """Bytes that the C library has handed out and not been given back, which is all but what it keeps to spare."""
+    gc.collect()
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = _MallInfo
+    info = mallinfo()
+    return info.uordblks + info.hblkhd

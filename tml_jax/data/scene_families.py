@@ -22,7 +22,7 @@ FAMILIES: dict[str, tuple[Callable[[Scene], float], float]] = {
     "backchannel": (scene_turns.backchannel, 0.08),
     "timed": (scene_turns.timed, 0.06),
     "cue": (scene_turns.cue, 0.05),
-    "silence": (scene_turns.silence, 0.06),
+    "silence": (scene_turns.silence, 0.07),
     "side_talk": (scene_company.side_talk, 0.08),
     "background": (scene_company.background, 0.06),
     "visual": (scene_sights.visual, 0.03),
@@ -31,8 +31,8 @@ FAMILIES: dict[str, tuple[Callable[[Scene], float], float]] = {
     "count_seen": (scene_sights.count_seen, 0.03),
     "quiet_until_seen": (scene_sights.quiet_until_seen, 0.07),
     "simultaneous": (scene_listening.simultaneous, 0.03),
-    "model_backchannel": (scene_listening.model_backchannel, 0.07),
-    "delegation": (scene_delegation.delegation, 0.07),
+    "model_backchannel": (scene_listening.model_backchannel, 0.09),
+    "delegation": (scene_delegation.delegation, 0.10),
 }
 
 
