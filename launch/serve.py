@@ -10,6 +10,7 @@ stderr, a line for each event, as text or as JSON (--log_format).
 
 import asyncio
 import os
+import re
 import socket
 import sys
 from collections.abc import Sequence
@@ -57,17 +58,34 @@ _PER_KEY = flags.DEFINE_integer(
 )
 _QUEUE = flags.DEFINE_integer("queue", 100, "Most tickets in line for a place; 0 for no limit.", lower_bound=0)
 _EVENTS = flags.DEFINE_float(
-    "events_per_second", 1000.0, "Of one connection, over time; ten times as many at once. 0 for no limit.", 0.0
+    "events_per_second", 1000.0, "Of one session, over time; ten times as many at once. 0 for no limit.", 0.0
 )
 _BYTES = flags.DEFINE_float(
     "bytes_per_second",
     4.0 * 2**20,
-    "Of one connection and its answers, over time; ten times as many at once. 0 for none.",
+    "Of one session and its answers, over time; ten times as many at once. 0 for none.",
     0.0,
 )
 _REQUEST = flags.DEFINE_float(
     "request_seconds", 10.0, "How long a new connection may take for its first request; 0 for ever.", lower_bound=0.0
 )
+
+
+_ORIGIN_FORM = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#]+")
+
+
+def _try_address(host: str, port: int) -> None:
+    """Makes sure that an address can be listened at: said now, not after minutes of compiling.
+
+    Raises:
+      OSError: it cannot.
+    """
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"--host={host} --port={port}: {reason}; --port=0 takes a free one") from error
 
 
 def main(argv: Sequence[str]) -> None:
@@ -86,15 +104,18 @@ def main(argv: Sequence[str]) -> None:
     try:
         folder = shipped.resolve(_CHECKPOINT.value or shipped.NAME)
         if not folder.is_dir():
-            raise FileNotFoundError(f"--checkpoint={folder}: no such folder; train a model with launch.train")
+            ways = f"--checkpoint={shipped.NAME} is the one that comes with the package, launch.train makes others"
+            raise FileNotFoundError(f"--checkpoint={folder}: no such folder; {ways}")
         if _CHECKPOINT.value is None:
             print(f"serving the shipped replica ({folder}); --checkpoint=RUN serves another model", flush=True)
         keys = tuple(_API_KEY.value or os.environ.get("TML_API_KEY", "").split())
         limits = Limits(
             _EVENTS.value, _BYTES.value, _SESSION_SECONDS.value, _PER_KEY.value, _QUEUE.value, _REQUEST.value
         )
-        with socket.create_server((_HOST.value, _PORT.value)):
-            pass  # a port that is taken is said now, not after minutes of compiling
+        _try_address(_HOST.value, _PORT.value)
+        for origin in _ORIGIN.value:
+            if not _ORIGIN_FORM.fullmatch(origin):
+                raise ValueError(f"--origin={origin}: expected a scheme and a host, such as https://example.org")
         model, resume = folder.resolve().name, _RESUME.value
         options = ServerOptions(
             model, keys, tuple(_ORIGIN.value), resume_seconds=resume, name=_NAME.value, limits=limits

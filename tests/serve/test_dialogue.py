@@ -239,6 +239,13 @@ def test_one_odd_value_anywhere_in_an_event_is_followed_or_a_typed_error(valid):
     assert refused >= len(ODD)
 
 
+def test_sound_in_an_item_that_does_not_fit_is_said(client):
+    client.live.room = 4000
+    content = [{"type": "input_audio", "audio": quiet(0.5)}]
+    events = client.send("conversation.item.create", item={"type": "message", "role": "user", "content": content})
+    assert events[-1]["error"]["code"] == "input_audio_buffer_full" and "0.2 s" in events[-1]["error"]["message"]
+
+
 def test_what_a_user_writes_and_shows_reaches_the_model(client):
     content = [
         {"type": "input_text", "text": "what is this"},

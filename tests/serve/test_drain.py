@@ -20,3 +20,14 @@ def test_a_draining_server_lets_nobody_in_and_ends_the_rest(engine):
                 socket.recv(timeout=60)
         assert closed.value.rcvd.code == 1001
         draining.result(60)
+
+
+def test_a_drain_that_is_hurried_waits_no_longer(engine):
+    with Served(engine) as served, served.socket() as socket:
+        receive(socket, "session.created")
+        draining = asyncio.run_coroutine_threadsafe(served.server.drain(3600.0, lambda: True), served.loop)
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                socket.recv(timeout=60)
+        assert closed.value.rcvd.code == 1001
+        draining.result(60)

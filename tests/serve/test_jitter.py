@@ -111,6 +111,19 @@ def test_what_is_too_far_ahead_is_not_kept():
     assert far.counts.beyond == 810 and len(far.samples) == 3200
 
 
+@pytest.mark.parametrize("offset", [0, 3200, 48_000, 10**9])
+def test_a_session_begins_with_its_first_sound_whatever_number_that_has(offset):
+    whole = np.ones(20 * HOP, np.float32)
+    buffer, heard = JitterBuffer(delay=0.06), 0
+    for piece in range(20):  # as it is spoken
+        buffer = push(buffer, whole[:HOP], 5 + piece * 0.02, offset + piece * HOP)
+    for tick in range(4):
+        buffer, window = take(buffer, 5.2 + tick * TICK)
+        heard += 0 if window is None else window.audio.sum()
+    assert heard == buffer.counts.heard == len(whole)
+    assert buffer.counts.beyond == buffer.counts.late == buffer.counts.skipped == 0
+
+
 def test_the_buffer_given_is_never_changed():
     before = push(JitterBuffer(), ramp(0, 100), 0.0, 0)
     samples, here = before.samples, before.here

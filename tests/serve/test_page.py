@@ -258,6 +258,28 @@ def test_what_goes_wrong_is_said_and_writing_still_works(visit, serve):
     assert page.get_by_role("button", name="Mute").is_disabled()
 
 
+def test_what_is_written_before_the_first_sound_is_not_lost(visit, serve):
+    engine, held = ScriptedEngine(listens), []
+    page = visit(serve(engine))
+    page.route("**/capture_worklet.js", held.append)
+    call(page)
+    page.get_by_label("Write to the model").fill("hello")
+    page.keyboard.press("Enter")
+    until(page, "document.getElementById('words').innerText.includes('hello')")
+    assert not engine.arrived.get(0)
+    page.unroute("**/capture_worklet.js")
+    held[0].continue_()
+    wait_until(lambda: any(window.texts for window in engine.arrived[0]))
+    assert engine.arrived[0][0].audio is not None
+
+
+def test_a_person_is_told_what_the_server_says_of_itself(visit, serve):
+    page = visit(served := serve(ScriptedEngine(listens)))
+    start(page)
+    served.scheduler._open[0].passed = 5
+    page.get_by_text("5 windows of 200 ms were not heard").wait_for()
+
+
 def test_without_https_one_can_still_write_and_read(visit, serve):
     engine = ScriptedEngine(lambda index, arrived: Line(np.full(SAMPLES, 0.1, np.float32), f" word{index}"))
     page = visit(serve(engine), host=FAR)

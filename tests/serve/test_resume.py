@@ -286,6 +286,19 @@ def test_a_token_opens_its_own_session_and_no_other():
             assert receive(one, "duplex.micro_turn")["index"] == 0
 
 
+def test_a_token_is_of_no_use_with_another_key():
+    with Served(ScriptedEngine(lambda index, arrived: Line()), keys=(KEY, "another")) as served:
+        with served.socket("?duplex=1") as one:
+            created = receive(one, "session.created")
+            path = f"?resume={created['session']['resume']['token']}&after={created['event_id']}"
+            with served.socket(path, headers={"Authorization": "Bearer another"}) as other:
+                assert receive(other, "error")["error"]["code"] == "resume_unknown"
+            send(one, **sound(0))
+            assert receive(one, "duplex.micro_turn")["index"] == 0
+            with served.socket(path) as again:
+                assert receive(again, "session.resumed")
+
+
 def test_a_held_session_takes_a_place_and_ends_when_the_server_does():
     with serving() as (served, engine):
         held = [served.socket("?duplex=1") for _ in range(SLOTS)]

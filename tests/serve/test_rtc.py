@@ -224,7 +224,7 @@ def test_lost_packets_are_silence_in_their_place_and_nothing_else_is():
 
         line._send_rtp = lossy
         wait_until(lambda: sent[0] > 200)
-        after = len(engine.arrived[0]) + 5  # the buffers of aiortc hold up to 300 ms back
+        after = len(engine.arrived[0]) + 5  # what was sent is heard by then
         wait_until(lambda: len(engine.arrived[0]) >= after)
         windows, metrics = engine.arrived[0][2:], served.get("/metrics")[1]
     sound = np.concatenate([window.audio for window in windows])
@@ -300,6 +300,7 @@ def test_the_openai_client_makes_a_call_with_a_session_and_hangs_up():
                 wait_until(lambda: served.scheduler.sessions == 0)
                 wait_until(lambda: caller.peer.connectionState == "closed")
         assert post(served, "", path=f"{made['path']}/hangup")[0] == 404
+        assert "tml_sessions_cut_off_total{" not in served.get("/metrics")[1]  # its client has ended it
 
 
 KNOCK = "a=candidate:1 1 udp 1 192.0.2.1 {} typ host\r\n"
@@ -332,6 +333,7 @@ def test_who_may_not_call_and_what_is_no_offer_take_no_place(monkeypatch):
             (served.call(offered(tracks=2)), "one track of sound"),
             (served.call(offered(channel=False)), "data channel"),
             (served.call(offered()) + "".join(KNOCK.format(n) for n in range(50)), "addresses"),
+            (served.call(offered()).replace("opus", "OPUS2"), "audio/opus"),
         ):
             answer = post(served, offer)
             assert code_of(answer) == (400, "invalid_offer") and reason in answer[2]
@@ -369,6 +371,16 @@ def test_a_client_that_opens_no_channel_or_falls_silent_gives_its_place_away(mon
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts open files as Linux shows them")
+def test_sound_is_opus_whatever_else_a_client_would_rather_send():
+    with Served(ScriptedEngine(quiet)) as served:
+        offer = served.call(offered())
+        line = next(line for line in offer.splitlines() if line.startswith("m=audio"))
+        head, payloads = line.split(" ")[:3], line.split(" ")[3:]
+        assert len(payloads) > 2  # Opus is the first of them
+        status, _, answer = post(served, offer.replace(line, " ".join([*head, *payloads[::-1]])))
+        assert status == 201 and "opus" in answer and "PCM" not in answer and "G722" not in answer
+
+
 def test_calls_that_come_and_go_leave_nothing_behind():
     async def tasks() -> int:
         await asyncio.sleep(0.5)  # for connections that are just closing

@@ -168,6 +168,25 @@ def test_a_schedule_too_far_behind_starts_anew_and_says_what_was_lost(live):
     assert scheduler.skipped_windows == 6 and session.counts.skipped == 6 * 3200
 
 
+def test_nobody_new_is_let_in_from_the_first_window_on_that_is_passed_over(live, monkeypatch):
+    scheduler, clock, _ = live
+    tick = scheduler.engine.tick
+
+    def slow(inputs):
+        clock.now += 1.3
+        return tick(inputs)
+
+    monkeypatch.setattr(scheduler.engine, "tick", slow)
+    session = scheduler.join(lambda turn: None, 5, stamped=False)
+    session.hear(sound(10), clock.now)
+    scheduled = clock.now
+    while not scheduler.skipped_windows:
+        assert scheduler.free == 2
+        scheduled = scheduler.run_tick(scheduled)
+    assert scheduler.late_ticks < OVERLOADED and scheduler.free == 0
+    scheduler.leave(session)
+
+
 def test_what_the_model_cannot_take_is_refused_at_the_door(live):
     scheduler, clock, run = live
     session = scheduler.join(lambda turn: None, 5, stamped=False)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import json
 import types
 from socket import create_connection
@@ -16,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tml_jax.serve import server as server_module
 from tml_jax.serve.call import Call
 from tml_jax.serve.connection import Connection
+from tml_jax.serve.log import logging_to
 from tml_jax.serve.metrics import ServerMetrics
 from tml_jax.serve.scheduler import Ended
 from tml_jax.serve.sound_formats import to_pcm16
@@ -267,6 +269,57 @@ def test_headers_that_are_no_text_are_refused_and_nothing_fails(served, header):
     with create_connection(("127.0.0.1", served.port)) as raw:
         raw.sendall(b"GET /v1/realtime?model=small HTTP/1.1\r\nHost: here\r\n" + header + b"\r\n\r\n")
         assert int(raw.recv(1000).split()[1]) in (401, 403)
+
+
+SECRET = b"sk-of-somebody"
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET /v1/realtime HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer " + SECRET + 9000 * b"a" + b"\r\n\r\n",
+        b"GET /v1/realtime HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer " + SECRET + b"\x01\r\n\r\n",
+        b"GET /v1/realtime?resume=" + SECRET + 9000 * b"a" + b" HTTP/1.1\r\nHost: here\r\n\r\n",
+        b"POST /v1/realtime/calls HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n" + SECRET + b"\r\n",
+        b"GET http://[::1 HTTP/1.1\r\nHost: here\r\n\r\n",
+    ],
+    ids=["long", "bent", "address", "chunk", "url"],
+)
+def test_what_is_no_http_is_one_line_of_the_log_without_its_content(served, request_bytes):
+    stream = io.StringIO()
+    with logging_to(stream, "text"):
+        with create_connection(("127.0.0.1", served.port), timeout=60) as raw:
+            raw.sendall(request_bytes)
+            assert raw.recv(1000).split()[1] in (b"400", b"401")
+            while raw.recv(1000):
+                pass
+    assert SECRET.decode() not in stream.getvalue() and "Traceback" not in stream.getvalue()
+    assert 1 <= stream.getvalue().count("\n") <= 2
+
+
+@pytest.mark.parametrize("path", ["calls", "client_secrets"])
+@pytest.mark.parametrize(
+    "headers, body",
+    [
+        (b"Content-Type: application/sdp", b"v=0\r\n\xff\xfe"),
+        (b"Content-Type: application/sdp; charset=nope", b"v=0"),
+        (b"Content-Type: application/sdp\r\nContent-Encoding: gzip", b"v=0"),
+    ],
+    ids=["no text", "no encoding", "no gzip"],
+)
+def test_a_body_that_is_no_text_is_said_and_no_fault_of_the_server(served, path, headers, body):
+    head = f"POST /v1/realtime/{path} HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {KEY}\r\n"
+    stream = io.StringIO()
+    with logging_to(stream, "text"), create_connection(("127.0.0.1", served.port), timeout=60) as raw:
+        raw.sendall(head.encode() + headers + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        assert raw.recv(1000).split()[1] == b"400"
+    assert "Traceback" not in stream.getvalue()
+
+
+def test_a_switch_in_the_address_is_on_or_off(served):
+    with served.socket("?duplex=banana") as socket:
+        error = receive(socket, "error")["error"]
+        assert (error["code"], error["param"]) == ("invalid_value", "duplex") and "0 or 1" in error["message"]
 
 
 def test_health_and_metrics(served):

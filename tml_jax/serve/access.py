@@ -92,6 +92,10 @@ class Access:
         shown = _shown(request)
         return hashlib.sha256(self._own(shown) or self._secret(shown)[0]).hexdigest()[:16]
 
+    def holder(self, request: web.Request) -> str | None:
+        """Whose sessions a request may go on with: of its key. Without keys of anybody's, since addresses change."""
+        return self.owner(request) if self._keys else None
+
     def sign(self, secret: ClientSecret, request: web.Request) -> str:
         """A secret as a key that opens sessions here, made with the key of a request that may come in."""
         return client_secrets.sign(secret, self._own(_shown(request)) or self._signing[0])

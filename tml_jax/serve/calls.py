@@ -24,6 +24,7 @@ from tml_jax.serve.outbox import LostError
 from tml_jax.serve.protocol import ProtocolError
 from tml_jax.serve.scheduler import Scheduler
 
+HUNG_UP = "hung up"  # how a call ends whose client asks for it
 _REMEMBERED = 1000  # tokens of sessions that are over
 
 
@@ -81,12 +82,13 @@ class Calls:
         if call.token is not None:
             self._tokens[_digest(call.token)] = call
 
-    def find(self, token: str, after: str) -> Call:
+    def find(self, token: str, after: str, owner: str | None = None) -> Call:
         """The call of a client that comes back, ready to say again what it missed.
 
         Args:
           token: that was given out.
           after: id of the last event that the client has.
+          owner: whose it must be; None for anybody's who has the token.
 
         Returns:
           The call, still on its connection if it has one.
@@ -95,9 +97,9 @@ class Calls:
           ProtocolError: there is no such session any more, or it does not know the event any more.
         """
         call = self._tokens.get(_digest(token))
-        if call is None or call.failed:
+        if call is None or call.failed or owner not in (None, call.owner):
             unknown = _Over("resume_unknown", "resume: no session has this token")
-            over = _ENDED if call else self._over.get(_digest(token), unknown)
+            over = _ENDED if call and call.failed else self._over.get(_digest(token), unknown)
             raise ProtocolError(over.code, over.message, "resume")
         try:
             call.rewind(after)
@@ -129,7 +131,7 @@ class Calls:
             log_event("session_held", session=call.session_id, seconds=seconds, code=code, reason=reason)
         else:
             self._end(call, _ENDED)
-            left = reason == "left"
+            left = reason in ("left", HUNG_UP)
             event, level = ("session_closed", logging.INFO) if left else ("session_cut_off", logging.WARNING)
             log_event(event, level, **self._told(call), code=code, reason=reason)
             if not left:
@@ -143,8 +145,7 @@ class Calls:
         """Ends the calls that wait, and holds no more."""
         self.seconds = 0
         for call in list(self._timers):
-            self._end(call, _ENDED)
-            log_event("session_cut_off", logging.WARNING, **self._told(call), reason="the server ends")
+            self._cut_off(call, "the server ends")
 
     def close(self, code: WSCloseCode, reason: str) -> None:
         """Ends all that are on a connection."""
@@ -153,14 +154,19 @@ class Calls:
                 call.connection.close(code, reason)
 
     def _time_up(self, call: Call) -> None:
-        minutes = self._longest / 60
-        message = f"the session has lasted {minutes:g} minutes, the longest there is here: begin a new one"
+        longest = f"{self._longest / 60:g} minutes" if self._longest % 60 == 0 else f"{self._longest:g} seconds"
+        message = f"the session has lasted {longest}, the longest there is here: begin a new one"
         call.failed = "session_expired"
         if call.connection is not None:
             call.connection.close(WSCloseCode.POLICY_VIOLATION, "session_expired", message=message)
         else:
-            self._end(call, _ENDED)
-            log_event("session_cut_off", logging.WARNING, **self._told(call), reason="session_expired")
+            self._cut_off(call, "session_expired")
+
+    def _cut_off(self, call: Call, reason: str) -> None:
+        """Ends a call that is on no connection."""
+        self._end(call, _ENDED)
+        log_event("session_cut_off", logging.WARNING, **self._told(call), reason=reason)
+        self._metrics.cut_off.labels(reason).inc()
 
     def _expire(self, call: Call) -> None:
         self._metrics.expired.inc()

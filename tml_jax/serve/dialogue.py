@@ -213,19 +213,21 @@ class Dialogue:
         return self._hear(fields["audio"], now)
 
     def _hear(self, samples: np.ndarray, now: float, lost: int = 0) -> list[Object]:
-        beyond = self._live.hear(samples, now, lost=lost)
+        events = self._fit(self._live.hear(samples, now, lost=lost), "audio")
         self._heard += len(samples)
-        events = []
         if self.session["audio"]["input"]["turn_detection"] is not None:
             before = self._speech
             self._speech, edges = listen(before, samples)
             for edge in edges if len(edges) <= MAX_EDGES else without_pauses(before, edges):
                 events += self._edge(edge.speaking, edge.milliseconds)
-        if beyond:
-            message = f"{beyond / INPUT_RATE:.1f} s of audio are too far ahead of what is heard and were dropped"
-            message += ": send it as it is spoken"
-            events.append(ProtocolError("input_audio_buffer_full", message, "audio").event())
         return events
+
+    def _fit(self, beyond: int, param: str) -> list[Object]:
+        """Says how many samples were too far ahead, if any were."""
+        if not beyond:
+            return []
+        message = f"{beyond / INPUT_RATE:.1f} s of audio are too far ahead of what is heard and were dropped"
+        return [ProtocolError("input_audio_buffer_full", f"{message}: send it as it is spoken", param).event()]
 
     def _edge(self, speaking: bool, milliseconds: int) -> list[Object]:
         if speaking:
@@ -262,11 +264,12 @@ class Dialogue:
             raise ProtocolError("item_create_duplicate_item_id", f"there is an item {item_id!r} already", "item.id")
         previous = self._previous(fields.get("previous_item_id"))
         item = fields["item"] | {"id": item_id}
+        left_out = []
         if item["type"] == "function_call_output":
             self._answer(item, now)
         elif item["role"] == "user":
-            self._show(item["content"], now)
-        return self._add(item, previous)
+            left_out = self._show(item["content"], now)
+        return self._add(item, previous) + left_out
 
     def _answer(self, item: Object, now: float) -> None:
         """Gives the output of a call to the model, as the result of its task.
@@ -293,16 +296,18 @@ class Dialogue:
             raise ProtocolError("item_create_invalid_previous_item_id", message, "previous_item_id")
         return given
 
-    def _show(self, content: list[Object], now: float) -> None:
-        """Gives the parts of a user's message to the model."""
+    def _show(self, content: list[Object], now: float) -> list[Object]:
+        """Gives the parts of a user's message to the model; returns what is to be said of those that do not fit."""
         text = " ".join(part["text"] for part in content if part["type"] == "input_text")
         if text.strip():
             self._live.read(Text(USER, text, 0.0), now)
+        events = []
         for part in content:
             if part["type"] == "input_image":
                 self._live.see(part["image_url"], now)
             elif part["type"] == "input_audio":
-                self._live.hear(part["audio"], now)
+                events += self._fit(self._live.hear(part["audio"], now), "item.content")
+        return events
 
     def _conversation_item_truncate(self, fields: Object, now: float) -> list[Object]:
         item = self._item(fields)

@@ -3,7 +3,7 @@
 The C library of Linux (glibc) gives a large block a mapping of its own, which ends with it. But each one that ends
 raises the size that counts as large, up to 32 MiB, and smaller ones come from heaps, of which there may be eight for
 each core: a minute of sound in one thread, a picture in another, and every heap keeps holes of the size of the largest
-messages that it has seen. Ten minutes of hostile clients made a server grow by 160 MiB in this way, with nothing held.
+messages that it has seen. Ten minutes of hostile clients made a server grow by 150 MiB in this way, with nothing held.
 """
 
 import ctypes

@@ -152,7 +152,6 @@ def push(buffer: JitterBuffer, samples: np.ndarray, now: float, offset: int | No
     """
     if offset is not None and offset < 0:
         raise ValueError(f"offset = {offset}: expected the number of a sample, from 0 on")
-    first = buffer.taken * INPUT_SAMPLES
     if offset is None:
         offset = end(buffer)
         buffer = dataclasses.replace(buffer, lag=lags.arrive(buffer.lag, len(samples)))
@@ -160,6 +159,9 @@ def push(buffer: JitterBuffer, samples: np.ndarray, now: float, offset: int | No
         # Its last sample has just been made, if it was sent as it was made; the rest of a long piece was held back.
         held = min(len(samples), INPUT_SAMPLES)
         buffer = dataclasses.replace(buffer, origin=now - (offset + held) / INPUT_RATE)
+        # Windows that were over before the session began are none of it, whatever number its first sample has.
+        buffer = dataclasses.replace(buffer, taken=_overdue(buffer, now))
+    first = buffer.taken * INPUT_SAMPLES
     start, stop = offset - first, offset - first + len(samples)
     kept = slice(min(max(start, 0), buffer.horizon), min(max(stop, 0), buffer.horizon))
     late, beyond = min(max(-start, 0), len(samples)), min(max(stop - buffer.horizon, 0), len(samples))
@@ -259,7 +261,7 @@ def catch_up(buffer: JitterBuffer, now: float) -> JitterBuffer:
     """Passes over the windows that should have been taken long ago, up to the last that is due; for an overload."""
     if buffer.origin is None:
         return buffer
-    passed = max(0, int((now - due(buffer) + _NEAR) / MICRO_TURN_SECONDS))
+    passed = _overdue(buffer, now)
     count = passed * INPUT_SAMPLES
     skipped = sum(int(np.sum(block.here)) for block in buffer.blocks[:passed])
     counts = dataclasses.replace(buffer.counts, skipped=buffer.counts.skipped + skipped)
@@ -271,6 +273,11 @@ def catch_up(buffer: JitterBuffer, now: float) -> JitterBuffer:
         counts=counts,
         lag=lags.owe(buffer.lag, count - skipped),
     )
+
+
+def _overdue(buffer: JitterBuffer, now: float) -> int:
+    """Windows that should have been taken before the last that is due."""
+    return max(0, int((now - due(buffer) + _NEAR) / MICRO_TURN_SECONDS))
 
 
 def clear(buffer: JitterBuffer) -> JitterBuffer:

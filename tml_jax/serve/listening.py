@@ -1,12 +1,18 @@
 """A listening socket on which nobody stays who asks for nothing, or does not take what it asked for.
 
 aiohttp waits for a first request, for the rest of one, and for its answer to be read, for as long as its client likes.
+What is no HTTP it logs with the bytes that came, keys among them, and a traceback; here it is one line without either.
 """
 
 import asyncio
 import dataclasses
+import logging
+from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from tml_jax.serve.log import log_event
 
 KEPT_SECONDS = 75.0  # that a connection may wait with its next request, or with the rest of its head
 UNREAD_SECONDS = 30.0  # that it may read nothing of what is sent to it; sessions are cut off before (`call`)
@@ -105,6 +111,17 @@ class Listening:
         await self.runner.cleanup()
 
 
+class _RequestLog(logging.LoggerAdapter):
+    """What aiohttp logs of requests: faults of the server as they are, those of clients by their kind alone."""
+
+    def exception(self, message: object, *args: Any, exc_info: Any = True, **more: Any) -> None:
+        """See `logging.Logger`."""
+        if isinstance(exc_info, (HttpProcessingError, web.RequestPayloadError)):
+            log_event("bad_request", reason=type(exc_info).__name__)
+        else:
+            super().exception(message, *args, exc_info=exc_info, **more)
+
+
 async def listen(app: web.Application, timer: RequestTimer, host: str, port: int) -> Listening:
     """Begins to listen.
 
@@ -120,7 +137,8 @@ async def listen(app: web.Application, timer: RequestTimer, host: str, port: int
     Raises:
       OSError: the address cannot be used.
     """
-    runner = web.AppRunner(app, access_log=None, keepalive_timeout=KEPT_SECONDS)
+    log = _RequestLog(logging.getLogger("aiohttp.server"), {})
+    runner = web.AppRunner(app, access_log=None, logger=log, keepalive_timeout=KEPT_SECONDS)
     await runner.setup()
     try:
         loop = asyncio.get_running_loop()

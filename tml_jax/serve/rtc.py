@@ -14,6 +14,7 @@ from aiortc import (
     RTCConfiguration,
     RTCDataChannel,
     RTCPeerConnection,
+    RTCRtpReceiver,
     RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamError
@@ -28,11 +29,13 @@ from tml_jax.serve.rtc_sound import SoundIn
 from tml_jax.serve.sound_formats import to_pcm16
 
 CHANNEL = "oai-events"
+_OPUS = "audio/opus"  # the others are of 8 kHz
 _FRAME = OUTPUT_RATE // 50  # samples: 20 ms
 _MOST_BEHIND = 0.5  # seconds after which a player that stood still goes on from now
 _SETUP_SECONDS = 15.0  # for a client to open its data channel
 _MOST_ADDRESSES = 50
-_MOST_WAITING = 500  # frames of the client; a data channel cannot be held back
+# Frames of the client, and their bytes; a data channel cannot be held back.
+_MOST_WAITING, _MOST_WAITING_BYTES = 500, 2**24
 _MOST_BUFFERED = 2**18  # bytes to the client
 
 _T = TypeVar("_T")
@@ -43,6 +46,27 @@ See = Callable[[VideoFrame], Awaitable[None]]
 
 class OfferError(ValueError):
     """The offer of a client cannot be answered."""
+
+
+def check_offer(offer: str) -> None:
+    """Makes sure that a client offers what a call is made of.
+
+    Raises:
+      OfferError: it is no SDP, or none of one line of sound with Opus, one of data, and perhaps one of video.
+    """
+    try:
+        lines = SessionDescription.parse(offer).media
+    except Exception as error:  # the parser fails in many ways
+        raise OfferError(f"the body is no SDP ({error!r}): expected the offer of an RTCPeerConnection") from error
+    kinds, addresses = sorted(line.kind for line in lines), sum(len(line.ice_candidates) for line in lines)
+    if kinds not in (["application", "audio"], ["application", "audio", "video"]):
+        expected = f"one track of sound, the data channel {CHANNEL!r}, and one track of video or none"
+        raise OfferError(f"an offer of {kinds}: expected {expected}")
+    codecs = [codec.mimeType for line in lines if line.kind == "audio" for codec in line.rtp.codecs]
+    if _OPUS not in map(str.lower, codecs):
+        raise OfferError(f"an offer of sound as {', '.join(codecs)[:200] or 'nothing'}: expected {_OPUS} among them")
+    if addresses > _MOST_ADDRESSES:  # all of them are tried: nobody is to make this server knock at many doors
+        raise OfferError(f"an offer with {addresses} addresses: expected at most {_MOST_ADDRESSES}")
 
 
 class RtcTransport:
@@ -62,6 +86,7 @@ class RtcTransport:
         # No servers for finding addresses: none is asked that the operator does not know of.
         self._peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self._frames: asyncio.Queue[str | bytes] = asyncio.Queue()
+        self._waiting = 0  # bytes of them
         self._channel: RTCDataChannel | None = None
         self._opened, self._over, self._read = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._listening: list[asyncio.Task] = []
@@ -74,29 +99,23 @@ class RtcTransport:
         """Answers the offer of a client.
 
         Args:
-          offer: SDP.
+          offer: SDP, as `check_offer` wants it.
 
         Returns:
           The answer, SDP with all addresses.
 
         Raises:
-          OfferError: it is no offer, or none of one line of sound, one of data, and perhaps one of video.
+          OfferError: it cannot be answered, though `check_offer` found nothing.
         """
         try:
-            lines = SessionDescription.parse(offer).media
-        except Exception as error:  # the parser fails in many ways
-            raise OfferError(f"the body is no SDP ({error!r}): expected the offer of an RTCPeerConnection") from error
-        kinds, addresses = sorted(line.kind for line in lines), sum(len(line.ice_candidates) for line in lines)
-        if kinds not in (["application", "audio"], ["application", "audio", "video"]):
-            expected = f"one track of sound, the data channel {CHANNEL!r}, and one track of video or none"
-            raise OfferError(f"an offer of {kinds}: expected {expected}")
-        if addresses > _MOST_ADDRESSES:  # all of them are tried: nobody is to make this server knock at many doors
-            raise OfferError(f"an offer with {addresses} addresses: expected at most {_MOST_ADDRESSES}")
-        try:
+            self._peer.addTrack(_Voice(self._play))
+            (sound,) = self._peer.getTransceivers()
+            sound.setCodecPreferences(
+                [c for c in RTCRtpReceiver.getCapabilities("audio").codecs if c.mimeType == _OPUS]
+            )
             await self._peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
             for receiver in self._peer.getReceivers():
                 take_over(receiver, self._came, self._part, lambda: self._end("bad_frame"))
-            self._peer.addTrack(_Voice(self._play))
             await self._peer.setLocalDescription(await self._peer.createAnswer())
         except Exception as error:
             raise OfferError(f"the offer cannot be answered: {error!r}") from error
@@ -114,7 +133,8 @@ class RtcTransport:
         self._opened.set()
 
     def _message(self, data: str | bytes) -> None:
-        if self._frames.qsize() < _MOST_WAITING:
+        self._waiting += len(data)
+        if self._frames.qsize() < _MOST_WAITING and self._waiting <= _MOST_WAITING_BYTES:
             self._frames.put_nowait(data)
         else:
             self._end("bad_frame")
@@ -172,6 +192,7 @@ class RtcTransport:
                 if time.monotonic() - self._heard_at >= seconds:
                     raise
                 continue
+            self._waiting -= len(data)
             return data
 
     async def _first(self, coming: Coroutine[Any, Any, _T], seconds: float, needed: bool) -> _T:

@@ -12,7 +12,7 @@ from aiohttp import WSCloseCode, web
 from tml_jax.serve.access import http_error
 from tml_jax.serve.admission import RefusedError
 from tml_jax.serve.call import Call
-from tml_jax.serve.calls import Calls
+from tml_jax.serve.calls import HUNG_UP, Calls
 from tml_jax.serve.connection import Connection
 from tml_jax.serve.dialogue import Dialogue
 from tml_jax.serve.limits import Limits
@@ -24,7 +24,7 @@ if typing.TYPE_CHECKING:
     from av import VideoFrame
 
 try:
-    from tml_jax.serve.rtc import OfferError, RtcTransport
+    from tml_jax.serve.rtc import OfferError, RtcTransport, check_offer
     from tml_jax.serve.rtc_dialogue import RtcDialogue
     from tml_jax.serve.rtc_media import share
 except ModuleNotFoundError as error:
@@ -61,10 +61,13 @@ class RtcCalls:
             return http_error(501, "webrtc_not_installed", message)
         try:
             offer, changes = await read_offer(request)
+            check_offer(offer)
             # No await from here to attach: two clients must not be let in to one place.
             call = self._new_call(request, RtcDialogue, changes)
         except ProtocolError as error:
             return http_error(400, error.code, error.message, error.param)
+        except OfferError as error:
+            return _no_offer(error)
         except RefusedError as refused:
             status = 503 if refused.may_wait else 429
             return web.json_response(refused.event, status=status, headers={"Retry-After": "5"})
@@ -78,7 +81,7 @@ class RtcCalls:
             self._calls.release(call, connection)
             await transport.close(WSCloseCode.OK, "")
             if isinstance(error, OfferError):
-                return http_error(400, "invalid_offer", str(error), "sdp")
+                return _no_offer(error)
             raise
         name = f"rtc_{secrets.token_hex(16)}"
         task = asyncio.create_task(self._run(call, connection))
@@ -92,7 +95,7 @@ class RtcCalls:
         running = self._running.get(request.match_info["call"])
         if running is None:
             return http_error(404, "call_not_found", "no such call: it may have ended")
-        running[0].close(WSCloseCode.OK, "hung up")
+        running[0].close(WSCloseCode.OK, HUNG_UP)
         return web.Response()
 
     def _hear(self, call: Call, samples: np.ndarray, lost: int) -> None:
@@ -104,6 +107,10 @@ class RtcCalls:
     async def _see(self, call: Call, frame: "VideoFrame") -> None:
         pixels = await asyncio.to_thread(lambda: call.dialogue.frame_of(frame.to_image()))
         call.dialogue.see(pixels, self._clock())
+
+
+def _no_offer(error: "OfferError") -> web.Response:
+    return http_error(400, "invalid_offer", str(error), "sdp")
 
 
 def _play(call: Call, count: int) -> np.ndarray:

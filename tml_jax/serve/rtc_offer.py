@@ -22,18 +22,30 @@ async def read_offer(request: web.Request) -> tuple[str, Object]:
     """
     kind = request.content_type
     if kind == "application/sdp":
-        return await request.text(), {}
+        return await body_text(request), {}
     if kind != "multipart/form-data":
         message = f"Content-Type {kind[:100]}: expected application/sdp, or multipart/form-data with sdp and session"
         raise ProtocolError("invalid_content_type", message)
     try:
         form = await request.post()
-    except ValueError as error:
+    except (ValueError, web.RequestPayloadError) as error:
         raise ProtocolError("invalid_form", f"the body is no form: {error}") from error
     texts = {name: _text(form[name]) for name in ("sdp", "session") if name in form}
     if "sdp" not in texts:
         raise ProtocolError("missing_field", "the form has no sdp", "sdp")
     return texts["sdp"], json_object(texts.get("session", "{}"), "session")
+
+
+async def body_text(request: web.Request) -> str:
+    """The body of a request as text.
+
+    Raises:
+      ProtocolError: it is none in the encoding that its headers name.
+    """
+    try:
+        return await request.text()
+    except (ValueError, LookupError, web.RequestPayloadError) as error:
+        raise ProtocolError("invalid_body", f"the body is no text: {error}"[:300]) from error
 
 
 def json_object(text: str, name: str) -> Object:

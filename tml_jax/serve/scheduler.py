@@ -337,7 +337,9 @@ class Scheduler:
             except Exception as error:  # sessions must hear of it, whatever it is
                 log_event("engine_failed", logging.ERROR, error, sessions=len(self._open))
                 self.failed = error
-                for session in self._open:
+                with self._lock:
+                    ended = list(self._open)
+                for session in ended:
                     session.deliver(Ended("engine_failed"))
                 return
 
@@ -365,6 +367,8 @@ class Scheduler:
         if now - scheduled > self._max_behind:
             scheduled = now
             skipped = sum(session.catch_up(now) for session in seated.values())
+            if skipped:  # nobody new is let in from the first window on that those who are in lose
+                self._late_in_a_row = max(self._late_in_a_row, self._overloaded)
         collected = {slot: session.collect(scheduled) for slot, session in seated.items()}
         inputs = {slot: arrived for slot, arrived in collected.items() if arrived is not None}
         desks = {slot: seated[slot].desk for slot in inputs if seated[slot].desk is not None}

@@ -28,7 +28,7 @@ import re
 import secrets
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from aiohttp import WSCloseCode, web
 
@@ -46,12 +46,13 @@ from tml_jax.serve.log import log_event
 from tml_jax.serve.metrics import ServerMetrics
 from tml_jax.serve.protocol import ClientEvent, ProtocolError
 from tml_jax.serve.rtc_calls import RtcCalls
-from tml_jax.serve.rtc_offer import json_object
+from tml_jax.serve.rtc_offer import body_text, json_object
 from tml_jax.serve.scheduler import Scheduler
 from tml_jax.serve.session_settings import Object, new_session, updated_session
 from tml_jax.serve.static import page_routes
 from tml_jax.serve.websocket import WebSocketTransport
 
+_CLOSING_SECONDS = 5.0  # for sessions that were ended to be gone
 _NAME = re.compile("[A-Za-z0-9_-]{0,40}")
 
 
@@ -129,21 +130,23 @@ class Server:
         )
         return app
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self, seconds: float, hurried: Callable[[], bool] = lambda: False) -> None:
         """Lets nobody in, waits until the sessions there are have ended, and then ends the rest. Holds none.
 
         Args:
           seconds: to wait at most.
+          hurried: whether to wait no longer.
         """
         self._draining = True
         log_event("drain_began", sessions=len(self.calls), seconds=seconds)
         self.calls.end_held()
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        while len(self.calls) and loop.time() < end:
+        while len(self.calls) and loop.time() < end and not hurried():
             await asyncio.sleep(0.05)
         self.calls.close(WSCloseCode.GOING_AWAY, "the server ends")
-        while len(self.calls) and loop.time() < end + 5:
+        end = loop.time() + _CLOSING_SECONDS
+        while len(self.calls) and loop.time() < end:
             await asyncio.sleep(0.05)
         log_event("drain_ended", sessions=len(self.calls))
 
@@ -175,7 +178,11 @@ class Server:
     def _refusal(self, request: web.Request) -> web.Response | None:
         """An answer to a request that may not open a session."""
         wrong = self._wrong(request)
-        return None if wrong is None else wrong.response()
+        return None if wrong is None else self._refuse(wrong)
+
+    def _refuse(self, wrong: Wrong) -> web.Response:
+        self._metrics.refused.labels(wrong.code).inc()
+        return wrong.response()
 
     def _wrong(self, request: web.Request) -> Wrong | None:
         """What forbids a session."""
@@ -232,11 +239,10 @@ class Server:
         """The call that a client asks for, a new one or its old one, and what to say to it first."""
         query = request.query
         if "resume" not in query:
-            duplex = query.get("duplex") == "1"
-            kind = DuplexDialogue if duplex else Dialogue
-            return self._new_call(request, kind, resumable=duplex or query.get("resumable") == "1"), []
+            duplex, resumable = (_switch(query, name) for name in ("duplex", "resumable"))
+            return self._new_call(request, DuplexDialogue if duplex else Dialogue, resumable=duplex or resumable), []
         after = query.get("after", "")
-        call = self.calls.find(query["resume"], after)
+        call = self.calls.find(query["resume"], after, self._access.holder(request))
         self._metrics.resumed.inc()
         log_event("session_resumed", session=call.session_id)
         return call, [frame_of({"type": "session.resumed", "after": call.received}, after)]
@@ -303,14 +309,14 @@ class Server:
 
     async def _hang_up(self, request: web.Request) -> web.Response:
         wrong = self._access.wrong(request)
-        return await self._rtc.hang_up(request) if wrong is None else wrong.response()
+        return await self._rtc.hang_up(request) if wrong is None else self._refuse(wrong)
 
     async def _client_secret(self, request: web.Request) -> web.Response:
         wrong = self._access.wrong(request, own_key=True)
         if wrong is not None:
-            return wrong.response()
+            return self._refuse(wrong)
         try:
-            secret = asked_secret(json_object(await request.text() or "{}", "the body"), time.time())
+            secret = asked_secret(json_object(await body_text(request) or "{}", "the body"), time.time())
             session = updated_session(new_session(f"sess_{secrets.token_hex(10)}", self._options.model), secret.session)
         except ProtocolError as error:
             return http_error(400, error.code, error.message, error.param)
@@ -319,7 +325,7 @@ class Server:
 
 
 async def serve(server: Server, scheduler: Scheduler, host: str, port: int, drain_seconds: float) -> None:
-    """Listens until SIGTERM or Ctrl-C, and then drains.
+    """Listens until SIGTERM or Ctrl-C, and then drains; a second one ends that at once.
 
     Args:
       server: its routes.
@@ -331,9 +337,9 @@ async def serve(server: Server, scheduler: Scheduler, host: str, port: int, drai
     Raises:
       OSError: the address cannot be used.
     """
-    ended = asyncio.Event()
+    ended, hurried = asyncio.Event(), asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, ended.set)
+        asyncio.get_running_loop().add_signal_handler(name, lambda: (hurried if ended.is_set() else ended).set())
     listening = await listen(server.app(), server.timer, host, port)
     try:
         host, port = listening.host, listening.port
@@ -341,10 +347,23 @@ async def serve(server: Server, scheduler: Scheduler, host: str, port: int, drai
         print(f"talk at http://{host}:{port}/", flush=True)
         log_event("listening", host=host, port=port, slots=scheduler.engine.slots)
         await ended.wait()
-        print(f"ending: {scheduler.sessions} sessions have {drain_seconds:g} s", flush=True)
-        await server.drain(drain_seconds)
+        told = f"ending: {scheduler.sessions} sessions have {drain_seconds:g} s"
+        print(f"{told}; a second Ctrl-C or SIGTERM ends them now", flush=True)
+        await server.drain(drain_seconds, hurried.is_set)
     finally:
         await listening.close()
+
+
+def _switch(query: Mapping[str, str], name: str) -> bool:
+    """A parameter of the address that is 0 or 1; 0 where it is not there.
+
+    Raises:
+      ProtocolError: it is something else.
+    """
+    value = query.get(name, "0")
+    if value not in ("0", "1"):
+        raise ProtocolError("invalid_value", f"?{name}={value[:100]}: expected 0 or 1", name)
+    return value == "1"
 
 
 def _ticket(query: Mapping[str, str]) -> str:

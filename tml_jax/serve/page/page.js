@@ -30,6 +30,7 @@ let running = false;
 let again = 0; // until when it says that the connection is back, ms
 let calls = 0; // begun or ended
 let waiting = new Map(); // micro-turn whose sound waits → {text: words that begin in it, speaks}
+let unsent = []; // what was written before the first sound
 let answer = null; // ms
 let silent = false; // without what sound needs of the server
 let locked = null; // keeps a phone's screen on
@@ -186,6 +187,7 @@ function turn(event) {
   if (!player.turn(event.index, event.gate, decode(event.audio))) spoken(event.index);
   log.show(event.display);
   tasks.turn(event.tasks, event.results);
+  for (const { message } of event.notices ?? []) log.note(`${message[0].toUpperCase()}${message.slice(1)}.`);
   timeline.note("model", event.display && `[${event.display.trim()}]`, now);
   state(speaks ? "speaking" : "listening", (speaks ? "Speaking" : "Listening") + (now < again ? " again" : ""));
   const { missing, late } = event.input;
@@ -218,11 +220,15 @@ function refused(message) {
   problem(message);
 }
 
+// The session's time begins with the first input: let that be sound, where there is any.
+const begun = () => stamps.next || !microphone.stream;
+
 function say(content) {
-  // The session's time begins with the first input: let that be sound, where there is any.
-  if (stamps.next || !microphone.stream) {
-    connection.send({ type: "conversation.item.create", item: { type: "message", role: "user", content } });
-  }
+  if (begun()) connection.send({ type: "conversation.item.create", item: { type: "message", role: "user", content } });
+}
+
+function write() {
+  if (begun()) for (const text of unsent.splice(0)) say([{ type: "input_text", text }]);
 }
 
 // The microphone and the voice.
@@ -233,6 +239,7 @@ function heard({ samples, peak }) {
   if (!connection.live) return;
   replies.user(peak, now);
   connection.send({ type: "duplex.input", offset: stamps.place(samples.length, now), audio: encode(samples) }, { kept: false });
+  write();
 }
 
 function spoken(index) {
@@ -292,7 +299,8 @@ get("write").onsubmit = (event) => {
   event.preventDefault();
   const text = get("text").value.trim();
   if (!text) return;
-  say([{ type: "input_text", text }]);
+  unsent.push(text);
+  write();
   log.wrote(text);
   timeline.note("user", text, performance.now());
   get("text").value = "";
