@@ -36,7 +36,7 @@ def test_an_overload_is_told_to_who_is_in_and_who_wants_in(query):
             served.socket(headers={"Tml-Full": "refuse"})
         assert json.loads(refused.value.response.body)["error"]["code"] == "server_overloaded"
         text = served.get("/metrics")[1]
-        assert "tml_overloaded 1.0" in text and 'tml_sessions_refused_total{code="server_overloaded"} 1.0' in text
+        assert "tml_overloaded 1.0" in text and 'tml_sessions_refused_total{code="server_overloaded"} 2.0' in text
         wait_until(lambda: not served.scheduler.overloaded and served.scheduler.skipped_windows)
         type_in(socket, "goodbye")
         codes, seen = [], ""

@@ -1,13 +1,14 @@
 """This project's own events (`?duplex=1`): sound with its place in time, and every micro-turn as it is.
 
 The client sends `duplex.input` with `offset` (number of the first sample since it began) and `audio` (base64, PCM16 at
-16 kHz), in any order and as soon as it can (a clock that is not the server's moves away from it: `input.late` tells how
-far a client is behind, which then counts so much on), and `conversation.item.create` with text and pictures. From the first input
-on the server sends a `duplex.micro_turn` every 200 ms, silent ones too: its `audio` (base64, PCM16 at 24 kHz, 4,800
-samples) is heard in the window after. `index` counts windows; in an overload the server passes over some. Sound that
-has not arrived in time is marked for the model as lost. Its `tasks` are what has happened to the model's tasks for the
-background (`background.tasks.TaskEvent`) since the micro-turn before, `results` the pieces of results that it begins to
-read in this one (`background.grammar`), `notices` what the server says of itself (`notices`).
+16 kHz), in any order and as soon as it can (a clock that is not the server's moves away from it: `input.late` tells
+how far a client is behind, which then counts so much on), and `conversation.item.create` with text and pictures. From
+the first input on the server sends a `duplex.micro_turn` every 200 ms, silent ones too: its `audio` (base64, PCM16 at
+24 kHz, 4,800 samples) is heard in the window after. `index` counts windows; in an overload the server passes over
+some. Sound that has not arrived in time is marked for the model as lost. Its `tasks` are what has happened to the
+model's tasks for the background (`background.tasks.TaskEvent`) since the micro-turn before, `results` the pieces of
+results that it begins to read in this one (`background.grammar`), `notices` what the server says of itself
+(`notices`).
 
 A client says with `duplex.played` what was heard: `index` of a micro-turn, and how many `samples` of its sound were
 played, once for each that was sent with the gate `SPEAK`, when it has been played, was cut off or is left out (0). What
