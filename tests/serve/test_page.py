@@ -110,9 +110,10 @@ def test_another_microphone_takes_its_place_in_time_and_a_muted_one_is_silence(v
     after = engine.arrived[0][seen + 8 :]
     assert all(window.audio.any() for window in after) and not any(window.lost for window in after)
     page.get_by_role("button", name="Mute").click()
+    wait_until(lambda: not engine.arrived[0][-1].audio.any())
     seen = len(engine.arrived[0])
-    wait_until(lambda: len(engine.arrived[0]) >= seen + 6)
-    muted = engine.arrived[0][seen + 4]
+    wait_until(lambda: len(engine.arrived[0]) >= seen + 2)
+    muted = engine.arrived[0][seen]
     assert not muted.audio.any() and not muted.lost
 
 
