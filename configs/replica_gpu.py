@@ -1,4 +1,4 @@
-"""The replica of `configs/replica.py`, trained for longer, on one GPU: the one that is shipped.
+"""The replica of `configs/replica.py`, trained for longer, on one GPU; `replica_words.py` goes on from it, and that is shipped.
 
   python -m launch.train --config=configs/replica_gpu.py
 

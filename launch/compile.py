@@ -21,7 +21,9 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what comes from there ha
 import importlib.util
 import json
 import pathlib
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +31,7 @@ from absl import app, flags
 from jax.experimental import topologies
 
 from launch import config_flag
+from launch.child import compile_apart
 from tml_jax.config import Config, ConfigError
 from tml_jax.files import write_whole
 from tml_jax.scale.chips import Chip, chip_of
@@ -55,6 +58,21 @@ def _devices(topology: str, chip: Chip) -> list[Any]:
         raise ConfigError(f"--topology={topology}: no such shape of {chip.name} ({why})") from error
 
 
+def _search(config: Config, devices: int, chip: Chip, log: Callable[[str], None]) -> dict[str, Any]:
+    """`search`, each setting in a process of its own."""
+
+    def attempt(changed: Config) -> dict[str, Any] | str:
+        setting = [
+            f"--config.data.batch_size={changed.data.batch_size}",
+            f"--config.train.remat={changed.train.remat}",
+            f"--config.train.accumulate={changed.train.accumulate}",
+        ]
+        with tempfile.TemporaryDirectory() as folder:
+            return compile_apart([*sys.argv[1:], "--nosearch", *setting], pathlib.Path(folder) / "report.json")
+
+    return search(config, devices, chip, attempt, log)
+
+
 def run(config: Config) -> dict[str, Any]:
     """The figures that were asked for."""
     if not _TOPOLOGY.value:
@@ -66,10 +84,11 @@ def run(config: Config) -> dict[str, Any]:
     chip = chip_of(_TOPOLOGY.value)
     devices = _devices(_TOPOLOGY.value, chip)
     say = lambda line: print(line, flush=True)  # noqa: E731
+    say("compiling, which takes minutes")
     if _STEP.value == "serve":
         report = serve_report(config, devices, chip, _SESSIONS.value, _FRAMES.value, say)
     elif _SEARCH.value:
-        report = search(config, devices, chip, say)
+        report = _search(config, len(devices), chip, say)
     else:
         report = train_report(config, devices, chip, say)
     return {"topology": _TOPOLOGY.value, "slices": _SLICES.value, "jax": jax.__version__, **report}
@@ -86,7 +105,7 @@ def main(argv: Sequence[str]) -> None:
             output.parent.mkdir(parents=True, exist_ok=True)
             if output.is_dir():
                 raise ConfigError(f"--output={output}: is a folder; give a file")
-        print("compiling, which takes minutes", flush=True)
+            tempfile.TemporaryFile(dir=output.parent).close()  # not after an hour
         report = run(config)
     except DoesNotFit as error:
         raise SystemExit(f"launch.compile: {advice(error, config, _STEP.value)}") from error
@@ -95,7 +114,10 @@ def main(argv: Sequence[str]) -> None:
     for line in lines(report):
         print(line)
     if output:
-        write_whole(output, json.dumps(report, indent=2) + "\n")
+        try:
+            write_whole(output, json.dumps(report, indent=2) + "\n")
+        except OSError as error:
+            raise SystemExit(f"launch.compile: --output={output}: {error.strerror}; the figures stand above") from error
 
 
 if __name__ == "__main__":

@@ -6,16 +6,14 @@ Each figure is a file in the folder; those that are there are not made again, so
 interrupted. All of them take some hours on two CPU cores, and 12 GB of memory.
 """
 
-import json
 import pathlib
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 
 from absl import app, flags
 
+from launch.child import compile_apart, read
 from tml_jax.scale.figures import FIGURES, tables
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the figures.")
@@ -23,7 +21,7 @@ _ONLY = flags.DEFINE_string("only", "", "Only figures with this in their name.")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Makes the figures and prints their tables."""
+    """Makes the figures and prints their tables; ends with 1 where one failed."""
     if len(argv) > 1 or not _OUTPUT.value:
         raise SystemExit("launch.pods: give --output=FOLDER, and nothing but flags")
     folder = pathlib.Path(_OUTPUT.value)
@@ -39,32 +37,15 @@ def main(argv: Sequence[str]) -> None:
     reports, began = {}, time.monotonic()
     for number, figure in enumerate(wanted, 1):
         path = folder / f"{figure.name}.json"
-        if not path.exists():
-            print(f"{number} of {len(wanted)}: {figure.name}", flush=True)
-            command = [sys.executable, "-m", "launch.compile", *figure.arguments(), f"--output={path}"]
-            code, told = _run(command)
-            if code:
-                reports[figure.name] = (told.strip().splitlines() or ["ended without a word"])[-1]
-                print(reports[figure.name], flush=True)
-                continue
-            print(f"after {(time.monotonic() - began) / 60:.0f} min", flush=True)
-        try:
-            reports[figure.name] = json.loads(path.read_text())
-        except ValueError as error:
-            reports[figure.name] = f"{path} is not JSON ({error}): delete it and start again"
+        if path.exists():
+            reports[figure.name] = read(path)
+            continue
+        print(f"{number} of {len(wanted)}: {figure.name}", flush=True)
+        reports[figure.name] = found = compile_apart(figure.arguments(), path)
+        print(found if isinstance(found, str) else f"after {(time.monotonic() - began) / 60:.0f} min", flush=True)
     print(tables(reports))
-
-
-def _run(command: list[str]) -> tuple[int, str]:
-    """Exit code and stderr of a command, which ends when this process does."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
-        try:
-            told = child.communicate()[1]
-        except BaseException:
-            child.kill()
-            raise
-    return child.returncode, told
+    if any(isinstance(report, str) for report in reports.values()):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

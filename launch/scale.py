@@ -6,6 +6,10 @@
 The two times and counts that arithmetic cannot know come from `launch.compile`.
 """
 
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported: this is arithmetic, and leaves a TPU to others
+
 import math
 from collections.abc import Sequence
 

@@ -10,7 +10,7 @@ import pytest
 from small import small_config
 
 from tml_jax.config import Config
-from tml_jax.scale.collectives import collective_bytes
+from tml_jax.scale.collectives import bytes_sent, collective_bytes
 from tml_jax.scale.programs import Cost, DoesNotFit, full_cost, sizes_in
 from tml_jax.scale.report import advice
 
@@ -18,13 +18,13 @@ HLO = """
   %gathered = bf16[64,128]{1,0} all-gather(bf16[8,128]{1,0} %x), channel_id=1, replica_groups=[8,8]<=[64]
   %started = (f32[16]{0}, f32[128]{0}) all-gather-start(f32[16]{0} %y), channel_id=2
   %done = f32[128]{0} all-gather-done((f32[16]{0}, f32[128]{0}) %started)
-  %summed = (f32[10]{0}, f32[6]{0}) all-reduce(f32[10]{0} %a, f32[6]{0} %b), to_apply=%add
-  ROOT %moved = s8[2,3]{1,0} all-to-all(s8[2,3]{1,0} %z), dimensions={0}
+  %summed = (f32[10]{0}, f32[6]{0}) all-reduce(f32[10]{0} %a, f32[6]{0} %b), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+  ROOT %moved = s8[2,3]{1,0} all-to-all(s8[2,3]{1,0} %z), replica_groups={{0,4}}, dimensions={0}
   %other = f32[999]{0} fusion(f32[999]{0} %w), calls=%all-gather.clone
 
 %all-reduce-scatter.3 (input.1: f32[64,8]) -> f32[8,8] {
   %input.1 = f32[64,8]{1,0} parameter(0)
-  %all-reduce.9 = f32[64,8]{1,0} all-reduce(f32[64,8]{1,0} %input.1), to_apply=%add
+  %all-reduce.9 = f32[64,8]{1,0} all-reduce(f32[64,8]{1,0} %input.1), replica_groups=[1,8]<=[8], to_apply=%add
   ROOT %kept = f32[8,8]{1,0} dynamic-slice(f32[64,8]{1,0} %all-reduce.9, s32[] %i), dynamic_slice_sizes={8,8}
 }
 """
@@ -33,6 +33,12 @@ HLO = """
 def test_collectives_are_counted_once_by_kind():
     expected = {"all-gather": 64 * 128 * 2 + 128 * 4, "all-reduce": 64, "all-to-all": 6, "reduce-scatter": 8 * 8 * 4}
     assert collective_bytes(HLO) == expected
+
+
+def test_what_a_ring_sends_follows_from_the_kind_and_the_group():
+    started = 128 * 4  # its group stands nowhere: the most that a ring can send
+    gathered, summed, moved, scattered = 64 * 128 * 2 * 7 / 8, 2 * 64 * 3 / 4, 6 / 2, 8 * 8 * 4 * 7
+    assert bytes_sent(HLO) == pytest.approx(started + gathered + summed + moved + scattered)
 
 
 def test_the_cost_of_all_layers_follows_from_three_programs():
@@ -44,11 +50,11 @@ def test_the_cost_of_all_layers_follows_from_three_programs():
         kinds = [model.is_global(layer) for layer in range(model.num_layers)]
         seen.append(kinds)
         sliding, all_ = float(kinds.count(False)), float(kinds.count(True))
-        return Cost(5 + 2 * sliding, 1 + all_, 3 * sliding + all_, all_, {"all-gather": 7 * sliding})
+        return Cost(5 + 2 * sliding, 1 + all_, 3 * sliding + all_, all_, {"all-gather": 7 * sliding}, sliding)
 
     cost = full_cost(config, cost_at)
     assert seen == [[False], [False, False], [False, True]]
-    assert cost == Cost(5 + 2 * 4, 1 + 4, 3 * 4 + 4, 4, {"all-gather": 7 * 4})
+    assert cost == Cost(5 + 2 * 4, 1 + 4, 3 * 4 + 4, 4, {"all-gather": 7 * 4}, 4)
 
 
 def compile_command(*arguments: str) -> subprocess.CompletedProcess:
@@ -89,6 +95,8 @@ def test_a_micro_turn_compiles_for_tpus(tmp_path):
 def test_a_train_step_compiles_for_tpus(tmp_path):
     report = compiled("train", tmp_path / "report.json", "--config.model.num_layers=2")
     assert report["mesh"] == {"data": 1, "fsdp": 2, "expert": 2, "sequence": 1, "tensor": 1}
+    assert report["flops"] == pytest.approx(report["analytic_flops"], rel=0.1) and report["mfu"] is not None
+    assert 0 < report["sent_bytes"] < 4 * sum(report["collective_bytes"].values())
 
 
 @pytest.mark.slow

@@ -20,12 +20,13 @@ from tml_jax.kernels.packed_attention import packed_attention
 from tml_jax.model.attention_blocks import MASKED, attend_packed
 from tml_jax.model.attention_ring import attend_ring, put_in_ring
 from tml_jax.model.layers import RMSNorm, ShortConv, fan_in_init
-from tml_jax.parallel.mesh import session_axes
+from tml_jax.parallel.mesh import LOGICAL_TO_MESH, session_axes
 from tml_jax.parallel.placement import Placement
 from tml_jax.parallel.stripes import preceding
 from tml_jax.remat import keep
 
 BLOCK_GLOBAL, BLOCK_SLIDING, BLOCK_APPEND = 512, 256, 1024  # of the kernels for TPUs
+HEADS = LOGICAL_TO_MESH["heads"]
 
 
 @flax.struct.dataclass
@@ -164,7 +165,7 @@ def attend_packed_split(
 
 def _specs(rows: tuple[str, ...] | None) -> tuple[PartitionSpec, PartitionSpec, PartitionSpec]:
     """How states by head (B, T, H, N), the table and (B, T) are split: rows over these axes, heads over `tensor`."""
-    return PartitionSpec(rows, None, "tensor", None), PartitionSpec(None, None), PartitionSpec(rows, None)
+    return PartitionSpec(rows, None, HEADS, None), PartitionSpec(None, None), PartitionSpec(rows, None)
 
 
 def ring_positions(newest: jax.Array, slots: int) -> jax.Array:
@@ -233,7 +234,7 @@ def attend_appended_tpu(
     kernel = functools.partial(append_attention, window=window, interpret=interpret, block=BLOCK_APPEND)
     rows = session_axes(placement.mesh, len(query))
     states, table_spec, row = _specs(rows)
-    cache = PartitionSpec(rows, "tensor", None, None)
+    cache = PartitionSpec(rows, HEADS, None, None)
     given = (states, states, states, cache, cache, states, table_spec, row)
     split = jax.shard_map(
         kernel, mesh=placement.mesh, in_specs=given, out_specs=(states, cache, cache), check_vma=False

@@ -148,8 +148,8 @@ def stream_shardings(mesh: Mesh, tree: Any, sessions: int) -> Any:
 
     def sharding(path: tuple, leaf: Any) -> NamedSharding:
         names = [str(getattr(key, "key", getattr(key, "name", key))) for key in path]
-        heads = names[-1] in ("key", "value") and leaf.shape[1] % mesh.shape["tensor"] == 0
-        return NamedSharding(mesh, PartitionSpec(rows, *(("tensor", None, None) if heads else ())))
+        heads = names[-1] in ("key", "value") and leaf.shape[1] % axis_size(mesh, LOGICAL_TO_MESH["heads"]) == 0
+        return NamedSharding(mesh, PartitionSpec(rows, *((LOGICAL_TO_MESH["heads"], None, None) if heads else ())))
 
     return jax.tree_util.tree_map_with_path(sharding, tree)
 

@@ -6,6 +6,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tml_jax.config import STRIPE_AXES, MeshConfig
+from tml_jax.parallel.mesh import LOGICAL_TO_MESH, axis_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Placement:
     @property
     def stripes(self) -> int:
         """How many stripes a row is cut into."""
-        return self.mesh.shape["sequence"]
+        return axis_size(self.mesh, LOGICAL_TO_MESH["along_row"])
 
     def split_rows(self, x: jax.Array) -> jax.Array:
         """Keeps an array (B, …) split by rows; left to itself the compiler gathers whole batches here and there."""

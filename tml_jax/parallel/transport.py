@@ -28,9 +28,10 @@ from jax.sharding import PartitionSpec
 from tml_jax.kernels.few_tokens import few_tokens_mlp
 from tml_jax.kernels.grouped_matmul import ROWS
 from tml_jax.model.experts import Experts, Routing, collect, dispatch, grouped_mlp, lay_out, starts
+from tml_jax.parallel.mesh import LOGICAL_TO_MESH
 from tml_jax.parallel.placement import Placement
 
-AXIS = "expert"
+AXIS, HIDDEN = LOGICAL_TO_MESH["expert"], LOGICAL_TO_MESH["hidden"]
 FEW_TOKENS = 64  # up to so many, the chosen experts alone are fetched
 
 
@@ -49,7 +50,7 @@ def exchange_experts(
       (N, D), split like x, and the number of pairs of token and expert that were dropped, int32.
     """
     mesh, rows = placement.mesh, PartitionSpec(placement.batch_axes)
-    columns, inner, whole = (PartitionSpec(AXIS, *rest) for rest in ((None, "tensor"), ("tensor", None), (None, None)))
+    columns, inner, whole = (PartitionSpec(AXIS, *rest) for rest in ((None, HIDDEN), (HIDDEN, None), (None, None)))
     scales = None if experts.scales is None else (columns, columns, whole)
     wide = Experts(columns, columns, inner, scales)
     if experts.scales is None:  # before they are gathered, so that half as much is
@@ -57,7 +58,7 @@ def exchange_experts(
 
     def body(x: jax.Array, expert: jax.Array, weight: jax.Array, experts: Experts) -> tuple[jax.Array, jax.Array]:
         out, dropped = _TRANSPORTS[placement.transport](x, expert, weight.astype(x.dtype), experts, placement)
-        out = jax.lax.psum(out, "tensor") if mesh.shape["tensor"] > 1 else out
+        out = jax.lax.psum(out, HIDDEN) if mesh.shape[HIDDEN] > 1 else out
         return out, jax.lax.psum(dropped, placement.batch_axes) if placement.batch_axes else dropped
 
     run = jax.shard_map(

@@ -1,6 +1,6 @@
 """What chips can do, by their maker's documentation (Google Cloud, "TPU7x (Ironwood)", the table of three generations).
 
-A device of JAX is a chip, but for TPU7x, whose chips are two devices each.
+Of its memory a program gets what libtpu 0.0.52 says when one does not fit. A device of JAX is a chip, but for TPU7x, whose chips are two devices each.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ class Chip:
     Attributes:
       name: as in names of topologies.
       flops: bfloat16 operations a second.
-      hbm_bytes: memory.
+      hbm_bytes: memory that a program can have.
       hbm_rate: bytes a second from and to memory.
       ici_rate: bytes a second that it sends to its neighbours, over all links together.
       devices: of one chip.
@@ -28,10 +28,10 @@ class Chip:
 
 
 CHIPS = {
-    "v5e": Chip("v5e", 197e12, 16 * 2**30, 819e9, 200e9),
-    "v5p": Chip("v5p", 459e12, 95 * 2**30, 2765e9, 600e9),
-    "v6e": Chip("v6e", 918e12, 32 * 2**30, 1638e9, 400e9),
-    "tpu7x": Chip("tpu7x", 2307e12 / 2, 96 * 2**30, 7380e9 / 2, 600e9 / 2, devices=2),
+    "v5e": Chip("v5e", 197e12, 15.75 * 2**30, 819e9, 200e9),
+    "v5p": Chip("v5p", 459e12, 95.73 * 2**30, 2765e9, 600e9),
+    "v6e": Chip("v6e", 918e12, 31.24 * 2**30, 1638e9, 400e9),
+    "tpu7x": Chip("tpu7x", 2307e12 / 2, 94.74 * 2**30, 7380e9 / 2, 600e9 / 2, devices=2),
 }
 
 

@@ -1,18 +1,21 @@
 """What devices send one another in a compiled program, read from its text."""
 
 import re
+from collections.abc import Iterator
 
 _KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
 _SIZES = {"pred": 1, "s8": 1, "u8": 1, "f8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
 _SIZES |= {"s64": 8, "u64": 8, "f64": 8}
-_INSTRUCTION = re.compile(rf"= (\(?[^=]*?\)?) ({'|'.join(sorted(_KINDS, key=len, reverse=True))})(-start)?\(")
+_INSTRUCTION = re.compile(rf"= (\(?[^=]*?\)?) ({'|'.join(sorted(_KINDS, key=len, reverse=True))})(-start)?\(([^\n]*)")
+_GROUPS = re.compile(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]*)\})")
+_UNKNOWN = 2**20  # devices of a group that the text does not name: what a ring sends then is at its most
 _ARRAY = re.compile(r"(pred|bf16|[suf]\d+)\w*\[([\d,]*)\]")
 # On TPUs a reduce-scatter is a computation of an all-reduce of which each device keeps a slice; its name says so.
-_SCATTER = re.compile(r"^%all-reduce-scatter[\w.-]* \([^\n]*\) -> ([^\n]*) \{.*?^\}", re.MULTILINE | re.DOTALL)
+_SCATTER = re.compile(r"^%all-reduce-scatter[\w.-]* \([^\n]*\) -> ([^\n]*) \{(.*?)^\}", re.MULTILINE | re.DOTALL)
 
 
 def collective_bytes(text: str) -> dict[str, float]:
-    """Bytes that the collectives of a program put out on one device, by kind.
+    """Bytes of the results of the collectives of a program on one device, by kind.
 
     Args:
       text: the compiled program, as HLO.
@@ -21,14 +24,44 @@ def collective_bytes(text: str) -> dict[str, float]:
       Kind → bytes; those of an asynchronous one are counted where it starts, its largest array alone.
     """
     found: dict[str, float] = {}
-    scatters = _SCATTER.findall(text)
-    if scatters:
-        found["reduce-scatter"] = float(sum(max(_sizes(shapes)) for shapes in scatters))
-    for shapes, kind, start in _INSTRUCTION.findall(_SCATTER.sub("", text)):
+    for kind, size, _ in _collectives(text):
+        found[kind] = found.get(kind, 0.0) + size
+    return found
+
+
+def bytes_sent(text: str) -> float:
+    """Bytes that one device sends in the collectives of a program, each done by a ring of its group.
+
+    Of n devices each sends (n − 1) / n of what an all-gather or all-to-all results in, n − 1 times the result of a
+    reduce-scatter, and of an all-reduce, which is one after the other, 2 (n − 1) / n. A permutation sends its result.
+    """
+    sent = 0.0
+    for kind, size, group in _collectives(text):
+        if kind in ("collective-permute", "ragged-all-to-all"):
+            sent += size
+        else:
+            times = {"reduce-scatter": group, "all-reduce": 2}.get(kind, 1)
+            sent += size * times * (group - 1) / group
+    return sent
+
+
+def _collectives(text: str) -> Iterator[tuple[str, float, int]]:
+    """Kind, bytes of the result and devices of the group, of each collective."""
+    for shapes, body in _SCATTER.findall(text):
+        yield "reduce-scatter", float(max(_sizes(shapes))), _group(body)
+    for shapes, kind, start, rest in _INSTRUCTION.findall(_SCATTER.sub("", text)):
         sizes = _sizes(shapes)
         if sizes:
-            found[kind] = found.get(kind, 0.0) + (max(sizes) if start else sum(sizes))
-    return found
+            of_started = min if kind == "reduce-scatter" else max  # what is started names what it is given as well
+            yield kind, float(of_started(sizes) if start else sum(sizes)), _group(rest)
+
+
+def _group(text: str) -> int:
+    found = _GROUPS.search(text)
+    if not found:
+        return _UNKNOWN
+    count, members = found.groups()
+    return int(count) if count else len(members.split(","))
 
 
 def _sizes(shapes: str) -> list[int]:

@@ -27,10 +27,15 @@ class Rates:
     host_write: float = 1e9
     chips_per_host: int = 4
     speaking: float = 0.4
-    words: float = 2.5
-    tokens_per_word: float = 1.3
+    words: float = 3.0
+    tokens_per_word: float = 4 / 3
     sample_bytes: float = 2.0
     frame_bytes: float = 20e3
+
+    @property
+    def tokens(self) -> float:
+        """Tokens that it says in a second of speech."""
+        return self.words * self.tokens_per_word
 
 
 def kv_bytes(model: ModelConfig) -> tuple[int, int]:
@@ -44,7 +49,7 @@ def elements_per_second(config: Config, rates: Rates, frames: bool) -> float:
     """Elements that a session appends in a second of conversation."""
     bare, with_frame, _ = block_sizes(config)
     taken = with_frame if frames else bare
-    said = 1 + rates.speaking * (AUDIO_ELEMENTS + rates.words * rates.tokens_per_word * MICRO_TURN_SECONDS)
+    said = 1 + rates.speaking * (AUDIO_ELEMENTS + rates.tokens * MICRO_TURN_SECONDS)
     return (taken + said) / MICRO_TURN_SECONDS
 
 

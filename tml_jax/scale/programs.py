@@ -20,7 +20,7 @@ import jax
 from tml_jax.config import Config, ConfigError, ModelConfig
 from tml_jax.model.backbone import layer_plan
 from tml_jax.parallel.compile_options import TPU
-from tml_jax.scale.collectives import collective_bytes
+from tml_jax.scale.collectives import bytes_sent, collective_bytes
 
 # For the cost of steps that wait for weights. The compiler fetches these into VMEM ahead of their products, and then
 # its account has every byte five times: from memory, into VMEM, twice at the end of the fetch, and out of VMEM. Without
@@ -39,6 +39,7 @@ class Cost:
       bytes_accessed: to and from memory.
       untimed: operations whose time the compiler does not know; `seconds` is without them.
       collective_bytes: kind of collective → bytes of its results.
+      sent_bytes: that it sends in collectives, see `bytes_sent`.
     """
 
     flops: float
@@ -46,6 +47,7 @@ class Cost:
     bytes_accessed: float
     untimed: float
     collective_bytes: Mapping[str, float]
+    sent_bytes: float
 
     def plus(self, other: "Cost", times: float = 1.0) -> "Cost":
         """This and `times` the other."""
@@ -57,6 +59,7 @@ class Cost:
             self.bytes_accessed + times * other.bytes_accessed,
             self.untimed + times * other.untimed,
             moved,
+            self.sent_bytes + times * other.sent_bytes,
         )
 
     def times(self, count: float) -> "Cost":
@@ -64,7 +67,7 @@ class Cost:
         return NOTHING.plus(self, count)
 
 
-NOTHING = Cost(0.0, 0.0, 0.0, 0.0, {})
+NOTHING = Cost(0.0, 0.0, 0.0, 0.0, {}, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +194,8 @@ def cost_of(program: Program) -> Cost:
     # many there are.
     untimed = max(0, -math.floor(seconds))
     moved = collective_bytes(program.text)
-    return Cost(found.get("flops", 0.0), seconds + untimed, found.get("bytes accessed", 0.0), untimed, moved)
+    flops, accessed = found.get("flops", 0.0), found.get("bytes accessed", 0.0)
+    return Cost(flops, seconds + untimed, accessed, untimed, moved, bytes_sent(program.text))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,10 +5,9 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from tml_jax.config import REMAT, Config
+from tml_jax.config import REMAT, Config, ConfigError
 from tml_jax.scale.chips import Chip
 from tml_jax.scale.programs import DoesNotFit
-from tml_jax.scale.train import train_report
 
 ROWS_PER_DEVICE = (1, 2, 4)
 
@@ -19,6 +18,8 @@ def lines(report: dict[str, Any]) -> list[str]:
 
 
 def _spell(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        return "; ".join(_spell(name, item) for item in value)
     if isinstance(value, dict):
         return ", ".join(f"{key} {_spell(name, item)}" for key, item in value.items()) or "–"
     if value is None:
@@ -53,43 +54,54 @@ def advice(error: DoesNotFit, config: Config, step: str) -> str:
     return f"the step does not fit in the memory of a device{over}: {change}. The compiler says: {error.message[:400]}"
 
 
-def search(config: Config, devices: list[Any], chip: Chip, log: Callable[[str], None]) -> dict[str, Any]:
+def search(
+    config: Config,
+    devices: int,
+    chip: Chip,
+    attempt: Callable[[Config], dict[str, Any] | str],
+    log: Callable[[str], None],
+) -> dict[str, Any]:
     """Compiles every batch and remat policy and keeps the one that does the most useful work a second.
 
     Args:
       config: the run.
-      devices: of a topology.
+      devices: of a topology, how many.
       chip: what one of them can do.
+      attempt: compiles the train step of a run: its figures, or a line that says why there are none.
       log: takes a line for each setting tried.
 
     Returns:
       The figures of the fastest that fits, with `searched`: all settings and what became of them.
 
     Raises:
-      DoesNotFit: none fits; that of the last setting.
+      ConfigError: none could be compiled.
     """
-    best, tried, last = None, [], None
-    shards = len(devices) // (max(config.mesh.tensor, 1) * max(config.mesh.sequence, 1))
+    best, tried, failed = None, [], ""
+    shards = devices // (max(config.mesh.tensor, 1) * max(config.mesh.sequence, 1))
     for rows, remat in itertools.product(ROWS_PER_DEVICE, REMAT):
         setting = {"rows_per_device": rows, "remat": remat}
-        changed = dataclasses.replace(
-            config,
-            data=dataclasses.replace(config.data, batch_size=rows * shards),
-            train=dataclasses.replace(config.train, remat=remat, accumulate=1),
+        report = attempt(
+            dataclasses.replace(
+                config,
+                data=dataclasses.replace(config.data, batch_size=rows * shards),
+                train=dataclasses.replace(config.train, remat=remat, accumulate=1),
+            )
         )
-        try:
-            report = train_report(changed, devices, chip, log)
-        except DoesNotFit as error:
-            last = error
-            tried.append(setting | {"needed_bytes": error.needed})
-            log(f"{rows} rows a device, remat {remat}: does not fit")
+        if isinstance(report, str):
+            failed = report
+            tried.append(setting | {"failed": report})
+            log(f"{rows} rows a device, remat {remat}: {report}")
             continue
-        speed = report["useful_flops"] / report["optimal_seconds"]
+        speed = _speed(report)
         tried.append(setting | {"mfu": report["mfu"], "hbm_bytes_per_device": report["hbm_bytes_per_device"]})
         log(f"{rows} rows a device, remat {remat}: {speed / chip.flops:.1%} of the peak, "
             f"{report['hbm_bytes_per_device'] / 2**30:.1f} GiB")  # fmt: skip
-        if best is None or speed > best["useful_flops"] / best["optimal_seconds"]:
+        if best is None or speed > _speed(best):
             best = report
     if best is None:
-        raise last
+        raise ConfigError(f"--search: none of {len(tried)} settings could be compiled; the last: {failed}")
     return best | {"searched": tried}
+
+
+def _speed(report: dict[str, Any]) -> float:
+    return report["useful_flops"] / report["optimal_seconds"]

@@ -22,6 +22,7 @@ from tml_jax.parallel.compile_options import TPU
 from tml_jax.parallel.mesh import abstract, make_mesh, parameter_shardings, stream_shardings
 from tml_jax.parallel.placement import serving_placement
 from tml_jax.scale.chips import Chip
+from tml_jax.scale.paper import Rates
 from tml_jax.scale.programs import (
     NO_FETCHING_AHEAD,
     NOTHING,
@@ -36,7 +37,7 @@ from tml_jax.scale.serve_flops import step_flops
 from tml_jax.serve.weights import weights_for_serving
 from tml_jax.serve.windows import block_sizes
 
-TOKENS = 0.8  # that a session says in a micro-turn while it speaks: three words a second, four tokens for three words
+TOKENS = Rates().tokens * MICRO_TURN_SECONDS  # that a session says in a micro-turn while it speaks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +175,10 @@ def serve_report(
         "untimed_operations": whole.untimed,
         "steps_of_a_micro_turn": times,
         "bytes_accessed": whole.bytes_accessed,
+        "memory_seconds": whole.bytes_accessed / chip.hbm_rate,
         "collective_bytes": dict(whole.collective_bytes),
+        "sent_bytes": whole.sent_bytes,
+        "collective_seconds": whole.sent_bytes / chip.ici_rate,
         "share_of_200_ms": whole.seconds / MICRO_TURN_SECONDS,
         "compile_seconds": math.fsum(spent),
         "mesh": {axis: size for axis, size in mesh.shape.items()},
