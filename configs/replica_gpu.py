@@ -1,8 +1,8 @@
-"""The replica of `configs/replica.py`, trained for longer, on one GPU; `replica_words.py` goes on from it, and that is shipped.
+"""The replica of `configs/replica.py`, trained for longer, on one GPU.
 
   python -m launch.train --config=configs/replica_gpu.py
 
-The same model. One GPU takes larger batches, so it sees more and other conversations in less time; 16 CPU cores keep
+The model that is shipped was trained on from this one (`configs/replica_words.py`). One GPU takes larger batches, so it sees more and other conversations in less time; 16 CPU cores keep
 up with it.
 """
 

@@ -18,7 +18,7 @@ HLO = """
   %gathered = bf16[64,128]{1,0} all-gather(bf16[8,128]{1,0} %x), channel_id=1, replica_groups=[8,8]<=[64]
   %started = (f32[16]{0}, f32[128]{0}) all-gather-start(f32[16]{0} %y), channel_id=2
   %done = f32[128]{0} all-gather-done((f32[16]{0}, f32[128]{0}) %started)
-  %summed = (f32[10]{0}, f32[6]{0}) all-reduce(f32[10]{0} %a, f32[6]{0} %b), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+  %summed = (f32[10]{0}, f32[6]{0}) all-reduce(f32[10]{0} %a, f32[6]{0} %b), replica_groups={{0,1,2,3}}, to_apply=%add
   ROOT %moved = s8[2,3]{1,0} all-to-all(s8[2,3]{1,0} %z), replica_groups={{0,4}}, dimensions={0}
   %other = f32[999]{0} fusion(f32[999]{0} %w), calls=%all-gather.clone
 

@@ -1,6 +1,7 @@
 """What chips can do, by their maker's documentation (Google Cloud, "TPU7x (Ironwood)", the table of three generations).
 
-Of its memory a program gets what libtpu 0.0.52 says when one does not fit. A device of JAX is a chip, but for TPU7x, whose chips are two devices each.
+Of the memory a program gets what libtpu 0.0.52 says when one does not fit. A device of JAX is a chip, but for TPU7x,
+whose chips are two devices each.
 """
 
 import dataclasses

@@ -140,7 +140,8 @@ def how_many_fit(reports: Iterable[dict[str, Any]]) -> list[str]:
         how = "interpolated" if few["sessions"] <= time <= many["sessions"] else "extrapolated"
         lines.append(
             f"{config}, {many['topology']}, {'sound and video' if frames else 'sound'}: {time} sessions in 200 ms, "
-            f"{unhidden} if no collective is hidden, {memory} in memory ({how} from {few['sessions']} and {many['sessions']}, not compiled)"
+            f"{unhidden} if no collective is hidden, {memory} in memory ({how} from {few['sessions']} and "
+            f"{many['sessions']}, not compiled)"
         )
     return lines
 
