@@ -2,8 +2,8 @@
 
   python -m launch.train --config=configs/replica_gpu.py
 
-The model that is shipped was trained on from this one (`configs/replica_words.py`). One GPU takes larger batches, so it sees more and other conversations in less time; 16 CPU cores keep
-up with it.
+The model that is shipped was trained on from this one (`configs/replica_words.py`). One GPU takes larger batches, so
+it sees more and other conversations in less time; 16 CPU cores keep up with it.
 """
 
 from ml_collections import ConfigDict
