@@ -14,4 +14,5 @@ def get_config() -> ConfigDict:
     config.name = "tml_tpu7x_64"
     config.mesh = dict(fsdp=8, expert=16, transport="capacity", capacity=1.25)
     config.data.batch_size = 128
+    config.train.remat = "kept"
     return config

@@ -268,7 +268,8 @@ class TrainConfig:
       compute_dtype: `bfloat16` or `float32`: activations and matrix products.
       moment_dtype: dtype of AdamW's first moment.
       remat: what the backward pass computes again of a layer: `none`; `dots`, what is no product of matrices; `kept`,
-        what `tml_jax.remat.keep` does not mark, which is the routed experts and all that is cheap; `block`, everything.
+        what `tml_jax.remat.keep` does not mark, which is the routed experts, keys, values and all that is cheap;
+        `block`, everything.
       flow_weight: weight of the flow-matching loss beside cross-entropy.
       flow_draws: noise and time draws for each own-audio element.
       text_weight: weight of text tokens in the cross-entropy, gates counting 1.

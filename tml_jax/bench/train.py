@@ -22,7 +22,8 @@ from tml_jax.scale.flops import train_flops
 
 LOSS_STEPS, LOSS_TOLERANCE = 4, 1e-3  # the losses of so many steps agree so far, relatively
 TEXT_PARTS = (
-    "projections", "dense MLPs", "routers", "routed experts", "shared experts", "attention", "unembedding",
+    "projections", "keys and values", "dense MLPs", "routers", "routed experts", "shared experts", "attention",
+    "unembedding",
 )  # fmt: skip
 
 

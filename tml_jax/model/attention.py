@@ -279,7 +279,10 @@ class Attention(nn.Module):
             kernel = self.param(name, fan_in_init(0), (model, count, size), jnp.float32)
             # One axis to sum over, also in the weights' gradients: no copies turned round on CPU.
             out = x.reshape(-1, model) @ kernel.reshape(model, -1).astype(x.dtype)
-            return keep(out).reshape(batch, time, count, size)
+            # Not keys and values, which are small: of them, convolved, in a loop's stack, libtpu 0.0.52 makes a fusion
+            # that it cannot emit.
+            out = out if name in ("key", "value") else keep(out)
+            return out.reshape(batch, time, count, size)
 
         query, relative = project("query", heads, width), project("relative", heads, cfg.d_rel)
         key, value = project("key", kv_heads, width), project("value", kv_heads, width)

@@ -16,12 +16,12 @@ from tml_jax.model.flow import TARGET
 
 # Products of (T, T) matrices in the attention kernel: forward 2; backward 2 + 1 for queries and 2 + 2 for keys.
 FORWARD_PRODUCTS, BACKWARD_PRODUCTS = 2, 7
-_PARTS = ("projections", "dense MLPs", "routers", "routed experts", "shared experts")
+_PARTS = ("projections", "keys and values", "dense MLPs", "routers", "routed experts", "shared experts")
 # Forward passes that are repeated in the backward pass, by `TrainConfig.remat`.
 _AGAIN: dict[str, dict[str, int]] = {
     "none": {},
     "dots": {"attention": 1},  # its kernel is no product to JAX
-    "kept": {"routed experts": 1},
+    "kept": {"routed experts": 1, "keys and values": 1},
     "block": dict.fromkeys((*_PARTS, "attention"), 1),
 }
 
@@ -90,7 +90,8 @@ def layer_flops(model: ModelConfig) -> dict[str, float]:
     parts = dict.fromkeys(_PARTS, 0.0)
     for layer in range(model.num_layers):
         heads, kv_heads, width = model.heads(model.is_global(layer))
-        parts["projections"] += 2 * model.d_model * (2 * heads * width + 2 * kv_heads * width + heads * model.d_rel)
+        parts["projections"] += 2 * model.d_model * (2 * heads * width + heads * model.d_rel)
+        parts["keys and values"] += 2 * model.d_model * 2 * kv_heads * width
         if model.is_dense(layer):
             parts["dense MLPs"] += 2 * 3 * model.d_model * model.dense_ffn
             continue
