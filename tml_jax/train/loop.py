@@ -342,6 +342,7 @@ def _interruptions() -> Iterator[Callable[[int], bool]]:
     def ask(number: int, frame: FrameType | None) -> None:
         asked.set()
         restore()
+        os.write(2, b"asked to stop: after the step that runs now (or compiles); a second signal ends it at once\n")
 
     for number in previous:
         signal.signal(number, ask)

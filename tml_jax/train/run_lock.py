@@ -30,7 +30,12 @@ def alone(run_dir: str | os.PathLike, patience: float = 10.0) -> Iterator[None]:
       RunBusyError: another process holds it.
     """
     path = pathlib.Path(run_dir) / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"{run_dir} cannot be made ({error.strerror}): give a folder that can be written, --run_dir"
+        ) from error
     with path.open("a+") as file:
         end = time.monotonic() + patience
         while not _taken(file.fileno()):
