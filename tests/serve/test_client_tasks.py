@@ -160,8 +160,12 @@ def test_of_the_outputs_of_one_call_the_first_alone_is_read_and_none_of_a_call_t
     ("wrong", "code", "said"),
     [
         ({"output": "x" * 20_001}, "invalid_value", "20001 characters: expected at most 20000"),
-        ({"output": 7}, "invalid_type", "item.output is a int: expected str"),
-        ({"output": [{"type": "input_text", "text": "7"}]}, "invalid_type", "item.output is a list: expected str"),
+        ({"output": 7}, "invalid_type", "item.output is of type integer: expected string"),
+        (
+            {"output": [{"type": "input_text", "text": "7"}]},
+            "invalid_type",
+            "item.output is of type array: expected string",
+        ),
         ({"output": "\ud800"}, "invalid_input", ""),
         ({"output": "7", "id": 3}, "invalid_value", "item.id"),
     ],

@@ -78,6 +78,12 @@ def _finite(text: str) -> float:
 _JSON = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)
 
 
+def json_type(kind: type) -> str:
+    """What JSON calls a type of Python's."""
+    names = {dict: "object", list: "array", str: "string", int: "integer", float: "number", bool: "boolean"}
+    return names.get(kind, "null")
+
+
 def parse_event(frame: str, known: dict[str, dict[str, type]]) -> ClientEvent:
     """One text frame as an event.
 
@@ -98,9 +104,10 @@ def parse_event(frame: str, known: dict[str, dict[str, type]]) -> ClientEvent:
     try:
         fields = _JSON.decode(frame)
     except (ValueError, RecursionError) as error:
-        raise ProtocolError("invalid_json", f"the frame is not JSON: {error}") from error
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ProtocolError("invalid_json", f"the frame is not JSON: {why}") from error
     if not isinstance(fields, dict):
-        raise ProtocolError("invalid_event", f"the frame is a JSON {type(fields).__name__}: expected an object")
+        raise ProtocolError("invalid_event", f"the frame is of type {json_type(type(fields))}: expected an object")
     event_id = fields.get("event_id")
     if event_id is not None and not isinstance(event_id, str):
         raise ProtocolError("invalid_type", "event_id is no string", "event_id")
@@ -116,6 +123,6 @@ def parse_event(frame: str, known: dict[str, dict[str, type]]) -> ClientEvent:
         if name not in fields:
             raise ProtocolError("missing_field", f"{kind} without {name}", name, event_id)
         if not isinstance(fields[name], expected) or isinstance(fields[name], bool):
-            given = type(fields[name]).__name__
-            raise ProtocolError("invalid_type", f"{name} is a {given}: expected {expected.__name__}", name, event_id)
+            message = f"{name} is of type {json_type(type(fields[name]))}: expected {json_type(expected)}"
+            raise ProtocolError("invalid_type", message, name, event_id)
     return ClientEvent(kind, event_id, fields)

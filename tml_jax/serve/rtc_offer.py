@@ -4,7 +4,7 @@ import json
 
 from aiohttp import web
 
-from tml_jax.serve.protocol import ProtocolError
+from tml_jax.serve.protocol import ProtocolError, json_type
 from tml_jax.serve.session_settings import Object
 
 
@@ -59,7 +59,7 @@ def json_object(text: str, name: str) -> Object:
     except (ValueError, RecursionError) as error:
         raise ProtocolError("invalid_json", f"{name} is not JSON: {error}", name) from error
     if not isinstance(value, dict):
-        raise ProtocolError("invalid_type", f"{name} is a JSON {type(value).__name__}: expected an object", name)
+        raise ProtocolError("invalid_type", f"{name} is of type {json_type(type(value))}: expected an object", name)
     return value
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tml_jax.serve.protocol import ProtocolError
+from tml_jax.serve.protocol import ProtocolError, json_type
 from tml_jax.serve.sound_formats import FORMATS, PCM
 
 Object = dict[str, Any]
@@ -38,8 +38,8 @@ def _wrong(value: Any, path: str, expected: str, code: str = "invalid_value") ->
 def member(value: Any, path: str, *allowed: type) -> Any:
     """The value, where it is of an allowed type; an `invalid_type` ProtocolError where not. True is no number."""
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        expected = " or ".join(kind.__name__ for kind in allowed)
-        raise ProtocolError("invalid_type", f"{path} is a {type(value).__name__}: expected {expected}", path)
+        given, expected = json_type(type(value)), " or ".join(map(json_type, allowed))
+        raise ProtocolError("invalid_type", f"{path} is of type {given}: expected {expected}", path)
     return value
 
 
