@@ -16,15 +16,15 @@ from tml_jax.data.voices import Synthesizer
 
 # Family → (how it plays out, share of the training scenes).
 FAMILIES: dict[str, tuple[Callable[[Scene], float], float]] = {
-    "answer": (scene_turns.answer, 0.07),
-    "pause": (scene_turns.pause, 0.08),
-    "interruption": (scene_turns.interruption, 0.10),
-    "backchannel": (scene_turns.backchannel, 0.08),
+    "answer": (scene_turns.answer, 0.06),
+    "pause": (scene_turns.pause, 0.07),
+    "interruption": (scene_turns.interruption, 0.09),
+    "backchannel": (scene_turns.backchannel, 0.07),
     "timed": (scene_turns.timed, 0.06),
     "cue": (scene_turns.cue, 0.05),
     "silence": (scene_turns.silence, 0.07),
-    "side_talk": (scene_company.side_talk, 0.08),
-    "background": (scene_company.background, 0.06),
+    "side_talk": (scene_company.side_talk, 0.07),
+    "background": (scene_company.background, 0.05),
     "visual": (scene_sights.visual, 0.03),
     "visual_stop": (scene_sights.visual_stop, 0.03),
     "repetition": (scene_sights.repetition, 0.03),
