@@ -370,7 +370,6 @@ def test_a_client_that_opens_no_channel_or_falls_silent_gives_its_place_away(mon
             wait_until(lambda: served.scheduler.sessions == 0)
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts open files as Linux shows them")
 def test_sound_is_opus_whatever_else_a_client_would_rather_send():
     with Served(ScriptedEngine(quiet)) as served:
         offer = served.call(offered())
@@ -381,6 +380,7 @@ def test_sound_is_opus_whatever_else_a_client_would_rather_send():
         assert status == 201 and "opus" in answer and "PCM" not in answer and "G722" not in answer
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts open files as Linux shows them")
 def test_calls_that_come_and_go_leave_nothing_behind():
     async def tasks() -> int:
         await asyncio.sleep(0.5)  # for connections that are just closing
