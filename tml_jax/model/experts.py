@@ -195,6 +195,13 @@ def _rows_or_zero(x: jax.Array, index: jax.Array) -> jax.Array:
     return jnp.take(x, index, axis=0, mode="fill", fill_value=0)
 
 
+def _sum_of_pairs(rows: jax.Array, slot: jax.Array) -> jax.Array:
+    """Sum of the rows (R, D) of each token's pairs, slot (N, k), R or more where there is none → (N, D)."""
+    slot = slot.T  # choices first: tiles of TPUs hold eight tokens, not six choices padded to eight
+    pairs = jnp.take(rows, slot.reshape(-1), axis=0, mode="clip").reshape(*slot.shape, -1)
+    return jnp.sum(jnp.where((slot < len(rows))[..., None], pairs, 0), axis=0)
+
+
 @jax.custom_vjp
 def dispatch(x: jax.Array, slot: jax.Array, pair_of_row: jax.Array) -> jax.Array:
     """Lays tokens out in the rows of their pairs. Its gradient is a gather, where autodiff would scatter.
@@ -205,9 +212,9 @@ def dispatch(x: jax.Array, slot: jax.Array, pair_of_row: jax.Array) -> jax.Array
       pair_of_row: (R,), pair (token · k + choice) of each row; N k or more where a row has none.
 
     Returns:
-      (R, D), zero in rows without a pair.
+      (R, D); rows without a pair hold some token, so what comes of them must count for nothing.
     """
-    return _rows_or_zero(x, pair_of_row // slot.shape[1])
+    return jnp.take(x, pair_of_row // slot.shape[1], axis=0, mode="clip")  # to zero them would be one more pass
 
 
 def _dispatch_forward(x: jax.Array, slot: jax.Array, pair_of_row: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -215,7 +222,7 @@ def _dispatch_forward(x: jax.Array, slot: jax.Array, pair_of_row: jax.Array) -> 
 
 
 def _dispatch_backward(slot: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None, None]:
-    return jnp.sum(_rows_or_zero(gradient, slot), axis=1), None, None
+    return _sum_of_pairs(gradient, slot), None, None
 
 
 dispatch.defvjp(_dispatch_forward, _dispatch_backward)
@@ -246,3 +253,32 @@ def _collect_backward(pair_of_row: jax.Array, gradient: jax.Array) -> tuple[jax.
 
 
 collect.defvjp(_collect_forward, _collect_backward)
+
+
+@jax.custom_vjp
+def combine(rows: jax.Array, slot: jax.Array, pair_of_row: jax.Array) -> jax.Array:
+    """Adds up the rows of every token's pairs: `dispatch` turned round, and the gradient of one is the other.
+
+    Args:
+      rows: (R, D).
+      slot: (N, k), row of each pair; R or more where a pair has none.
+      pair_of_row: (R,), pair (token · k + choice) of each row; N k or more where a row has none.
+
+    Returns:
+      (N, D).
+    """
+    del pair_of_row
+    return _sum_of_pairs(rows, slot)
+
+
+def _combine_forward(
+    rows: jax.Array, slot: jax.Array, pair_of_row: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return combine(rows, slot, pair_of_row), (slot, pair_of_row)
+
+
+def _combine_backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, None, None]:
+    return dispatch(gradient, *saved), None, None
+
+
+combine.defvjp(_combine_forward, _combine_backward)

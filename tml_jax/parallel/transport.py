@@ -27,9 +27,10 @@ from jax.sharding import PartitionSpec
 
 from tml_jax.kernels.few_tokens import few_tokens_mlp
 from tml_jax.kernels.grouped_matmul import ROWS
-from tml_jax.model.experts import Experts, Routing, collect, dispatch, grouped_mlp, lay_out, starts
+from tml_jax.model.experts import Experts, Routing, collect, combine, dispatch, grouped_mlp, lay_out, starts
 from tml_jax.parallel.mesh import LOGICAL_TO_MESH
 from tml_jax.parallel.placement import Placement
+from tml_jax.remat import keep
 
 AXIS, HIDDEN = LOGICAL_TO_MESH["expert"], LOGICAL_TO_MESH["hidden"]
 FEW_TOKENS = 64  # up to so many, the chosen experts alone are fetched
@@ -131,22 +132,28 @@ def _capacity(
     sorted_place, order, sizes = _sorted(key, count)
     start = starts(sizes, axis=0)
     rank = sorted_place - jnp.take(start, key, mode="clip")
-    slot = jnp.where((key < count) & (rank < room), key * room + rank, count * room)
+    slot = jnp.where((key < count) & (rank < room), key * room + rank, count * room).reshape(-1, top_k)
     place = start[:, None] + jnp.arange(room)
     present = jnp.arange(room) < sizes[:, None]
     pair_of_row = jnp.where(present, order[jnp.minimum(place, pairs - 1)], pairs).reshape(-1)
+    slot, pair_of_row = keep((slot, pair_of_row))
+
+    def exchange(rows: jax.Array) -> jax.Array:
+        """(E · room, …) → (devices, E / devices, room, …): to whom and for which of his experts ↔ from whom."""
+        return jax.lax.all_to_all(rows.reshape(devices, local, room, -1), AXIS, 0, 0)
 
     with jax.named_scope("dispatch"):
-        rows = dispatch(x, slot.reshape(-1, top_k), pair_of_row).reshape(devices, local, room, width)
-        rows = jax.lax.all_to_all(rows, AXIS, 0, 0).swapaxes(0, 1).reshape(local, devices * room, width)
-    with jax.named_scope("experts"):
-        hidden = jax.nn.silu(jnp.einsum("erd,edf->erf", rows, experts.gate))
-        hidden = hidden * jnp.einsum("erd,edf->erf", rows, experts.up)
-        out = jnp.einsum("erf,efd->erd", hidden, experts.down).reshape(local, devices, room, width)
+        rows = exchange(dispatch(x, slot, pair_of_row))
+        # The weights go along and meet what comes before the last product: no gradient then asks for what comes after.
+        row_weight = dispatch(weight.reshape(-1, 1), slot.reshape(-1, 1), pair_of_row)
+        row_weight = exchange(jnp.where(pair_of_row[:, None] < pairs, row_weight, 0))
+    with jax.named_scope("experts"):  # rows stay as they came, or all of them would be copied
+        hidden = jax.nn.silu(jnp.einsum("serd,edf->serf", rows, experts.gate))
+        hidden = hidden * jnp.einsum("serd,edf->serf", rows, experts.up) * row_weight
+        out = jnp.einsum("serf,efd->serd", hidden, experts.down)
     with jax.named_scope("combine"):
-        out = jax.lax.all_to_all(out.swapaxes(0, 1), AXIS, 0, 0).reshape(count * room, width)
-        out = collect(out, slot, pair_of_row).reshape(-1, top_k, width)
-    return jnp.einsum("nkd,nk->nd", out, weight), jnp.sum(jnp.maximum(sizes - room, 0))
+        out = combine(exchange(out).reshape(count * room, width), slot, pair_of_row)
+    return out, jnp.sum(jnp.maximum(sizes - room, 0))
 
 
 def _ragged(

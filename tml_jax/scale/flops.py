@@ -17,11 +17,12 @@ from tml_jax.model.flow import TARGET
 # Products of (T, T) matrices in the attention kernel: forward 2; backward 2 + 1 for queries and 2 + 2 for keys.
 FORWARD_PRODUCTS, BACKWARD_PRODUCTS = 2, 7
 _PARTS = ("projections", "keys and values", "dense MLPs", "routers", "routed experts", "shared experts")
-# Forward passes that are repeated in the backward pass, by `TrainConfig.remat`.
-_AGAIN: dict[str, dict[str, int]] = {
+# Forward passes that are repeated in the backward pass, by `TrainConfig.remat`. Of routed experts, `kept` has what
+# comes out, and so two of three products are repeated.
+_AGAIN: dict[str, dict[str, float]] = {
     "none": {},
     "dots": {"attention": 1},  # its kernel is no product to JAX
-    "kept": {"routed experts": 1, "keys and values": 1},
+    "kept": {"routed experts": 2 / 3, "keys and values": 1},
     "block": dict.fromkeys((*_PARTS, "attention"), 1),
 }
 
