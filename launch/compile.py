@@ -95,11 +95,11 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command; what is wrong with its input, or does not fit, ends it with a line that says so."""
-    if len(argv) > 1:
-        raise SystemExit(f"launch.compile: argument {argv[1]!r}: every option is a --flag")
+    """Runs the command. A line says what is wrong with its input (code 2), or that the step does not fit (1)."""
     output = pathlib.Path(_OUTPUT.value) if _OUTPUT.value else None
     try:
+        if len(argv) > 1:
+            raise ConfigError(f"argument {argv[1]!r}: every option is a --flag")
         config = config_flag.get()
         if output:
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,10 @@ def main(argv: Sequence[str]) -> None:
         report = run(config)
     except DoesNotFit as error:
         raise SystemExit(f"launch.compile: {advice(error, config, _STEP.value)}") from error
-    except (ConfigError, OSError, ValueError) as error:
+    except ConfigError as error:
+        print(f"launch.compile: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except (OSError, ValueError) as error:
         raise SystemExit(f"launch.compile: {error}") from error
     for line in lines(report):
         print(line)

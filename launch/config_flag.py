@@ -7,6 +7,7 @@ defaults, so every field of `tml_jax.config` has its flag. A command uses it so:
 """
 
 import pathlib
+import re
 import runpy
 import shlex
 import sys
@@ -80,8 +81,14 @@ def parse(argv: Sequence[str]) -> list[str]:
         rest = _take_config(list(argv))
         return flags.FLAGS(rest)
     except (ConfigError, flags.Error, TypeError, ValueError) as error:
-        print(f"launch.{pathlib.Path(argv[0]).stem}: {error}", file=sys.stderr)
+        print(f"launch.{pathlib.Path(argv[0]).stem}: {_plain(str(error))}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _plain(message: str) -> str:
+    """A message with what Python says of text that is no number in other words."""
+    message = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"expected a whole number, not \1", message)
+    return message.replace("could not convert string to float:", "expected a number, not")
 
 
 def _take_config(argv: list[str]) -> list[str]:

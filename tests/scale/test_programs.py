@@ -65,11 +65,13 @@ def compile_command(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_wrong_topologies_flags_and_what_does_not_divide_are_named():
     done = compile_command("--config=configs/tiny.py", "--topology=v9:2x2")
-    assert done.returncode == 1 and "known are v5e, v5p, v6e, tpu7x" in done.stderr
+    assert done.returncode == 2 and "known are v5e, v5p, v6e, tpu7x" in done.stderr
+    done = compile_command("--config=configs/tiny.py", "--topology=v5p:8x8")
+    assert done.returncode == 2 and "shapes of v5p have 3 sides, such as v5p:4x4x4" in done.stderr
     done = compile_command("--config=configs/tiny.py", "--topology=v5e:2x2")
-    assert done.returncode == 1 and "needs 1 devices, there are 4" in done.stderr
+    assert done.returncode == 2 and "needs 1 devices, there are 4" in done.stderr
     done = compile_command("--config=configs/tiny.py", "--topology=v5e:2x2", "--step=serve", "--search")
-    assert done.returncode == 1 and "--search is for --step=train" in done.stderr
+    assert done.returncode == 2 and "--search is for --step=train" in done.stderr
 
 
 def compiled(step: str, output: pathlib.Path, *changes: str, config: str = "tiny", devices: int = 4) -> dict:
@@ -113,7 +115,7 @@ def test_slices_lie_along_the_data_axis(tmp_path):
     assert report["mesh"]["data"] == 2 and report["slices"] == 2
     wrong = "--config.mesh.fsdp=8", "--config.data.batch_size=8"
     done = compile_command("--config=configs/tiny.py", "--topology=v5e:2x2", "--slices=2", *wrong)
-    assert done.returncode == 1 and "there are 2 slices, and they must divide it" in done.stderr
+    assert done.returncode == 2 and "there are 2 slices, and they must divide it" in done.stderr
 
 
 @pytest.mark.slow

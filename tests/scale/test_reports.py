@@ -18,7 +18,7 @@ from tml_jax.scale.flops import train_flops
 from tml_jax.scale.programs import Cost, Figures, Memory
 from tml_jax.scale.report import ROWS_PER_DEVICE, search
 
-TWO_A_CHIP = Chip("two", flops=1e12, hbm_bytes=2**30, hbm_rate=1e9, ici_rate=1e8, devices=2)
+TWO_A_CHIP = Chip("two", flops=1e12, hbm_bytes=2**30, hbm_rate=1e9, ici_rate=1e8, sides=2, devices=2)
 
 
 def report_of(monkeypatch: pytest.MonkeyPatch, config: Config, of_counted: float, mesh_devices: int = 1) -> dict:

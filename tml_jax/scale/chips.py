@@ -5,6 +5,9 @@ whose chips are two devices each.
 """
 
 import dataclasses
+import re
+
+from tml_jax.config import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +20,7 @@ class Chip:
       hbm_bytes: memory that a program can have.
       hbm_rate: bytes a second from and to memory.
       ici_rate: bytes a second that it sends to its neighbours, over all links together.
+      sides: how many numbers a shape of them has.
       devices: of one chip.
     """
 
@@ -25,14 +29,15 @@ class Chip:
     hbm_bytes: float
     hbm_rate: float
     ici_rate: float
+    sides: int
     devices: int = 1
 
 
 CHIPS = {
-    "v5e": Chip("v5e", 197e12, 15.75 * 2**30, 819e9, 200e9),
-    "v5p": Chip("v5p", 459e12, 95.73 * 2**30, 2765e9, 600e9),
-    "v6e": Chip("v6e", 918e12, 31.24 * 2**30, 1638e9, 400e9),
-    "tpu7x": Chip("tpu7x", 2307e12 / 2, 94.74 * 2**30, 7380e9 / 2, 600e9 / 2, devices=2),
+    "v5e": Chip("v5e", 197e12, 15.75 * 2**30, 819e9, 200e9, sides=2),
+    "v5p": Chip("v5p", 459e12, 95.73 * 2**30, 2765e9, 600e9, sides=3),
+    "v6e": Chip("v6e", 918e12, 31.24 * 2**30, 1638e9, 400e9, sides=2),
+    "tpu7x": Chip("tpu7x", 2307e12 / 2, 94.74 * 2**30, 7380e9 / 2, 600e9 / 2, sides=3, devices=2),
 }
 
 
@@ -40,9 +45,14 @@ def chip_of(topology: str) -> Chip:
     """The chip of a topology such as `v5p:8x8x8`.
 
     Raises:
-      ValueError: it is of none of the chips known here.
+      ConfigError: it is of none of the chips known here, or no shape of them.
     """
-    name = topology.partition(":")[0]
+    name, _, shape = topology.partition(":")
     if name not in CHIPS:
-        raise ValueError(f"topology {topology!r}: expected CHIP:SHAPE, such as v5p:8x8x8; known are {', '.join(CHIPS)}")
+        known = ", ".join(CHIPS)
+        raise ConfigError(f"topology {topology!r}: expected CHIP:SHAPE, such as v5p:8x8x8; known are {known}")
+    sides = CHIPS[name].sides
+    if not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (sides - 1), shape):
+        example = "x".join(["4"] * sides)
+        raise ConfigError(f"topology {topology!r}: shapes of {name} have {sides} sides, such as {name}:{example}")
     return CHIPS[name]
