@@ -11,7 +11,7 @@ from small import small_config
 
 from tml_jax.config import Config
 from tml_jax.scale.collectives import bytes_sent, collective_bytes
-from tml_jax.scale.programs import Cost, DoesNotFit, full_cost, sizes_in
+from tml_jax.scale.programs import Cost, DoesNotFit, Figures, Memory, layer_costs, sizes_in
 from tml_jax.scale.report import advice
 
 HLO = """
@@ -52,8 +52,10 @@ def test_the_cost_of_all_layers_follows_from_three_programs():
         sliding, all_ = float(kinds.count(False)), float(kinds.count(True))
         return Cost(5 + 2 * sliding, 1 + all_, 3 * sliding + all_, all_, {"all-gather": 7 * sliding}, sliding)
 
-    cost = full_cost(config, cost_at)
+    layers = layer_costs(config, cost_at)
     assert seen == [[False], [False, False], [False, True]]
+    assert {kind: count for kind, (count, _) in layers.items()} == {"rest": 1, "sliding": 3, "global": 4}
+    cost = Figures(Memory(1, 1, 1, 1), layers, 1.0).cost
     assert cost == Cost(5 + 2 * 4, 1 + 4, 3 * 4 + 4, 4, {"all-gather": 7 * 4}, 4)
 
 

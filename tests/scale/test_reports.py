@@ -25,7 +25,7 @@ def report_of(monkeypatch: pytest.MonkeyPatch, config: Config, of_counted: float
     """`train_report`, of a compiler that finds so many of the operations counted by hand in a microbatch, in 0.5 s."""
     counted = sum(train_flops(config, 1).program.values())
     cost = Cost(of_counted * counted, 0.5, 2e9, 3.0, {"all-gather": 7e6}, 4e7)
-    monkeypatch.setattr(train, "measure", lambda *_: Figures(Memory(1, 2, 3, 4), cost, 5.0))
+    monkeypatch.setattr(train, "measure", lambda *_: Figures(Memory(1, 2, 3, 4), {"rest": (1, cost)}, 5.0))
     return train.train_report(config, jax.devices()[:mesh_devices], TWO_A_CHIP, print)
 
 
@@ -59,6 +59,7 @@ def test_microbatches_cost_so_many_times_one(monkeypatch):
     )
     report = report_of(monkeypatch, config, 0.5)
     assert report["optimal_seconds"] == 1.0 and report["mfu"] is not None
+    assert report["optimal_seconds_of_each"] == {"rest": 1.0} and report["layers"] == {"rest": 1}
     assert report["collective_seconds"] == 0.8
     assert report["tokens_per_second_per_chip"] == pytest.approx(4 * config.data.packing.elements / 1.0 * 2)
 

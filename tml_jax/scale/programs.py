@@ -200,11 +200,25 @@ def cost_of(program: Program) -> Cost:
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """What a step takes on one device: its memory, its cost at full depth, and the seconds of all compilations."""
+    """What a step takes on one device.
+
+    Attributes:
+      memory: of the program as it will run.
+      layers: kind of layer, or `rest` → how many, and the cost of each, see `layer_costs`.
+      compile_seconds: of all compilations.
+    """
 
     memory: Memory
-    cost: Cost
+    layers: Mapping[str, tuple[int, Cost]]
     compile_seconds: float
+
+    @property
+    def cost(self) -> Cost:
+        """At full depth."""
+        whole = NOTHING
+        for count, cost in self.layers.values():
+            whole = whole.plus(cost, count)
+        return whole
 
 
 def measure(
@@ -235,26 +249,18 @@ def measure(
         return program
 
     memory = memory_of(whole := compiled(config))
-    cost = None if has_loop(config.model) or unlooped else cost_of(whole)
+    layers = None if has_loop(config.model) or unlooped else {"rest": (1, cost_of(whole))}
     del whole
-    if cost is None:
+    if layers is None:
         run = unlooped(config) if unlooped else config
         cost_at = lambda config: cost_of(compiled(config))  # noqa: E731
-        cost = full_cost(run, cost_at) if has_loop(config.model) else cost_at(run)
-    return Figures(memory, cost, math.fsum(spent))
+        layers = layer_costs(run, cost_at) if has_loop(config.model) else {"rest": (1, cost_at(run))}
+    return Figures(memory, layers, math.fsum(spent))
 
 
 def has_loop(model: ModelConfig) -> bool:
     """Whether a step runs its layers, or some of them, in a loop."""
     return layer_plan(model)[1] > 0
-
-
-def full_cost(config: Config, cost_at: Callable[[Config], Cost]) -> Cost:
-    """Cost of all layers: the sum of `layer_costs`, see there."""
-    whole = NOTHING
-    for times, cost in layer_costs(config, cost_at).values():
-        whole = whole.plus(cost, times)
-    return whole
 
 
 def layer_costs(config: Config, cost_at: Callable[[Config], Cost]) -> dict[str, tuple[int, Cost]]:

@@ -73,6 +73,8 @@ def train_report(config: Config, devices: list[Any], chip: Chip, log: Callable[[
         "useful_flops": useful,
         "flops_by_part": {part: value / count for part, value in counted.program.items()},
         "optimal_seconds": cost.seconds,
+        "optimal_seconds_of_each": {kind: each.seconds * parts for kind, (_, each) in figures.layers.items()},
+        "layers": {kind: layers for kind, (layers, _) in figures.layers.items()},
         "untimed_operations": cost.untimed,
         "mfu": useful / cost.seconds / chip.flops if agrees else None,
         "bytes_accessed": cost.bytes_accessed,
