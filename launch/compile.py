@@ -94,6 +94,19 @@ def run(config: Config) -> dict[str, Any]:
     return {"topology": _TOPOLOGY.value, "slices": _SLICES.value, "jax": jax.__version__, **report}
 
 
+def _check(output: pathlib.Path) -> None:
+    """Raises ConfigError where no file can be written, now and not after an hour."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output.parent).close()
+    except OSError as error:
+        raise ConfigError(
+            f"--output={output}: {error.strerror}; give a file in a folder that can be written"
+        ) from error
+    if output.is_dir():
+        raise ConfigError(f"--output={output}: is a folder; give a file")
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs the command. A line says what is wrong with its input (code 2), or that the step does not fit (1)."""
     output = pathlib.Path(_OUTPUT.value) if _OUTPUT.value else None
@@ -102,17 +115,13 @@ def main(argv: Sequence[str]) -> None:
             raise ConfigError(f"argument {argv[1]!r}: every option is a --flag")
         config = config_flag.get()
         if output:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            if output.is_dir():
-                raise ConfigError(f"--output={output}: is a folder; give a file")
-            tempfile.TemporaryFile(dir=output.parent).close()  # not after an hour
+            _check(output)
         report = run(config)
     except DoesNotFit as error:
         raise SystemExit(f"launch.compile: {advice(error, config, _STEP.value)}") from error
     except ConfigError as error:
-        print(f"launch.compile: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-    except (OSError, ValueError) as error:
+        config_flag.refuse("compile", error)
+    except ValueError as error:
         raise SystemExit(f"launch.compile: {error}") from error
     for line in lines(report):
         print(line)

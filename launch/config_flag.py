@@ -12,7 +12,7 @@ import runpy
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
@@ -81,8 +81,13 @@ def parse(argv: Sequence[str]) -> list[str]:
         rest = _take_config(list(argv))
         return flags.FLAGS(rest)
     except (ConfigError, flags.Error, TypeError, ValueError) as error:
-        print(f"launch.{pathlib.Path(argv[0]).stem}: {_plain(str(error))}", file=sys.stderr)
-        raise SystemExit(2) from error
+        refuse(pathlib.Path(argv[0]).stem, ConfigError(_plain(str(error))))
+
+
+def refuse(command: str, error: ConfigError) -> NoReturn:
+    """Ends a command of wrong input with one line, and exit code 2."""
+    print(f"launch.{command}: {error}", file=sys.stderr)
+    raise SystemExit(2) from error
 
 
 def _plain(message: str) -> str:

@@ -3,7 +3,6 @@
 python -m launch.params --config=configs/tml_interaction_small.py
 """
 
-import sys
 from collections.abc import Sequence
 
 from absl import app
@@ -20,8 +19,7 @@ def main(argv: Sequence[str]) -> None:
             raise ConfigError(f"argument {argv[1]!r}: every option is a --flag")
         config = config_flag.get()
     except ConfigError as error:
-        print(f"launch.params: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+        config_flag.refuse("params", error)
     counts = count_parameters(config.model)
     for part, number in counts.items():
         print(f"{part:<20} {number:>16,}")

@@ -13,27 +13,36 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
+from launch import config_flag
 from launch.child import compile_apart, read
-from tml_jax.scale.figures import FIGURES, tables
+from tml_jax.config import ConfigError
+from tml_jax.scale.figures import FIGURES, Figure, tables
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the figures.")
 _ONLY = flags.DEFINE_string("only", "", "Only figures with this in their name.")
 
 
-def main(argv: Sequence[str]) -> None:
-    """Makes the figures and prints their tables; ends with 1 where one failed."""
+def _asked(argv: Sequence[str]) -> tuple[pathlib.Path, list[Figure]]:
+    """The folder, which then is there, and the figures."""
     if len(argv) > 1 or not _OUTPUT.value:
-        raise SystemExit("launch.pods: give --output=FOLDER, and nothing but flags")
+        raise ConfigError("give --output=FOLDER, and nothing but flags")
     folder = pathlib.Path(_OUTPUT.value)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SystemExit(
-            f"launch.pods: --output={folder}: {error.strerror}; give a folder that can be written"
-        ) from error
+        raise ConfigError(f"--output={folder}: {error.strerror}; give a folder that can be written") from error
     wanted = [figure for figure in FIGURES if _ONLY.value in figure.name]
     if not wanted:
-        raise SystemExit(f"launch.pods: --only={_ONLY.value}: none of {', '.join(f.name for f in FIGURES)}")
+        raise ConfigError(f"--only={_ONLY.value}: none of {', '.join(f.name for f in FIGURES)}")
+    return folder, wanted
+
+
+def main(argv: Sequence[str]) -> None:
+    """Makes the figures and prints their tables; ends with 1 where one failed, with 2 where it is asked wrongly."""
+    try:
+        folder, wanted = _asked(argv)
+    except ConfigError as error:
+        config_flag.refuse("pods", error)
     reports, began = {}, time.monotonic()
     for number, figure in enumerate(wanted, 1):
         path = folder / f"{figure.name}.json"

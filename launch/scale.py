@@ -27,14 +27,14 @@ _CHIPS_PER_REPLICA = flags.DEFINE_integer("chips_per_replica", 16, "Chips of one
 
 def main(argv: Sequence[str]) -> None:
     """Prints the arithmetic, a line for each figure."""
-    if len(argv) > 1:
-        raise SystemExit(f"launch.scale: argument {argv[1]!r}: every option is a --flag")
     try:
+        if len(argv) > 1:
+            raise ConfigError(f"argument {argv[1]!r}: every option is a --flag")
         if _STEP_SECONDS.value is not None and not 0 < _STEP_SECONDS.value < math.inf:
             raise ConfigError(f"--step_seconds={_STEP_SECONDS.value}: must be above 0, and a number")
         config = config_flag.get()
     except ConfigError as error:
-        raise SystemExit(f"launch.scale: {error}") from error
+        config_flag.refuse("scale", error)
     rates = paper.Rates()
     print(f"assumed: {rates}")
     growing, windows = paper.kv_bytes(config.model)

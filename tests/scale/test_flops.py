@@ -1,8 +1,11 @@
 """The count by hand, against numbers worked out here and against the parameters that it multiplies with."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 from small import SMALL, small_config
 
@@ -10,8 +13,13 @@ from configs import tml_interaction_small
 from tml_jax.config import MeshConfig, from_mapping
 from tml_jax.kernels.packed_attention_kernels import Tiling
 from tml_jax.model.count import active_parameters, count_parameters
+from tml_jax.model.experts import Experts, Routing
 from tml_jax.model.flow import TARGET, FlowHead
 from tml_jax.model.inputs import PatchNetwork
+from tml_jax.parallel.mesh import make_mesh
+from tml_jax.parallel.placement import Placement
+from tml_jax.parallel.transport import exchange_experts
+from tml_jax.remat import POLICIES
 from tml_jax.scale.flops import flow_flops, layer_flops, patch_flops, seen_pairs, tile_pairs, train_flops
 
 FLAGSHIP = from_mapping(tml_interaction_small.get_config())
@@ -82,3 +90,37 @@ def test_remat_and_room_are_in_the_program_but_not_in_what_is_useful():
     assert again.program["projections"] == pytest.approx(plain.program["projections"] * 4 / 3)
     assert roomy.program["routed experts"] == pytest.approx(plain.program["routed experts"] * 1.5)
     assert roomy.program["unembedding"] == again.program["unembedding"] == plain.useful["unembedding"]
+
+
+def products(jaxpr: Any) -> int:
+    """Products of matrices in a program and in all that it calls."""
+    found = 0
+    for equation in jaxpr.eqns:
+        found += equation.primitive.name in ("dot_general", "ragged_dot_general")
+        for value in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(value, "jaxpr", value)
+            found += products(inner) if hasattr(inner, "eqns") else 0
+    return found
+
+
+@pytest.mark.parametrize("transport", ["capacity", "ring"])
+@pytest.mark.parametrize("remat", ["kept", "dots"])
+def test_products_of_experts_are_repeated_as_counted(transport, remat):
+    mesh = MeshConfig(expert=1, transport=transport, capacity=1.0)
+    placement = Placement(make_mesh(mesh, jax.devices()[:1]), transport)
+    chosen, weight = jnp.zeros((16, 2), jnp.int32), jnp.ones((16, 2))
+    experts = Experts(jnp.zeros((4, 8, 6)), jnp.zeros((4, 8, 6)), jnp.zeros((4, 6, 8)))
+
+    def forward(x: jax.Array, weight: jax.Array, experts: Experts) -> jax.Array:
+        return exchange_experts(x, Routing(chosen, weight, weight), experts, placement)[0]
+
+    def count(forward: Callable) -> int:
+        step = lambda *given: jax.vjp(forward, *given)[1](jnp.ones((16, 8)))  # noqa: E731
+        return products(jax.make_jaxpr(step)(jnp.zeros((16, 8)), weight, experts).jaxpr)
+
+    config = small_config()
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, remat=remat), mesh=mesh)
+    counted = train_flops(config)
+    again = counted.program["routed experts"] / counted.useful["routed experts"]
+    assert count(forward) == 9
+    assert count(jax.checkpoint(forward, policy=POLICIES[remat])) == pytest.approx(9 * again)

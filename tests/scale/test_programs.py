@@ -9,7 +9,8 @@ import sys
 import pytest
 from small import small_config
 
-from tml_jax.config import Config
+from tml_jax.config import Config, ConfigError
+from tml_jax.scale.chips import chip_of
 from tml_jax.scale.collectives import bytes_sent, collective_bytes
 from tml_jax.scale.programs import Cost, DoesNotFit, Figures, Memory, layer_costs, sizes_in
 from tml_jax.scale.report import advice
@@ -68,8 +69,9 @@ def compile_command(*arguments: str) -> subprocess.CompletedProcess:
 def test_wrong_topologies_flags_and_what_does_not_divide_are_named():
     done = compile_command("--config=configs/tiny.py", "--topology=v9:2x2")
     assert done.returncode == 2 and "known are v5e, v5p, v6e, tpu7x" in done.stderr
-    done = compile_command("--config=configs/tiny.py", "--topology=v5p:8x8")
-    assert done.returncode == 2 and "shapes of v5p have 3 sides, such as v5p:4x4x4" in done.stderr
+    for shape in ("8x8", "8x8x0", "1000x1000x1000"):
+        with pytest.raises(ConfigError, match="a shape of v5p is 3 numbers from 1 on, such as v5p:4x4x4, with at most"):
+            chip_of(f"v5p:{shape}")
     done = compile_command("--config=configs/tiny.py", "--topology=v5e:2x2")
     assert done.returncode == 2 and "needs 1 devices, there are 4" in done.stderr
     done = compile_command("--config=configs/tiny.py", "--topology=v5e:2x2", "--step=serve", "--search")

@@ -191,7 +191,8 @@ def grouped_mlp(rows: jax.Array, sizes: jax.Array, experts: Experts, *, tpu: boo
     return matmul(hidden, experts.down)
 
 
-def _rows_or_zero(x: jax.Array, index: jax.Array) -> jax.Array:
+def rows_or_zero(x: jax.Array, index: jax.Array) -> jax.Array:
+    """Rows of x (N, …) by their index (M,), zero where there are not so many → (M, …)."""
     return jnp.take(x, index, axis=0, mode="fill", fill_value=0)
 
 
@@ -212,7 +213,7 @@ def dispatch(x: jax.Array, slot: jax.Array, pair_of_row: jax.Array) -> jax.Array
       pair_of_row: (R,), pair (token · k + choice) of each row; N k or more where a row has none.
 
     Returns:
-      (R, D); rows without a pair hold some token, so what comes of them must count for nothing.
+      (R, D); rows without a pair hold some token, so what comes of them must count for nothing, and be finite.
     """
     return jnp.take(x, pair_of_row // slot.shape[1], axis=0, mode="clip")  # to zero them would be one more pass
 
@@ -241,15 +242,15 @@ def collect(rows: jax.Array, slot: jax.Array, pair_of_row: jax.Array) -> jax.Arr
       (N k, D), zero for pairs without a row.
     """
     del pair_of_row
-    return _rows_or_zero(rows, slot)
+    return rows_or_zero(rows, slot)
 
 
 def _collect_forward(rows: jax.Array, slot: jax.Array, pair_of_row: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _rows_or_zero(rows, slot), pair_of_row
+    return rows_or_zero(rows, slot), pair_of_row
 
 
 def _collect_backward(pair_of_row: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None, None]:
-    return _rows_or_zero(gradient, pair_of_row), None, None
+    return rows_or_zero(gradient, pair_of_row), None, None
 
 
 collect.defvjp(_collect_forward, _collect_backward)
@@ -265,7 +266,7 @@ def combine(rows: jax.Array, slot: jax.Array, pair_of_row: jax.Array) -> jax.Arr
       pair_of_row: (R,), pair (token · k + choice) of each row; N k or more where a row has none.
 
     Returns:
-      (N, D).
+      (N, D). The gradient of rows without a pair is that of some token, as with `dispatch`.
     """
     del pair_of_row
     return _sum_of_pairs(rows, slot)

@@ -27,7 +27,17 @@ from jax.sharding import PartitionSpec
 
 from tml_jax.kernels.few_tokens import few_tokens_mlp
 from tml_jax.kernels.grouped_matmul import ROWS
-from tml_jax.model.experts import Experts, Routing, collect, combine, dispatch, grouped_mlp, lay_out, starts
+from tml_jax.model.experts import (
+    Experts,
+    Routing,
+    collect,
+    combine,
+    dispatch,
+    grouped_mlp,
+    lay_out,
+    rows_or_zero,
+    starts,
+)
 from tml_jax.parallel.mesh import LOGICAL_TO_MESH
 from tml_jax.parallel.placement import Placement
 from tml_jax.remat import keep
@@ -113,9 +123,8 @@ def _own_part(
     sizes = _clipped(wanted, room)
     pair_of_row = jnp.where(jnp.arange(room) < jnp.sum(sizes), jnp.resize(order, room), pairs)
     token = pair_of_row // top_k
-    take = functools.partial(jnp.take, axis=0, mode="fill", fill_value=0)
-    out = grouped_mlp(take(x, token), sizes, experts, tpu=placement.tpu)
-    out = out * take(weight.reshape(-1), pair_of_row)[:, None]
+    out = grouped_mlp(rows_or_zero(x, token), sizes, experts, tpu=placement.tpu)
+    out = out * rows_or_zero(weight.reshape(-1), pair_of_row)[:, None]
     return jnp.zeros_like(x).at[token].add(out, mode="drop"), jnp.sum(wanted - sizes)
 
 
@@ -132,7 +141,7 @@ def _capacity(
     sorted_place, order, sizes = _sorted(key, count)
     start = starts(sizes, axis=0)
     rank = sorted_place - jnp.take(start, key, mode="clip")
-    slot = jnp.where((key < count) & (rank < room), key * room + rank, count * room).reshape(-1, top_k)
+    slot = jnp.where(rank < room, key * room + rank, count * room).reshape(-1, top_k)
     place = start[:, None] + jnp.arange(room)
     present = jnp.arange(room) < sizes[:, None]
     pair_of_row = jnp.where(present, order[jnp.minimum(place, pairs - 1)], pairs).reshape(-1)
@@ -146,6 +155,7 @@ def _capacity(
         rows = exchange(dispatch(x, slot, pair_of_row))
         # The weights go along and meet what comes before the last product: no gradient then asks for what comes after.
         row_weight = dispatch(weight.reshape(-1, 1), slot.reshape(-1, 1), pair_of_row)
+        # Rows that hold nobody's pair weigh nothing, or they would add to the gradients of experts.
         row_weight = exchange(jnp.where(pair_of_row[:, None] < pairs, row_weight, 0))
     with jax.named_scope("experts"):  # rows stay as they came, or all of them would be copied
         hidden = jax.nn.silu(jnp.einsum("serd,edf->serf", rows, experts.gate))

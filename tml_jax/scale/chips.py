@@ -5,6 +5,7 @@ whose chips are two devices each.
 """
 
 import dataclasses
+import math
 import re
 
 from tml_jax.config import ConfigError
@@ -21,6 +22,7 @@ class Chip:
       hbm_rate: bytes a second from and to memory.
       ici_rate: bytes a second that it sends to its neighbours, over all links together.
       sides: how many numbers a shape of them has.
+      most: chips of the largest slice that there is.
       devices: of one chip.
     """
 
@@ -30,14 +32,15 @@ class Chip:
     hbm_rate: float
     ici_rate: float
     sides: int
+    most: int
     devices: int = 1
 
 
 CHIPS = {
-    "v5e": Chip("v5e", 197e12, 15.75 * 2**30, 819e9, 200e9, sides=2),
-    "v5p": Chip("v5p", 459e12, 95.73 * 2**30, 2765e9, 600e9, sides=3),
-    "v6e": Chip("v6e", 918e12, 31.24 * 2**30, 1638e9, 400e9, sides=2),
-    "tpu7x": Chip("tpu7x", 2307e12 / 2, 94.74 * 2**30, 7380e9 / 2, 600e9 / 2, sides=3, devices=2),
+    "v5e": Chip("v5e", 197e12, 15.75 * 2**30, 819e9, 200e9, sides=2, most=256),
+    "v5p": Chip("v5p", 459e12, 95.73 * 2**30, 2765e9, 600e9, sides=3, most=6144),
+    "v6e": Chip("v6e", 918e12, 31.24 * 2**30, 1638e9, 400e9, sides=2, most=256),
+    "tpu7x": Chip("tpu7x", 2307e12 / 2, 94.74 * 2**30, 7380e9 / 2, 600e9 / 2, sides=3, most=9216, devices=2),
 }
 
 
@@ -51,8 +54,14 @@ def chip_of(topology: str) -> Chip:
     if name not in CHIPS:
         known = ", ".join(CHIPS)
         raise ConfigError(f"topology {topology!r}: expected CHIP:SHAPE, such as v5p:8x8x8; known are {known}")
-    sides = CHIPS[name].sides
-    if not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (sides - 1), shape):
+    sides, most = CHIPS[name].sides, CHIPS[name].most
+    if (
+        not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (sides - 1), shape)
+        or math.prod(map(int, shape.split("x"))) > most
+    ):
         example = "x".join(["4"] * sides)
-        raise ConfigError(f"topology {topology!r}: shapes of {name} have {sides} sides, such as {name}:{example}")
+        raise ConfigError(
+            f"topology {topology!r}: a shape of {name} is {sides} numbers from 1 on, such as {name}:{example}, "
+            f"with at most {most} chips"
+        )
     return CHIPS[name]

@@ -17,12 +17,11 @@ from tml_jax.model.flow import TARGET
 # Products of (T, T) matrices in the attention kernel: forward 2; backward 2 + 1 for queries and 2 + 2 for keys.
 FORWARD_PRODUCTS, BACKWARD_PRODUCTS = 2, 7
 _PARTS = ("projections", "keys and values", "dense MLPs", "routers", "routed experts", "shared experts")
-# Forward passes that are repeated in the backward pass, by `TrainConfig.remat`. Of routed experts, `kept` has what
-# comes out, and so two of three products are repeated.
-_AGAIN: dict[str, dict[str, float]] = {
+# Forward passes that are repeated in the backward pass, by `TrainConfig.remat`.
+_AGAIN: dict[str, dict[str, int]] = {
     "none": {},
     "dots": {"attention": 1},  # its kernel is no product to JAX
-    "kept": {"routed experts": 2 / 3, "keys and values": 1},
+    "kept": {"routed experts": 1, "keys and values": 1},
     "block": dict.fromkeys((*_PARTS, "attention"), 1),
 }
 
@@ -53,7 +52,11 @@ def train_flops(config: Config, stripes: int = 1) -> Flops:
     model, packing = config.model, config.data.packing
     rows, time = config.data.batch_size, packing.elements
     elements = rows * time
-    again = _AGAIN[config.train.remat]
+    again: dict[str, float] = dict(_AGAIN[config.train.remat])
+    if config.train.remat == "kept" and config.mesh.transport == "capacity":
+        again["routed experts"] = 2 / 3  # pairs are weighted before the third product, so nobody asks for what it gives
+    if config.train.remat == "dots" and config.mesh.transport != "capacity":
+        again["routed experts"] = 1  # their kernel is no product to JAX either
     layers = layer_flops(model)
     useful, program = {}, {}
     for part, each in layers.items():

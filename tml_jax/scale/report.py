@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from tml_jax.config import REMAT, Config, ConfigError
+from tml_jax.config import REMAT, Config
 from tml_jax.scale.chips import Chip
 from tml_jax.scale.programs import DoesNotFit
 
@@ -23,7 +23,7 @@ def _spell(name: str, value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_spell(name, item)}" for key, item in value.items()) or "–"
     if value is None:
-        return "none, as the compiler's operations and the count by hand differ by more than a tenth"
+        return "none: the compiler's operations are not those counted by hand, or its time lacks too many of them"
     if "bytes" in name and isinstance(value, int | float):
         return f"{value / 2**30:.2f} GiB"
     if "flops" in name and isinstance(value, int | float):
@@ -74,7 +74,7 @@ def search(
       The figures of the fastest that fits, with `searched`: all settings and what became of them.
 
     Raises:
-      ConfigError: none could be compiled.
+      ValueError: none could be compiled.
     """
     best, tried, failed = None, [], ""
     shards = devices // (max(config.mesh.tensor, 1) * max(config.mesh.sequence, 1))
@@ -99,7 +99,7 @@ def search(
         if best is None or speed > _speed(best):
             best = report
     if best is None:
-        raise ConfigError(f"--search: none of {len(tried)} settings could be compiled; the last: {failed}")
+        raise ValueError(f"--search: none of {len(tried)} settings could be compiled; the last: {failed}")
     return best | {"searched": tried}
 
 

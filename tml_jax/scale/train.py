@@ -45,7 +45,8 @@ def train_report(config: Config, devices: list[Any], chip: Chip, log: Callable[[
 
     Returns:
       Figures by name, fit for JSON. The cost of microbatches is that of one times their number, the optimiser included.
-      `mfu` is None where the compiler's operations and ours do not agree.
+      `mfu` is None where the compiler's operations and ours do not agree, and where so many have no time that the rest
+      takes less than all bytes do.
 
     Raises:
       DoesNotFit: it needs more memory than a device has.
@@ -59,6 +60,7 @@ def train_report(config: Config, devices: list[Any], chip: Chip, log: Callable[[
     counted = train_flops(config, mesh.shape["sequence"])
     program, useful = (sum(parts.values()) / count for parts in (counted.program, counted.useful))
     agrees = abs(cost.flops / program - 1) <= AGREEMENT
+    memory_seconds = cost.bytes_accessed / chip.hbm_rate
     rows, packing = config.data.batch_size, config.data.packing
     micro_turns = rows * packing.audio_in / AUDIO_ELEMENTS
     return {
@@ -74,11 +76,11 @@ def train_report(config: Config, devices: list[Any], chip: Chip, log: Callable[[
         "flops_by_part": {part: value / count for part, value in counted.program.items()},
         "optimal_seconds": cost.seconds,
         "optimal_seconds_of_each": {kind: each.seconds * parts for kind, (_, each) in figures.layers.items()},
-        "layers": {kind: layers for kind, (layers, _) in figures.layers.items()},
+        "layers": {kind: layers for kind, (layers, _) in figures.layers.items() if kind != "rest"},
         "untimed_operations": cost.untimed,
-        "mfu": useful / cost.seconds / chip.flops if agrees else None,
+        "mfu": useful / cost.seconds / chip.flops if agrees and cost.seconds >= memory_seconds else None,
         "bytes_accessed": cost.bytes_accessed,
-        "memory_seconds": cost.bytes_accessed / chip.hbm_rate,
+        "memory_seconds": memory_seconds,
         "collective_bytes": dict(cost.collective_bytes),
         "sent_bytes": cost.sent_bytes,
         "collective_seconds": cost.sent_bytes / chip.ici_rate,
