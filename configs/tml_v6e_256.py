@@ -3,7 +3,7 @@
 python -m launch.compile --config=configs/tml_v6e_256.py --topology=v6e:16x16 --step=train
 
 A chip has 32 GiB, of which the state takes 15 (what is not of experts is split in 16) and gradients 6. A whole row of
-8,192 elements took some 30 more on other chips, so rows are cut in four. Traced for these chips, not compiled yet.
+8,192 elements took some 30 more on other chips, so rows are cut in four.
 """
 
 from ml_collections import ConfigDict
