@@ -254,7 +254,7 @@ def measure(
     if layers is None:
         run = unlooped(config) if unlooped else config
         cost_at = lambda config: cost_of(compiled(config))  # noqa: E731
-        layers = layer_costs(run, cost_at) if has_loop(config.model) else {"rest": (1, cost_at(run))}
+        layers = layer_costs(run, cost_at)
     return Figures(memory, layers, math.fsum(spent))
 
 
@@ -265,6 +265,8 @@ def has_loop(model: ModelConfig) -> bool:
 
 def layer_costs(config: Config, cost_at: Callable[[Config], Cost]) -> dict[str, tuple[int, Cost]]:
     """Cost by kind of layer, from programs that have no loop: without layers of experts, and with one of either kind.
+
+    A model so shallow that none of its layers runs in a loop is all `rest`.
 
     Args:
       config: the run.
@@ -277,6 +279,8 @@ def layer_costs(config: Config, cost_at: Callable[[Config], Cost]) -> dict[str, 
       ConfigError: a layer with a dense MLP attends globally; none of the programs would have it.
     """
     model = config.model
+    if not has_loop(model):
+        return {"rest": (1, cost_at(config))}
     dense = model.num_dense_layers
     if dense >= model.global_every:
         raise ConfigError(

@@ -29,7 +29,6 @@ from tml_jax.scale.programs import (
     Cost,
     compile_and_tell,
     cost_of,
-    has_loop,
     layer_costs,
     memory_of,
 )
@@ -147,7 +146,7 @@ def serve_report(
             return cost_of(program)
 
         # No layer runs in a loop here; the shallow programs are those of `layer_costs` because they compile sooner.
-        parts[name] = layer_costs(config, cost_at) if has_loop(config.model) else {"rest": (1, cost_at(config))}
+        parts[name] = layer_costs(config, cost_at)
     times = {"input": 1, "text": text_steps(sessions), "audio": AUDIO_ELEMENTS}
     whole, counted = NOTHING, 0.0
     for name, layers in parts.items():
