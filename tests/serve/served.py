@@ -95,6 +95,11 @@ def wait_until(true: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+def threads() -> int:
+    """Threads of this process but those of asyncio's own pool, which grows to its size with use."""
+    return sum(not thread.name.startswith("asyncio_") for thread in threading.enumerate())
+
+
 def resident() -> int:
     """Bytes of memory that this process holds."""
     gc.collect()

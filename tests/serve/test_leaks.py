@@ -4,10 +4,9 @@ import asyncio
 import os
 import pathlib
 import socket as sockets
-import threading
 
 import pytest
-from served import Served, receive, resident, send, wait_until
+from served import Served, receive, resident, send, threads, wait_until
 
 AROUND = 4  # clients before the first count: pools and caches fill
 
@@ -42,7 +41,7 @@ def left_behind(served: Served) -> dict[str, int]:
 
     return {
         "tasks": served.call(tasks()),
-        "threads": threading.active_count(),
+        "threads": threads(),
         "files": len(os.listdir("/proc/self/fd")),
         "places": served.scheduler.engine.slots - served.scheduler.free,
     }

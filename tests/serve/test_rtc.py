@@ -6,7 +6,6 @@ import fractions
 import json
 import os
 import re
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -17,7 +16,7 @@ from openai import OpenAI
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 from scripted import SAMPLES, Line, ScriptedEngine
-from served import KEY, Served, wait_until
+from served import KEY, Served, threads, wait_until
 
 from tml_jax.data.record import USER
 
@@ -393,7 +392,7 @@ def test_calls_that_come_and_go_leave_nothing_behind():
                 if number % 2:
                     assert post(served, "", path=f"{caller.location}/hangup")[0] == 200
             wait_until(lambda: served.scheduler.free)
-        return served.call(tasks()), threading.active_count(), len(os.listdir("/proc/self/fd"))
+        return served.call(tasks()), threads(), len(os.listdir("/proc/self/fd"))
 
     with Served(ScriptedEngine(quiet)) as served:
         before = come_and_go(4)
