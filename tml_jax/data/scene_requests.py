@@ -29,10 +29,14 @@ _BEFORE = (
     "i hope you can", "i wonder if you can", "you are going to", "get ready to", "remember to", "make sure to",
     "do not forget to", "i expect you to", "it would be nice if you", "is it possible for you to", "next i want you to",
 )  # fmt: skip
-_AFTER = ("please", "for me", "now", "for us", "if you can", "thank you")
+_AFTER = (
+    "please", "for me", "now", "for us", "if you can", "thank you", "with me", "right now", "once", "out loud", "to us",
+    "to them", "to everybody", "to the others", "my friend", "again", "and nothing else", "if you like", "will you",
+    "at once", "so that i can hear it",
+)  # fmt: skip
 
 
-_PLAIN_SHARE, _AFTER_SHARE = 0.3, 0.2  # of wordings in which words could stand before, or follow
+_PLAIN_SHARE, _AFTER_SHARE = 0.3, 0.35  # of wordings in which words could stand before, or follow
 
 
 def wordings(carrier: str) -> tuple[str, ...]:
@@ -90,6 +94,19 @@ CARRIERS = {
             "would you mind saying, {keyword}", "my favourite word is, {keyword}", "the next word is, {keyword}",
             "what i want to hear is, {keyword}", "i want to hear the word, {keyword}", "the word for you is, {keyword}",
             "my word for you is, {keyword}", "the word that i like is, {keyword}", "how do you say, {keyword}",
+            *(
+                f"{start} {verb}, {{keyword}}"
+                for start in (
+                    "i am waiting for you to", "it is your turn to", "can i hear you", "i want to hear you",
+                    "it would help if you", "now is the time to",
+                )
+                for verb in ("say", "repeat", "tell me", "speak the word")
+            ),
+            *(
+                f"the {which} {what} is, {{keyword}}"
+                for which in ("first", "right", "best", "only", "last", "new")
+                for what in ("word", "answer", "word for today", "thing i want to hear")
+            ),
         ),
         HELD_OUT: (
             "would you please say, {keyword}", "let me hear you say, {keyword}", "the word to say is, {keyword}",
@@ -303,7 +320,17 @@ CARRIERS = {
                 )
                 for word in KEYWORDS
             ),
+            *(
+                f"{told} {word}"
+                for told in (
+                    "i thought of", "there was no", "she had another", "he knows all about", "we spoke of",
+                    "they made it", "he left without", "i saw a big", "it turned into", "we were too late for",
+                    "she wrote about", "nobody had any", "he called it", "it was like a",
+                )
+                for word in KEYWORDS
+            ),
             "her coat was yellow", "the wall is yellow", "all of it was yellow", "they had it in yellow",
+            "she made the roof yellow", "their house turned yellow", "we kept the curtains yellow",
         ),
         HELD_OUT: (
             "my sister plays music at home", "the train was full of people", "he painted the old door yellow",

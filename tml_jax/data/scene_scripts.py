@@ -18,11 +18,19 @@ KEYWORDS = (
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 _INTERRUPTIONS = ("stop", "wait", "hold on", "stop please", "that's enough")
 INTERRUPTIONS = {
-    TRAIN: (*_INTERRUPTIONS, "please stop", "okay stop", "wait a moment", "no stop", "stop now", "hang on"),
+    # "wait" sounds much like "right", which must not stop the model, and so comes often.
+    TRAIN: (
+        *_INTERRUPTIONS, *_INTERRUPTIONS, "wait", "wait", "please stop", "okay stop", "wait a moment", "no stop",
+        "stop now", "hang on", "please wait", "no wait", "wait wait", "hold it", "stop it", "stop there", "enough",
+        "that will do",
+    ),
     HELD_OUT: _INTERRUPTIONS,
-}
+}  # fmt: skip
 _BACKCHANNELS = ("mm hm", "uh huh", "right", "yeah")
-BACKCHANNELS = {TRAIN: (*_BACKCHANNELS, "okay", "i see", "sure", "oh yes"), HELD_OUT: _BACKCHANNELS}
+BACKCHANNELS = {
+    TRAIN: (*_BACKCHANNELS, *_BACKCHANNELS, "right", "okay", "i see", "sure", "oh yes", "oh right", "right right"),
+    HELD_OUT: _BACKCHANNELS,
+}
 CUE_WORDS = ("go", "now")
 DELAYS = {"two": 2.0, "three": 3.0, "four": 4.0, "five": 5.0, "six": 6.0, "seven": 7.0}  # seconds
 SHAPES = ("ball", "box", "cross", "ring")
