@@ -22,6 +22,7 @@ _TALKERS = 4  # of babble
 _NEAR, _FAR = (4.0, 12.0), (0.0, 4.0)  # dB of direct over reflected sound, by distance
 _REFLECTIONS = 6  # that stand out of the reverberation
 _PEAK = 0.98  # of full scale
+ECHO_TO_COME = "echo_to_come"  # in a record's meta: [dB, seconds] of an echo that is not in the record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,17 @@ class Acoustics:
         if self.echo_db is not None:
             facts.update(echo_db=self.echo_db, echo_delay=self.echo_delay)
         return facts
+
+
+def without_echo(acoustics: Acoustics) -> tuple[Acoustics, dict]:
+    """A place in which the model's own voice is not heard, and the fact that it is to come while the model speaks.
+
+    What tests a model must not hold the sound of the reply that is due; `eval/echo.py` adds that of its own.
+    """
+    if acoustics.echo_db is None:
+        return acoustics, {}
+    facts = {ECHO_TO_COME: [acoustics.echo_db, acoustics.echo_delay]}
+    return dataclasses.replace(acoustics, echo_db=None, echo_delay=0.0), facts
 
 
 def draw_acoustics(rng: np.random.Generator, split: str) -> Acoustics:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 from tml_jax.data import scene_company, scene_delegation, scene_listening, scene_sights, scene_turns
-from tml_jax.data.acoustics import draw_acoustics
+from tml_jax.data import scene_scripts as scripts
+from tml_jax.data.acoustics import draw_acoustics, without_echo
 from tml_jax.data.record import Conversation
 from tml_jax.data.scene import Scene, new_scene
 from tml_jax.data.voices import Synthesizer
@@ -52,6 +53,9 @@ def make_scene(synthesizer: Synthesizer, name: str, rng: np.random.Generator, sp
     scene = new_scene(synthesizer, rng, split)
     end = FAMILIES[family][0](scene) + scene.draw(scene.grids.tail)
     microphone = draw_acoustics(rng, split) if scene.microphone else None
+    if microphone is not None and split != scripts.TRAIN:
+        microphone, facts = without_echo(microphone)
+        scene.meta.update(facts)
     return scene.timeline.conversation(name, family, end, scene.meta, microphone)
 
 

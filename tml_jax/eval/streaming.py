@@ -6,6 +6,7 @@ from tml_jax.background.desk import Desk
 from tml_jax.data.layout import INPUT_SAMPLES, arrived_samples, fit_samples
 from tml_jax.data.record import MODEL, Conversation
 from tml_jax.eval.delegation import desk_of, rehearse
+from tml_jax.eval.echo import Echo
 from tml_jax.serve.session import Talker
 from tml_jax.serve.windows import Arrived, arrivals
 from tml_jax.serve.words import MicroTurn
@@ -41,8 +42,11 @@ def stream(
         windows[:filled] = [
             rehearse(desks[index], side) if desks else side for index, side in zip(group[:filled], windows)
         ]
+        echoes = [Echo(conversations[index]) for index in group[:filled]]
+        windows[:filled] = [echo.heard(side) for echo, side in zip(echoes, windows)]
         for together in talker.talk_together(windows, [talker.seed + index for index in group]):
-            for index, turn in zip(group[:filled], together):
+            for index, echo, turn in zip(group[:filled], echoes, together):
+                echo.put_out(turn)
                 turn = desks[index].put_out(turn) if desks else turn
                 if turn.index < conversations[index].micro_turns:
                     turns[index].append(turn)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS
+from tml_jax.data.acoustics import ECHO_TO_COME
 from tml_jax.data.layout import INPUT_SAMPLES, arrived_samples, fit_samples
 from tml_jax.data.record import MODEL, Conversation
 from tml_jax.signal.pcm import pcm16
@@ -18,9 +19,10 @@ AUDIO_MUTED, VIDEO_FROZEN, TIME_SHUFFLED = "audio muted", "video frozen", "time 
 
 
 def mute(conversation: Conversation) -> Conversation:
-    """The conversation with silence for the user's audio."""
+    """The conversation with silence for the user's audio, without an echo, too."""
     audio = conversation.user_audio
-    return dataclasses.replace(conversation, user_audio=None if audio is None else np.zeros_like(audio))
+    meta = {name: fact for name, fact in conversation.meta.items() if name != ECHO_TO_COME}
+    return dataclasses.replace(conversation, user_audio=None if audio is None else np.zeros_like(audio), meta=meta)
 
 
 def freeze_video(conversation: Conversation) -> Conversation:
