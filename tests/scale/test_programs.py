@@ -21,6 +21,8 @@ HLO = """
   %done = f32[128]{0} all-gather-done((f32[16]{0}, f32[128]{0}) %started)
   %summed = (f32[10]{0}, f32[6]{0}) all-reduce(f32[10]{0} %a, f32[6]{0} %b), replica_groups={{0,1,2,3}}, to_apply=%add
   ROOT %moved = s8[2,3]{1,0} all-to-all(s8[2,3]{1,0} %z), replica_groups={{0,4}}, dimensions={0}
+  %more = (f32[2]{0}, f32[3]{0}, f32[4]{0}, f32[5]{0}, f32[6]{0}, /*index=5*/f32[7]{0}) all-reduce(%a, %b, %c, %d, %e, /*index=5*/%f), replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, to_apply=%add
+  %both = ((f32[4]{0}, f32[2]{0}), (f32[16]{0}, f32[8]{0})) all-gather-start(%g, %h), replica_groups=mesh['a'=2,'b'=2] {'a','b'}
   %other = f32[999]{0} fusion(f32[999]{0} %w), calls=%all-gather.clone
 
 %all-reduce-scatter.3 (input.1: f32[64,8]) -> f32[8,8] {
@@ -28,18 +30,31 @@ HLO = """
   %all-reduce.9 = f32[64,8]{1,0} all-reduce(f32[64,8]{1,0} %input.1), replica_groups=[1,8]<=[8], to_apply=%add
   ROOT %kept = f32[8,8]{1,0} dynamic-slice(f32[64,8]{1,0} %all-reduce.9, s32[] %i), dynamic_slice_sizes={8,8}
 }
-"""
+
+%all-reduce-scatter.4 (a: f32[64], b: f32[32]) -> (f32[32], f32[16]) {
+  %all-reduce.10 = (f32[64]{0}, f32[32]{0}) all-reduce(%a, %b), replica_groups={{0,2},{1,3}}, to_apply=%add
+}
+"""  # noqa: E501 - as XLA writes them
 
 
 def test_collectives_are_counted_once_by_kind():
-    expected = {"all-gather": 64 * 128 * 2 + 128 * 4, "all-reduce": 64, "all-to-all": 6, "reduce-scatter": 8 * 8 * 4}
-    assert collective_bytes(HLO) == expected
+    assert collective_bytes(HLO) == {
+        "all-gather": 64 * 128 * 2 + 128 * 4 + 24 * 4,
+        "all-reduce": 64 + 27 * 4,
+        "all-to-all": 6,
+        "reduce-scatter": 8 * 8 * 4 + 48 * 4,
+    }
 
 
 def test_what_a_ring_sends_follows_from_the_kind_and_the_group():
     started = 128 * 4  # its group stands nowhere: the most that a ring can send
     gathered, summed, moved, scattered = 64 * 128 * 2 * 7 / 8, 2 * 64 * 3 / 4, 6 / 2, 8 * 8 * 4 * 7
-    assert bytes_sent(HLO) == pytest.approx(started + gathered + summed + moved + scattered)
+    of_tuples = 2 * 27 * 4 * 3 / 4 + 24 * 4 * 3 / 4 + 48 * 4 * 1
+    assert bytes_sent(HLO) == pytest.approx(started + gathered + summed + moved + scattered + of_tuples)
+    with pytest.raises(ValueError, match="unknown form"):
+        bytes_sent("%a = f32[8]{0} all-reduce(%b), replica_groups=<<0>>, to_apply=%add")
+    with pytest.raises(ValueError, match="unknown axis"):
+        bytes_sent("%a = f32[8]{0} all-reduce(%b), replica_groups=mesh['x'=2] {'y'}, to_apply=%add")
 
 
 def test_the_cost_of_all_layers_follows_from_three_programs():

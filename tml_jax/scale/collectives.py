@@ -1,5 +1,6 @@
 """What devices send one another in a compiled program, read from its text."""
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -7,7 +8,8 @@ _KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collectiv
 _SIZES = {"pred": 1, "s8": 1, "u8": 1, "f8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
 _SIZES |= {"s64": 8, "u64": 8, "f64": 8}
 _INSTRUCTION = re.compile(rf"= (\(?[^=]*?\)?) ({'|'.join(sorted(_KINDS, key=len, reverse=True))})(-start)?\(([^\n]*)")
-_GROUPS = re.compile(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]*)\})")
+_COMMENT = re.compile(r"/\*.*?\*/")  # XLA numbers the arrays of longer tuples in them
+_GROUPS = re.compile(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]*)\}|mesh\[([^\]]*)\][^{\n]*\{([^}]*)\})")
 _UNKNOWN = 2**20  # devices of a group that the text does not name: what a ring sends then is at its most
 _ARRAY = re.compile(r"(pred|bf16|[suf]\d+)\w*\[([\d,]*)\]")
 # On TPUs a reduce-scatter is a computation of an all-reduce of which each device keeps a slice; its name says so.
@@ -21,7 +23,10 @@ def collective_bytes(text: str) -> dict[str, float]:
       text: the compiled program, as HLO.
 
     Returns:
-      Kind → bytes; those of an asynchronous one are counted where it starts, its largest array alone.
+      Kind → bytes; those of an asynchronous one are counted where it starts.
+
+    Raises:
+      ValueError: a group is written in a way that is not known.
     """
     found: dict[str, float] = {}
     for kind, size, _ in _collectives(text):
@@ -34,6 +39,9 @@ def bytes_sent(text: str) -> float:
 
     Of n devices each sends (n − 1) / n of what an all-gather or all-to-all results in, n − 1 times the result of a
     reduce-scatter, and of an all-reduce, which is one after the other, 2 (n − 1) / n. A permutation sends its result.
+
+    Raises:
+      ValueError: a group is written in a way that is not known.
     """
     sent = 0.0
     for kind, size, group in _collectives(text):
@@ -47,21 +55,36 @@ def bytes_sent(text: str) -> float:
 
 def _collectives(text: str) -> Iterator[tuple[str, float, int]]:
     """Kind, bytes of the result and devices of the group, of each collective."""
+    text = _COMMENT.sub("", text)
     for shapes, body in _SCATTER.findall(text):
-        yield "reduce-scatter", float(max(_sizes(shapes))), _group(body)
+        yield "reduce-scatter", float(sum(_sizes(shapes))), _group(body)
     for shapes, kind, start, rest in _INSTRUCTION.findall(_SCATTER.sub("", text)):
-        sizes = _sizes(shapes)
+        sizes = _sizes(_results_of_started(shapes) if start else shapes)
         if sizes:
-            of_started = min if kind == "reduce-scatter" else max  # what is started names what it is given as well
-            yield kind, float(of_started(sizes) if start else sum(sizes)), _group(rest)
+            of_started = min if kind == "reduce-scatter" else max  # of what it is given and what it results in
+            yield kind, float(of_started(sizes) if start and shapes[:2] != "((" else sum(sizes)), _group(rest)
+
+
+def _results_of_started(shapes: str) -> str:
+    """What a collective that is started results in, where it takes several arrays: ((given), (results))."""
+    return shapes.split("), (", 1)[-1] if shapes.startswith("((") else shapes
 
 
 def _group(text: str) -> int:
+    """Devices of a group, which are listed, counted, or those along some axes of a mesh."""
     found = _GROUPS.search(text)
     if not found:
+        if "replica_groups=" in text and "replica_groups={}" not in text:
+            raise ValueError(f"a group of an unknown form: {text[text.index('replica_groups=') :][:80]}")
         return _UNKNOWN
-    count, members = found.groups()
-    return int(count) if count else len(members.split(","))
+    count, members, axes, along = found.groups()
+    if axes is None:
+        return int(count) if count else len(members.split(","))
+    sizes = dict(axis.split("=") for axis in axes.split(","))
+    try:
+        return math.prod(int(sizes[name]) for name in along.replace(" ", "").split(","))
+    except KeyError as error:
+        raise ValueError(f"a group along an unknown axis: {found.group(0)[:120]}") from error
 
 
 def _sizes(shapes: str) -> list[int]:
