@@ -58,7 +58,7 @@ def _devices(topology: str, chip: Chip) -> list[Any]:
         raise ConfigError(f"--topology={topology}: no such shape of {chip.name} ({why})") from error
 
 
-def _search(config: Config, devices: int, chip: Chip, log: Callable[[str], None]) -> dict[str, Any]:
+def _search(config: Config, devices: int, log: Callable[[str], None]) -> dict[str, Any]:
     """`search`, each setting in a process of its own."""
 
     def attempt(changed: Config) -> dict[str, Any] | str:
@@ -70,7 +70,7 @@ def _search(config: Config, devices: int, chip: Chip, log: Callable[[str], None]
         with tempfile.TemporaryDirectory() as folder:
             return compile_apart([*sys.argv[1:], "--nosearch", *setting], pathlib.Path(folder) / "report.json")
 
-    return search(config, devices, chip, attempt, log)
+    return search(config, devices, attempt, log)
 
 
 def run(config: Config) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def run(config: Config) -> dict[str, Any]:
     if _STEP.value == "serve":
         report = serve_report(config, devices, chip, _SESSIONS.value, _FRAMES.value, say)
     elif _SEARCH.value:
-        report = _search(config, len(devices), chip, say)
+        report = _search(config, len(devices), say)
     else:
         report = train_report(config, devices, chip, say)
     return {"topology": _TOPOLOGY.value, "slices": _SLICES.value, "jax": jax.__version__, **report}

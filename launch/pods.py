@@ -27,13 +27,13 @@ def _asked(argv: Sequence[str]) -> tuple[pathlib.Path, list[Figure]]:
     if len(argv) > 1 or not _OUTPUT.value:
         raise ConfigError("give --output=FOLDER, and nothing but flags")
     folder = pathlib.Path(_OUTPUT.value)
+    wanted = [figure for figure in FIGURES if _ONLY.value in figure.name]
+    if not wanted:
+        raise ConfigError(f"--only={_ONLY.value}: none of {', '.join(f.name for f in FIGURES)}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--output={folder}: {error.strerror}; give a folder that can be written") from error
-    wanted = [figure for figure in FIGURES if _ONLY.value in figure.name]
-    if not wanted:
-        raise ConfigError(f"--only={_ONLY.value}: none of {', '.join(f.name for f in FIGURES)}")
     return folder, wanted
 
 
@@ -58,4 +58,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=config_flag.parse)

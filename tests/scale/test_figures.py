@@ -58,6 +58,8 @@ def test_tables_show_reports_and_what_failed():
     assert (
         "| 8, dots | 2.0 of 4.0 GiB | 0.25 s | 2 / 2 T | 42.0% | 12,346 | 99 | 0.20 s | 3 GB, 0.01 s | 1,151 |" in said
     )
+    unknown = {"mfu": None, "tokens_per_second_per_chip": None, "micro_turns_per_second_per_chip": None}
+    assert "| 2 / 2 T | – | – | – | 0.20 s |" in tables({"a": train | unknown})
     assert "3 with video" in said and "1 × 100.00, 2 × 75.00" in said and "| 10.0 ms | 125% |" in said
     assert said.endswith("c: launch.compile: does not fit")
 

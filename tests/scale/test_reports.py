@@ -16,7 +16,7 @@ from tml_jax.scale import train
 from tml_jax.scale.chips import Chip
 from tml_jax.scale.flops import train_flops
 from tml_jax.scale.programs import Cost, Figures, Memory
-from tml_jax.scale.report import ROWS_PER_DEVICE, search
+from tml_jax.scale.report import ROWS_PER_DEVICE, lines, search
 
 TWO_A_CHIP = Chip("two", flops=1e12, hbm_bytes=2**30, hbm_rate=1e9, ici_rate=1e8, sides=2, most=4, devices=2)
 
@@ -37,10 +37,15 @@ def test_utilisation_is_given_where_both_counts_agree(monkeypatch, of_counted, a
     report = report_of(monkeypatch, config, of_counted)
     useful = sum(train_flops(config, 1).useful.values())
     assert report["mfu"] == (pytest.approx(useful / 0.5 / 1e12) if agrees else None)
+    assert agrees != ("no_mfu" in report) and report["tokens_per_second_per_chip"] > 0
+    assert agrees or f"{of_counted - 1:+.0%} off those counted by hand" in report["no_mfu"]
 
 
 def test_no_utilisation_is_given_where_the_time_lacks_what_has_bytes(monkeypatch):
-    assert report_of(monkeypatch, small_config(), 1.0, accessed=0.6e9)["mfu"] is None
+    report = report_of(monkeypatch, small_config(), 1.0, accessed=0.6e9)
+    rates = [report[f"{what}_per_second_per_chip"] for what in ("tokens", "micro_turns")]
+    assert [report["mfu"], *rates] == [None] * 3 and "3 operations have no time" in report["no_mfu"]
+    assert "mfu = none" in lines(report)
 
 
 def test_rates_are_those_of_a_chip_and_times_those_of_its_parts(monkeypatch):
@@ -73,19 +78,23 @@ def test_the_search_takes_the_fastest_and_tells_of_those_that_failed():
         if config.train.remat == "kept":
             return "the compiler was ended by SIGABRT"
         rows = config.data.batch_size
-        seconds = {"none": 3.0, "dots": 1.0, "block": 2.0}[config.train.remat] * rows * (0.9 if rows == 8 else 1.0)
-        return {"useful_flops": 1e12 * rows, "optimal_seconds": seconds, "mfu": 0.1, "hbm_bytes_per_device": 1,
-                "rows": rows, "remat": config.train.remat}  # fmt: skip
+        seconds = {"none": 0.1, "dots": 1.0, "block": 2.0}[config.train.remat] * rows * (0.9 if rows == 8 else 1.0)
+        found = {"useful_flops": 1e12 * rows, "optimal_seconds": seconds, "mfu": 0.1, "hbm_bytes_per_device": 1,
+                 "memory_seconds": 0.5, "rows": rows, "remat": config.train.remat}  # fmt: skip
+        if config.train.remat == "none":  # would be the fastest, but that its time lacks what has most of the bytes
+            found |= {"optimal_seconds": 0.1, "memory_seconds": 9.0 * rows, "mfu": None, "no_mfu": "no time for it"}
+        return found
 
     told = []
     config = small_config()
     config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, tensor=2))
-    best = search(config, 8, TWO_A_CHIP, attempt, told.append)
+    best = search(config, 8, attempt, told.append)
     assert (best["rows"], best["remat"]) == (8, "dots")  # two for each of the four groups of devices
     assert len(best["searched"]) == len(told) == len(ROWS_PER_DEVICE) * len(REMAT)
+    assert sum("no utilisation: no time for it" in line for line in told) == len(ROWS_PER_DEVICE)
     assert {"rows_per_device": 1, "remat": "kept", "failed": "the compiler was ended by SIGABRT"} in best["searched"]
     with pytest.raises(ValueError, match="none of 12 settings .* the last: too large"):
-        search(config, 8, TWO_A_CHIP, lambda _: "too large", told.append)
+        search(config, 8, lambda _: "too large", told.append)
 
 
 def test_an_abort_is_told_by_its_signal_and_the_failed_check():

@@ -59,6 +59,10 @@ def _memory(report: dict[str, Any]) -> str:
     return f"{report['hbm_bytes_per_device'] / 2**30:.1f} of {report['hbm_bytes_available'] / 2**30:.1f} GiB"
 
 
+def _rate(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
 def _by_part(report: dict[str, Any]) -> str:
     times = report["steps_of_a_micro_turn"]
     each = report["optimal_seconds_by_part"]
@@ -72,8 +76,8 @@ _TRAIN = {
     "step": lambda r: f"{r['optimal_seconds']:.2f} s",
     "operations, compiler / by hand": lambda r: f"{r['flops'] / 1e12:.0f} / {r['analytic_flops'] / 1e12:.0f} T",
     "MFU": lambda r: "–" if r["mfu"] is None else f"{r['mfu']:.1%}",
-    "tokens / s / chip": lambda r: f"{r['tokens_per_second_per_chip']:,.0f}",
-    "micro-turns / s / chip": lambda r: f"{r['micro_turns_per_second_per_chip']:,.0f}",
+    "tokens / s / chip": lambda r: _rate(r["tokens_per_second_per_chip"]),
+    "micro-turns / s / chip": lambda r: _rate(r["micro_turns_per_second_per_chip"]),
     "memory alone": lambda r: f"{r['memory_seconds']:.2f} s",
     "collectives": lambda r: f"{r['sent_bytes'] / 1e9:.0f} GB, {r['collective_seconds']:.2f} s",
     "untimed": lambda r: f"{r['untimed_operations']:,.0f}",

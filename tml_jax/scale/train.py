@@ -45,8 +45,8 @@ def train_report(config: Config, devices: list[Any], chip: Chip, log: Callable[[
 
     Returns:
       Figures by name, fit for JSON. The cost of microbatches is that of one times their number, the optimiser included.
-      `mfu` is None where the compiler's operations and ours do not agree, and where so many have no time that the rest
-      takes less than all bytes do.
+      `mfu` is None, and `no_mfu` says why, where the compiler's operations and ours do not agree, and where so many
+      have no time that the rest takes less than all bytes do: then there are no rates either.
 
     Raises:
       DoesNotFit: it needs more memory than a device has.
@@ -59,8 +59,14 @@ def train_report(config: Config, devices: list[Any], chip: Chip, log: Callable[[
     count = len(devices)
     counted = train_flops(config, mesh.shape["sequence"])
     program, useful = (sum(parts.values()) / count for parts in (counted.program, counted.useful))
-    agrees = abs(cost.flops / program - 1) <= AGREEMENT
     memory_seconds = cost.bytes_accessed / chip.hbm_rate
+    timed = cost.seconds >= memory_seconds
+    no_mfu = None
+    if not timed:
+        no_mfu = f"{cost.untimed:,.0f} operations have no time, and the rest takes less than the bytes alone"
+    elif abs(off := cost.flops / program - 1) > AGREEMENT:
+        no_mfu = f"the compiler's operations are {off:+.0%} off those counted by hand"
+    a_second = 1 / cost.seconds / count * chip.devices if timed else None
     rows, packing = config.data.batch_size, config.data.packing
     micro_turns = rows * packing.audio_in / AUDIO_ELEMENTS
     return {
@@ -78,14 +84,15 @@ def train_report(config: Config, devices: list[Any], chip: Chip, log: Callable[[
         "optimal_seconds_of_each": {kind: each.seconds * parts for kind, (_, each) in figures.layers.items()},
         "layers": {kind: layers for kind, (layers, _) in figures.layers.items() if kind != "rest"},
         "untimed_operations": cost.untimed,
-        "mfu": useful / cost.seconds / chip.flops if agrees and cost.seconds >= memory_seconds else None,
+        "mfu": None if no_mfu else useful / cost.seconds / chip.flops,
+        **({"no_mfu": no_mfu} if no_mfu else {}),
         "bytes_accessed": cost.bytes_accessed,
         "memory_seconds": memory_seconds,
         "collective_bytes": dict(cost.collective_bytes),
         "sent_bytes": cost.sent_bytes,
         "collective_seconds": cost.sent_bytes / chip.ici_rate,
-        "tokens_per_second_per_chip": rows * packing.elements / cost.seconds / count * chip.devices,
-        "micro_turns_per_second_per_chip": micro_turns / cost.seconds / count * chip.devices,
+        "tokens_per_second_per_chip": a_second and rows * packing.elements * a_second,
+        "micro_turns_per_second_per_chip": a_second and micro_turns * a_second,
         "hours_of_audio_per_step": micro_turns * MICRO_TURN_SECONDS / 3600,
         "compile_seconds": figures.compile_seconds,
         "remat": config.train.remat,
