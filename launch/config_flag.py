@@ -84,6 +84,15 @@ def parse(argv: Sequence[str]) -> list[str]:
         refuse(pathlib.Path(argv[0]).stem, ConfigError(_plain(str(error))))
 
 
+INTERRUPTED = 130  # exit status of a command that Ctrl-C ended
+
+
+def interrupted(command: str, what: str) -> NoReturn:
+    """Ends a command that Ctrl-C stopped with one line that says what becomes of its work."""
+    print(f"launch.{command}: stopped by Ctrl-C; {what}", file=sys.stderr)
+    raise SystemExit(INTERRUPTED) from None
+
+
 def refuse(command: str, error: ConfigError) -> NoReturn:
     """Ends a command of wrong input with one line, and exit code 2."""
     print(f"launch.{command}: {error}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """Evaluates a trained model, the sound of the vocoder alone, or the model against the reference implementation.
 
   python -m launch.eval --suite=replica --checkpoint=runs/replica [--weights=int8]
-  python -m launch.eval --suite=replica --checkpoint=shipped      (needs its held-out data, which launch.train makes)
+  python -m launch.eval --suite=replica --checkpoint=shipped      (makes its held-out data where they are missing)
   python -m launch.eval --suite=sound
   python -m launch.eval --suite=parity --checkpoint=runs/inkling      (needs the extra `parity`)
 
@@ -20,9 +20,9 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
-from launch import background, huge_pages
+from launch import background, config_flag, huge_pages
 from tml_jax import shipped
 from tml_jax.config import ConfigError
 from tml_jax.eval.recognition import RECOGNISERS
@@ -166,6 +166,7 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command; what is wrong with its input ends it with one line."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    logging.set_verbosity(logging.WARNING)  # Orbax says much at INFO
     try:
         own = {"sound": _sound, "replica": _replica, "interactivity": _interactivity, "parity": _parity}
         own.get(_SUITE.value, _benchmark)()
@@ -174,6 +175,9 @@ def main(argv: Sequence[str]) -> None:
     except ImportError as error:
         extra = "parity" if _SUITE.value == "parity" else "suites" if _SUITE.value in SUITES else "replica"
         raise SystemExit(f"launch.eval: {error}; python -m pip install -e '.[{extra}]'") from error
+    except KeyboardInterrupt:
+        kept = "what was answered is kept, and the same command goes on"
+        config_flag.interrupted("eval", "nothing is kept" if _SUITE.value in ("replica", *_OWN[2:]) else kept)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from absl import app, flags, logging
 
+from launch import config_flag
 from tml_jax.data import recordings, scene_beam, scenes, shards
 from tml_jax.data.record import Conversation
 
@@ -162,6 +163,8 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit(f"launch.prepare: {error}") from error
     except ImportError as error:
         raise SystemExit(f"launch.prepare: {error}") from error
+    except KeyboardInterrupt:
+        config_flag.interrupted("prepare", "nothing is kept, and the same command begins anew")
 
 
 if __name__ == "__main__":

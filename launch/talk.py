@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from absl import app, flags, logging
 
-from launch import background
+from launch import background, config_flag
 from tml_jax import shipped
 from tml_jax.background.backend import Backend
 from tml_jax.background.desk import Background, Desk, DeskOptions
@@ -35,7 +35,6 @@ from tml_jax.serve import session
 from tml_jax.signal import media
 from tml_jax.train.checkpoint import CheckpointError
 
-INTERRUPTED = 130  # exit status of a command that Ctrl-C ended
 _AUDIO_HELP = (
     "Recording of the user, any format and rate. Without it the session has no microphone, which is not the same as "
     "silence: for a user who is silent, give a silent file, however short."
@@ -188,7 +187,7 @@ def main(argv: Sequence[str]) -> None:
         print(f"wrote {file}")
     if len(micro_turns) < count:
         print("launch.talk: ended by Ctrl-C before its time", file=sys.stderr)
-        raise SystemExit(INTERRUPTED)
+        raise SystemExit(config_flag.INTERRUPTED)
 
 
 if __name__ == "__main__":

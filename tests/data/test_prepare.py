@@ -75,3 +75,17 @@ def test_tokenizer_is_trained_once_on_words_and_texts(tmp_path, made):
     write_shards(records("other", 9), tmp_path / "scenes", overwrite=True)
     again = prepare.ensure_tokenizer(config, tmp_path / "run" / "tokenizer.json", log=silent)
     assert again.fingerprint == first.fingerprint
+
+
+def test_the_first_records_are_made_and_not_kept_where_a_source_is_missing(tmp_path, made):
+    config = config_for(tmp_path, generate={"scenes": 40, "held_out": 2})
+    ids = lambda found: [record.id for record in found]  # noqa: E731
+    assert ids(prepare.first_records(config, "scenes", 5, log=silent)) == [f"scenes-{i}" for i in range(5)]
+    assert len(prepare.first_records(config, "scenes", 500, log=silent)) == 40
+    assert made == [("scenes", 5, 3), ("scenes", 40, 3)] and not list(tmp_path.iterdir())
+    write_shards(records("mine", 3), tmp_path / "scenes")
+    assert ids(prepare.first_records(config, "scenes", 2, log=silent)) == ["mine-0", "mine-1"]
+    assert ids(prepare.ensure_source(config, "held_out", log=silent)) == ["held_out-0", "held_out-1"]
+    assert made[2:] == [("held_out", 2, 3)] and (tmp_path / "held_out").exists()
+    with pytest.raises(DataError, match="scenes: no such folder"):
+        prepare.first_records(config_for(tmp_path / "elsewhere", generate={"held_out": 2}), "scenes", 2, log=silent)

@@ -83,4 +83,4 @@ def test_heard_words_without_a_recorded_voice_says_so(conversation):
 
 def test_heard_words_of_a_silent_model_says_so():
     silent: list[MicroTurn] = baselines.as_recorded(spoken(()))
-    assert "The model said nothing" in replica.heard_words([spoken()], [silent])
+    assert "The model wrote no words beside its sound" in replica.heard_words([spoken()], [silent])

@@ -31,7 +31,11 @@ from tml_jax.train.checkpoint_arrays import named
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 KEYWORD = {"value": 0.4321, "low": 0.3, "high": 0.5, "count": 9}
 UNKNOWN = {"value": float("nan"), "low": float("nan"), "high": float("nan"), "count": 0}
-RESULTS = {"policies": {"model": {"conversations": 9, "keyword": KEYWORD, "yielded": UNKNOWN}}, "families": {}}
+RESULTS = {
+    "step": 1,
+    "policies": {"model": {"conversations": 9, "keyword": KEYWORD, "yielded": UNKNOWN}},
+    "families": {},
+}
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +180,19 @@ def test_a_run_without_figures_is_not_shipped(small_variables, tmp_path):
     make_run(tmp_path / "run", small_config(), small_variables)
     with pytest.raises(CheckpointError, match="launch.eval --checkpoint="):
         make.ship(tmp_path / "run", tmp_path / "copy", make.ShipOptions())
+
+
+def test_figures_of_another_step_or_of_a_copy_are_not_shipped(run, small_variables, tmp_path):
+    own = make_run(tmp_path / "run", read_config(run), small_variables)
+    (own / "eval").mkdir()
+    (own / "eval" / make.RESULTS).write_text(json.dumps({**RESULTS, "step": 2}))
+    (own / "eval" / make.TABLE).write_text("")
+    with pytest.raises(CheckpointError, match="is of step 2, not of 1, which is to be copied"):
+        make.ship(own, tmp_path / "copy", make.ShipOptions(compare=0))
+    (own / make.CARD).write_text("")
+    with pytest.raises(CheckpointError, match="is such a copy already"):
+        make.ship(own, tmp_path / "copy", make.ShipOptions(compare=0))
+    assert not (tmp_path / "copy").exists()
 
 
 def test_the_command_of_the_card_gives_the_fields_that_differ_from_the_file():

@@ -32,14 +32,45 @@ def ensure_data(config: Config, log: Callable[[str], None] = print) -> None:
     unknown = [name for name in directories if name not in scenes.SOURCES]
     if unknown:
         raise ConfigError(f"config.data.generate[{unknown[0]!r}]: generated sources are {', '.join(scenes.SOURCES)}")
-    for name, directory in directories.items():
-        if not directory.exists():
-            count = config.data.generate[name]
-            log(f"generating {count} conversations of {name} into {directory}")
-            processes = min(os.cpu_count() or 1, -(-count // _PROCESS_PAYS))
-            write_shards(scenes.generate(name, count, config.data.seed, processes), directory)
+    for name in directories:
+        ensure_source(config, name, log)
     for name in (*config.data.sources, HELD_OUT):
         open_shards(source_directory(config, name))
+
+
+def ensure_source(config: Config, name: str, log: Callable[[str], None] = print) -> Sequence[Conversation]:
+    """The records of one source, or of `held_out`; generated where they are missing and the configuration says so.
+
+    Raises:
+      ConfigError: there is no such source.
+      DataError: it is broken, or missing and not generated.
+    """
+    directory = source_directory(config, name)
+    if not directory.exists() and name in config.data.generate:
+        log(f"generating {config.data.generate[name]} conversations of {name} into {directory}")
+        write_shards(_generated(config, name, config.data.generate[name]), directory)
+    return open_shards(directory)
+
+
+def first_records(config: Config, name: str, count: int, log: Callable[[str], None] = print) -> list[Conversation]:
+    """The first records of a source, at most `count`, which are made and not kept where the source is not there.
+
+    Raises:
+      ConfigError: there is no such source.
+      DataError: it is broken, or missing and not generated.
+    """
+    directory = source_directory(config, name)
+    if not directory.exists() and name in config.data.generate:
+        count = min(count, config.data.generate[name])
+        log(f"generating the first {count} conversations of {name}")
+        return list(_generated(config, name, count))
+    records = open_shards(directory)
+    return [records[index] for index in range(min(count, len(records)))]
+
+
+def _generated(config: Config, name: str, count: int) -> Iterator[Conversation]:
+    processes = min(os.cpu_count() or 1, -(-count // _PROCESS_PAYS))
+    return scenes.generate(name, count, config.data.seed, processes)
 
 
 def source_directory(config: Config, name: str) -> pathlib.Path:

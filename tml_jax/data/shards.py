@@ -4,6 +4,7 @@
 format number, the number of records of each shard, and their ids.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -151,13 +152,22 @@ def write_shard(folder: pathlib.Path, number: int, records: Iterable[Conversatio
     shard: dict[str, Any] = {"file": f"shard-{number:05d}.array_record", "count": 0, "ids": []}
     # One record to a group: any record can be read without its neighbours.
     writer = array_record_module.ArrayRecordWriter(str(folder / shard["file"]), "group_size:1")
+
+    def write(act: Callable[..., None], *arguments: Any) -> None:
+        try:
+            act(*arguments)
+        except RuntimeError as error:  # as the writer says of a full disk
+            raise DataError(f"{folder / shard['file']} could not be written: {error}") from error
+
     try:
         for record in records:
-            writer.write(to_bytes(record))
+            write(writer.write, to_bytes(record))
             shard["count"] += 1
             shard["ids"].append(record.id)
+        write(writer.close)
     finally:
-        writer.close()
+        with contextlib.suppress(RuntimeError):
+            writer.close()  # where something went wrong before
     return shard
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import soxr
 
+from tml_jax.data.layout import MIN_POWER
 from tml_jax.signal.pcm import pcm16
 
 RATE = 16_000
@@ -67,11 +68,22 @@ def _by_pocketsphinx(samples: np.ndarray, _: str) -> list[HeardWord]:
         decoder.end_utt()
     # Fillers are in brackets or angles; a second pronunciation is marked `word(2)`.
     found = [(segment.word, segment.start_frame, segment.end_frame) for segment in decoder.seg() or ()]
+    size = int(_FRAME * RATE)
+    frames = samples[: len(samples) // size * size].reshape(-1, size)
+    loud = np.mean(np.square(frames), axis=1) > MIN_POWER
     return [
-        HeardWord(re.sub(r"\(\d+\)$", "", word), first * _FRAME, (last + 1) * _FRAME)
+        HeardWord(re.sub(r"\(\d+\)$", "", word), *_without_silence(first, last + 1, loud))
         for word, first, last in found
         if word[0] not in "<["
     ]
+
+
+def _without_silence(first: int, end: int, loud: np.ndarray) -> tuple[float, float]:
+    """Seconds of a word that was found in frames `first` … `end` - 1: it can begin with seconds of silence."""
+    within = np.flatnonzero(loud[first:end])
+    if within.size:
+        first, end = first + int(within[0]), first + int(within[-1]) + 1
+    return first * _FRAME, end * _FRAME
 
 
 def _by_whisper(samples: np.ndarray, model: str) -> list[HeardWord]:

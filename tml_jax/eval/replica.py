@@ -13,8 +13,9 @@ import numpy as np
 
 from tml_jax.config import OUTPUT_RATE, Config
 from tml_jax.data.packet_loss import lose_packets
+from tml_jax.data.prepare import HELD_OUT, ensure_source, first_records
 from tml_jax.data.record import MODEL, Conversation
-from tml_jax.data.shards import open_shards
+from tml_jax.data.scenes import SPLITS
 from tml_jax.eval import baselines
 from tml_jax.eval.abilities.ablations import mute
 from tml_jax.eval.conversation import write_example
@@ -26,6 +27,7 @@ from tml_jax.files import write_whole
 from tml_jax.serve.session import Talker
 from tml_jax.serve.words import MicroTurn
 from tml_jax.signal.pcm import float_audio
+from tml_jax.train.checkpoint import find_checkpoint
 
 FIT_CONVERSATIONS = 500  # of each training source, that the baselines are fitted on
 LOST_PACKETS, LOST_BURST = 0.1, 3.0  # of the line with a bad network: share of packets, mean packets of a burst
@@ -39,7 +41,8 @@ def evaluate(
     output_dir: str | pathlib.Path | None = None,
 ) -> str:
     """Evaluates a run on its held-out conversations. What their records or the installation do not allow is left out,
-    with a line to `log`: baselines, metrics of cues, recognised words.
+    with a line to `log`: baselines, metrics of cues, recognised words. Conversations that the configuration generates
+    are made where they are missing.
 
     Writes RUN/eval: `table.md`, `results.json`, and for one conversation of each family the sound and the
     timeline picture.
@@ -57,14 +60,15 @@ def evaluate(
       CheckpointError: the run has no intact checkpoint.
       DataError: there are no held-out conversations, or a source is missing or broken.
     """
-    run_dir, folder = pathlib.Path(run_dir), pathlib.Path(config.data.directory)
-    held_out = list(open_shards(folder / config.data.held_out))
+    run_dir, checkpoint = find_checkpoint(run_dir)
+    step = int(checkpoint.name)
+    held_out = list(ensure_source(config, HELD_OUT, log))
     fitted, frequency = _fit_baselines(config, log), reply_frequency(held_out)
     if not any(conversation.cues for conversation in held_out):
         log("the held-out conversations have no cues: no metrics of replies' timing, of holding, yielding and keeping")
 
     tasks = any(planned(conversation) for conversation in held_out)
-    talker = Talker(str(run_dir), weights=config.serve.weights, delegate=tasks)
+    talker = Talker(str(checkpoint), weights=config.serve.weights, delegate=tasks)
     log(f"evaluating on {len(held_out)} held-out conversations")
     spoken = stream(talker, held_out)
     muted = stream(talker, [mute(conversation) for conversation in held_out])
@@ -89,7 +93,7 @@ def evaluate(
         results["tasks"] = by_variant([score_delegation(*pair) for pair in zip(held_out, spoken)])
         tables += f"\nTasks for the background, done by the embedded one:\n\n{table(results['tasks'])}"
     plain = {kind: {name: dataclasses.asdict(score) for name, score in rows.items()} for kind, rows in results.items()}
-    write_whole(output / "results.json", json.dumps(plain, indent=1))
+    write_whole(output / "results.json", json.dumps({"step": step, **plain}, indent=1))
     write_whole(output / "table.md", tables)
     for family in sorted({conversation.family for conversation in held_out}):
         index = next(i for i, conversation in enumerate(held_out) if conversation.family == family)
@@ -128,7 +132,7 @@ def heard_words(conversations: Sequence[Conversation], spoken: Sequence[Sequence
     if not has_reference:
         return "No held-out conversation has timed words of the model with their sound: nothing was recognised.\n"
     if not said:
-        return "The model said nothing, so there was nothing to recognise.\n"
+        return "The model wrote no words beside its sound, so there was nothing to recognise.\n"
     return (
         f"Recognised by pocketsphinx over {len(said)} replies: {100 * word_error_rate(said, heard):.1f}% word error "
         f"between the model's text and its sound; {100 * word_error_rate(due, recorded):.1f}% for the recorded voice "
@@ -138,9 +142,10 @@ def heard_words(conversations: Sequence[Conversation], spoken: Sequence[Sequence
 
 def _fit_baselines(config: Config, log: Callable[[str], None]) -> baselines.Params | None:
     """The baselines' parameters, or None where the training data tell no reply from which to make them."""
-    shards = [open_shards(pathlib.Path(config.data.directory) / source.path) for source in config.data.sources.values()]
-    train = [records[index] for records in shards for index in range(min(FIT_CONVERSATIONS, len(records)))]
-    train = [conversation for conversation in train if conversation.cues]  # transcriptions and the like have none
+    # Of what is generated, scenes alone have cues.
+    sources = [name for name in config.data.sources if name not in config.data.generate or name in SPLITS]
+    train = [record for name in sources for record in first_records(config, name, FIT_CONVERSATIONS, log)]
+    train = [conversation for conversation in train if conversation.cues]  # recordings have none
     try:
         return baselines.fit(train)
     except ValueError as error:  # says what the conversations lack

@@ -85,6 +85,12 @@ def ship(
     run, folder = find_checkpoint(checkpoint)
     config, tokenizer, variables = restore_params_for_inference(folder)
     results, table = (_read_figures(run, name) for name in (RESULTS, TABLE))
+    evaluated = json.loads(results).get("step")
+    if evaluated != int(folder.name):
+        raise CheckpointError(
+            f"{run / 'eval' / RESULTS} is of step {evaluated}, not of {folder.name}, which is to be copied: "
+            f"python -m launch.eval --checkpoint={checkpoint} makes it anew"
+        )
     unlicensed = [name for name in config.data.sources if name not in {**config.data.generate, **options.licences}]
     if unlicensed:
         missing = " ".join(f"--licence='{name}: …'" for name in unlicensed)
@@ -149,6 +155,8 @@ def _write_weights(folder: pathlib.Path, variables: dict[str, Any], dtype: str) 
 
 
 def _read_figures(run: pathlib.Path, name: str) -> str:
+    if (run / CARD).exists():
+        raise CheckpointError(f"{run} is such a copy already: give the run that it was made of")
     try:
         return (run / "eval" / name).read_text(encoding="utf-8")
     except FileNotFoundError as error:

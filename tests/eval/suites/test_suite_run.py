@@ -15,7 +15,15 @@ from tml_jax.eval.suites import answers, fdb_v15, run, timed
 from tml_jax.eval.suites.items import Clip, Item, Scoring, conversation_of
 from tml_jax.eval.suites.registry import SUITES
 from tml_jax.eval.suites.report import Metric, Section, cell, table, write_report
-from tml_jax.eval.suites.transcripts import Chunk, SuiteError, read_transcript, subfolders, utterances
+from tml_jax.eval.suites.transcripts import (
+    Chunk,
+    SuiteError,
+    read_transcript,
+    subfolders,
+    transcript_of,
+    utterances,
+    write_transcript,
+)
 from tml_jax.serve.words import MicroTurn
 from tml_jax.signal.media import read_audio, sample_rate
 
@@ -92,11 +100,19 @@ def test_users_are_heard_where_a_judge_asks_for_their_words(tmp_path):
     for name in ("input", "clean_input", "output", "clean_output"):
         put(folder, **{f"{name}_wav": (speech(), RATE)})
     items = fdb_v15.load(tmp_path)
-    answers.hear(items[:1], tmp_path, lambda samples, rate: [HeardWord("he", 0.1, 0.2)])
-    answers.hear([dataclasses.replace(items[1], hear_user=False)], tmp_path, lambda samples, rate: [])
+    answers.hear(items[:1], tmp_path, lambda samples, rate: [HeardWord("he", 0.1, 0.2)], "first")
+    answers.hear([dataclasses.replace(items[1], hear_user=False)], tmp_path, lambda samples, rate: [], "first")
     made = sorted(path.name for path in folder.glob("*.json"))
     assert made == ["clean_output.json", "input.json", "metadata.json", "output.json"]
     assert read_transcript(folder / "input.json").text == "he"
+    # The words of another recogniser are not taken for one's own, and those that were given are nobody's.
+    output = folder / "output.json"
+    assert (read_transcript(output).text, read_transcript(output).heard_by) == ("he", "first")
+    assert answers.hear(items[:1], tmp_path, lambda samples, rate: [HeardWord("she", 0.1, 0.2)], "second") == 0
+    assert (read_transcript(output).text, read_transcript(output).heard_by) == ("she", "second")
+    write_transcript(output, transcript_of([Chunk("given", 0.1, 0.2)]))
+    assert answers.hear(items[:1], tmp_path, lambda samples, rate: [], "second") == 1
+    assert read_transcript(output).text == "given"
     with pytest.raises(SuiteError, match="choose a recogniser"):
         run.evaluate("fdb-v1.5", tmp_path, tmp_path / "out", None, run.Options(recogniser="text"))
 

@@ -1,5 +1,6 @@
 """What a model answers to the items of a suite, as files: its sound on the user's clock, and the words in it."""
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from tml_jax.eval.recognition import HeardWord
 from tml_jax.eval.streaming import TOGETHER, stream
 from tml_jax.eval.suites.items import Item, conversation_of
 from tml_jax.eval.suites.mock_tools import ToolDesk
-from tml_jax.eval.suites.transcripts import Chunk, SuiteError, transcript_of, write_transcript
+from tml_jax.eval.suites.transcripts import Chunk, SuiteError, read_transcript, transcript_of, write_transcript
 from tml_jax.eval.timeline import draw_timeline
 from tml_jax.serve.session import Talker
 from tml_jax.serve.words import MicroTurn
@@ -72,24 +73,33 @@ def answer(
         log(f"{min(start + AT_ONCE, len(items))} of {len(items)} items answered")
 
 
-def hear(items: Sequence[Item], answers: pathlib.Path, listen: Listener) -> None:
+def hear(items: Sequence[Item], answers: pathlib.Path, listen: Listener, name: str) -> int:
     """Recognises what has a sound and no words yet: answers of another model, and users whose words a judge needs.
 
     Args:
       items: of a suite.
       answers: folder with `TASK/ID/output.wav`.
       listen: whose words count.
+      name: its name, which is kept beside its words: those of another are recognised anew.
+
+    Returns:
+      How many answers have words that were not recognised here.
     """
+    given = 0
     for item in items:
         words = _words_path(item, answers)
         sound = words.with_suffix(".wav")
-        if sound.exists() and not words.exists():
+        heard_by = read_transcript(words).heard_by if words.exists() else None
+        given += heard_by == ""
+        if sound.exists() and heard_by not in ("", name):
             samples = read_audio(sound, INPUT_RATE, channels=1)[0]
-            write_transcript(words, transcript_of(_heard(samples, INPUT_RATE, listen, item.heard_from)))
+            found = transcript_of(_heard(samples, INPUT_RATE, listen, item.heard_from))
+            write_transcript(words, dataclasses.replace(found, heard_by=name))
         heard = words.with_name(f"{item.prefix}input.json")
         if item.hear_user and sound.exists() and not heard.exists():
             samples = read_audio(item.clips[0].sound, INPUT_RATE, channels=1)[0]
             write_transcript(heard, transcript_of(_heard(samples, INPUT_RATE, listen, 0.0)))
+    return given
 
 
 def own_words(turns: Sequence[MicroTurn]) -> list[Chunk]:

@@ -79,6 +79,15 @@ def evaluate(
         items = _first(suite.load(data), options.limit)
     except SuiteError as error:
         raise SuiteError(f"{error}. {suite.download}") from error
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise SuiteError(f"a record in {data} is not as {name} publishes it ({what}). {suite.download}") from error
+    if suite.judge == "needed" and not options.judge_model:
+        raise SuiteError(
+            f"{name} cannot be scored without a judge: give --judge_model, and --judge_url of its endpoint"
+        )
+    if options.judge_url and not options.judge_model:
+        raise SuiteError(f"--judge_url={options.judge_url} is of no use without --judge_model")
     judge = Judge(options.judge_model, options.judge_url, output / "judgements.jsonl") if options.judge_model else None
     recogniser = options.recogniser if suite.hears else OWN_WORDS
     listen, words = None, recogniser
@@ -98,7 +107,11 @@ def evaluate(
         loaded = talker()
         answer(loaded, items, answers, listen, log, _desks(suite, items, options, loaded))
     if suite.hears:
-        hear(items, answers, listen or words_heard)
+        given = hear(items, answers, listen or words_heard, words)
+        if talker is None and given:
+            words = f"none for {given} of {len(items)} answers, whose words were given" + (
+                f"; {words} for the others" if given < len(items) else ""
+            )
     sections = suite.score(Scoring(data, answers, options.strict, judge, tuple(items)))
     facts = {
         "suite": name,

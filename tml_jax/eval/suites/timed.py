@@ -36,6 +36,12 @@ def load(data: pathlib.Path) -> list[Item]:
     for row in read_jsonl(data / "items.jsonl", ("id", "expected")):
         if not any(name in row for name in ("audio", "video", "texts")):
             raise SuiteError(f"{data / 'items.jsonl'}, {row['id']!r} has neither audio, nor video, nor texts")
+        for due in row["expected"]:
+            if not {"start", "end", "text"} <= due.keys() or not float(due["start"]) < float(due["end"]):
+                raise SuiteError(
+                    f"{data / 'items.jsonl'}, {row['id']!r}: {due} is no answer due, which has start and end in "
+                    "seconds, the end later, and text"
+                )
         texts = tuple(Text(USER, text["text"], float(text["time"])) for text in row.get("texts", ()))
         clips = (Clip(data / row["audio"]),) if row.get("audio") else ()
         video = data / row["video"] if row.get("video") else None

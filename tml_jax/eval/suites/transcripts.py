@@ -30,6 +30,7 @@ class Transcript:
       said: the model's own text to its sound, where a model made the recording.
       shown: the text that the model showed and did not speak.
       user_ends: seconds, when each piece of the user's sound ended, where the answer was made here.
+      heard_by: the recogniser that the words are of, where they were recognised from a sound that was given.
     """
 
     text: str
@@ -37,6 +38,7 @@ class Transcript:
     said: str = ""
     shown: str = ""
     user_ends: tuple[float, ...] = ()
+    heard_by: str = ""
 
     @property
     def seconds(self) -> float:
@@ -64,6 +66,7 @@ def read_transcript(path: pathlib.Path) -> Transcript:
     try:
         chunks = tuple(Chunk(chunk["text"], *chunk["timestamp"]) for chunk in content["chunks"])
         own = content.get("said", ""), content.get("shown", ""), tuple(content.get("user_ends", ()))
+        own += (content.get("heard_by", ""),)
         return Transcript(content["text"], chunks, *own)
     except (KeyError, TypeError) as error:
         raise SuiteError(
@@ -88,6 +91,7 @@ def write_transcript(path: pathlib.Path, transcript: Transcript) -> None:
     """Writes a transcript; what the published evaluators do not read stands beside."""
     chunks = [{"text": chunk.text, "timestamp": [chunk.start, chunk.end]} for chunk in transcript.chunks]
     own = {"said": transcript.said, "shown": transcript.shown, "user_ends": transcript.user_ends}
+    own |= {"heard_by": transcript.heard_by} if transcript.heard_by else {}
     content = {"text": transcript.text, "chunks": chunks, **own}
     path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
 
