@@ -25,6 +25,7 @@ CASES = [
     *(f"{transport} counts what it drops" for transport in ("ring", "ragged", "capacity")),
     "padding takes no room",
     *(f"capacity keeps what fits, {pairs}" for pairs in ("3 of float32", "1 of float32", "3 of bfloat16")),
+    *(f"{transport} keeps what fits, 3 of float32" for transport in ("ring", "ragged")),
     *(f"{axes} looks up" for axes in ("d2e2t2", "f2e4")),
 ]
 

@@ -1,8 +1,9 @@
 """Runs what moves tokens between eight simulated devices against references; prints a line for each case that holds."""
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -84,26 +85,47 @@ def with_room(expert: np.ndarray, senders: int, room: int) -> np.ndarray:
     return fits
 
 
-def gradients_of_what_is_kept(top: int = TOP, dtype: jnp.dtype = jnp.float32, tolerance: float = 2e-5) -> None:
-    """With pairs dropped and padding between, numbers are those of a product in which these pairs weigh nothing."""
+@contextlib.contextmanager
+def small_tiles() -> Iterator[None]:
+    """Buffers are whole tiles of 128 rows, more than these few tokens fill: `ROWS` is made small for the test."""
+    from tml_jax.parallel import transport as module
+
+    before, module.ROWS = module.ROWS, 8
+    try:
+        yield
+    finally:
+        module.ROWS = before
+
+
+def gradients_of_what_is_kept(
+    transport: str = "capacity", top: int = TOP, dtype: jnp.dtype = jnp.float32, tolerance: float = 2e-5
+) -> None:
+    """With pairs dropped and padding between, numbers are those of a product in which these pairs weigh nothing.
+
+    Which pairs `capacity` keeps is worked out here; of the others it is told by the gradients of the weights.
+    """
     mesh = make_mesh(MESHES["f2e4"])
     senders = mesh.size
     room = 8 * -(-TOKENS // senders * top // EXPERTS // 8)  # of one sender for one expert
-    run = functools.partial(exchange_experts, placement=Placement(mesh, "capacity", capacity=1.0))
+    run = functools.partial(exchange_experts, placement=Placement(mesh, transport, capacity=1.0))
     found_of = jax.jit(functools.partial(forward_and_gradients, run))
     for skew in (1, -1):
         x, expert, weight, experts, cotangent = inputs(skew, top, dtype)
         padded = jnp.where(jnp.arange(TOKENS)[:, None] % 5 == 0, EXPERTS, expert)
-        fits = with_room(np.asarray(padded), senders, room)
+        with small_tiles() if transport != "capacity" else contextlib.nullcontext():
+            found = found_of(x, padded, weight, experts, cotangent)
+        if transport == "capacity":
+            fits = with_room(np.asarray(padded), senders, room)
+        else:
+            fits = np.asarray(found[1][1]) != 0
 
         def kept(x, routing, experts, fits=fits):
             weight = jnp.where(fits, routing.weight, 0)
             return reference(x, Routing(jnp.minimum(routing.expert, EXPERTS - 1), weight, weight), experts)
 
-        found = found_of(x, padded, weight, experts, cotangent)
         assert found[2] == np.sum(~fits & (np.asarray(padded) < EXPERTS)) > 0, found[2]
         same(found, forward_and_gradients(kept, x, padded, weight, experts, cotangent), tolerance)
-    print(f"ok: capacity keeps what fits, {top} of {jnp.dtype(dtype).name}")
+    print(f"ok: {transport} keeps what fits, {top} of {jnp.dtype(dtype).name}")
 
 
 def kept_pairs(placement: Placement) -> tuple[int, int]:
@@ -123,14 +145,8 @@ def kept_pairs(placement: Placement) -> tuple[int, int]:
 
 def counts_drops(transport: str) -> None:
     mesh = make_mesh(MESHES["e8"])
-    # Buffers are whole tiles of 128 rows, more than these few tokens fill: `ROWS` is made small for the test.
-    from tml_jax.parallel import transport as module
-
-    before, module.ROWS = module.ROWS, 8
-    try:
+    with small_tiles():
         kept, dropped = kept_pairs(Placement(mesh, transport, capacity=1.0))
-    finally:
-        module.ROWS = before
     assert dropped > 0 and kept + dropped == TOKENS * TOP, (kept, dropped)
     print(f"ok: {transport} counts what it drops")
 
@@ -176,7 +192,8 @@ if __name__ == "__main__":
         counts_drops(transport)
     exact("capacity", "f2e4", "kept")
     exact("whole", "e4t2")
-    gradients_of_what_is_kept()
+    for transport in ("capacity", "ring", "ragged"):
+        gradients_of_what_is_kept(transport)
     gradients_of_what_is_kept(top=1)
     gradients_of_what_is_kept(dtype=jnp.bfloat16, tolerance=3e-2)
     padding_takes_no_room()
