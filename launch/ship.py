@@ -28,6 +28,7 @@ _CONFIG_FILE = flags.DEFINE_string(
     "config_file", None, "What the run was trained with, for the card's command; default: configs/NAME.py."
 )
 _LICENCE = flags.DEFINE_multi_string("licence", [], "SOURCE: LICENCE, for each source that was not generated.")
+_NOTE = flags.DEFINE_string("note", "", "What the card says of the recipe besides, such as what the run began with.")
 
 
 def _licences() -> dict[str, str]:
@@ -50,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
         config = read_config(run)
         file = pathlib.Path(_CONFIG_FILE.value or f"configs/{config.name}.py")
         command = config_flag.training_command(config, str(file)) if _CONFIG_FILE.value or file.is_file() else ""
-        options = make.ShipOptions(_DTYPE.value, _COMPARE.value, command, _licences())
+        options = make.ShipOptions(_DTYPE.value, _COMPARE.value, command, _licences(), _NOTE.value)
         make.ship(_CHECKPOINT.value, _OUTPUT.value, options, log=lambda line: print(line, flush=True))
     except (CheckpointError, ConfigError, ConvertError, DataError, OSError, ValueError) as error:
         raise SystemExit(f"launch.ship: {error}") from error

@@ -171,9 +171,11 @@ def test_what_it_learned_from_needs_a_licence(run, tmp_path, small_variables):
         (own / "eval" / name).write_text((run / "eval" / name).read_text())
     with pytest.raises(ConvertError, match="--licence='scenes: …'"):
         make.ship(own, tmp_path / "copy", make.ShipOptions(compare=0))
-    make.ship(own, tmp_path / "copy", make.ShipOptions(compare=0, licences={"scenes": "CC-BY-4.0"}), lambda line: None)
+    options = make.ShipOptions(compare=0, licences={"scenes": "CC-BY-4.0"}, note="It began with another.")
+    make.ship(own, tmp_path / "copy", options, lambda line: None)
     card = (tmp_path / "copy" / make.CARD).read_text()
     assert "scenes: CC-BY-4.0." in card and "hibari" not in card and "Not measured." in card
+    assert "has every field.\n\nIt began with another.\n" in card
 
 
 def test_a_run_without_figures_is_not_shipped(small_variables, tmp_path):

@@ -32,6 +32,7 @@ class Facts:
       results: `policies` and `families` of the evaluation, see `eval.replica`.
       table: the same in Markdown.
       agreement: of run and copy, or None where they were not compared.
+      note: on the recipe.
     """
 
     config: Config
@@ -43,6 +44,7 @@ class Facts:
     results: Mapping[str, Any]
     table: str
     agreement: Agreement | None
+    note: str = ""
 
 
 def card(facts: Facts) -> str:
@@ -98,9 +100,9 @@ def _recipe(facts: Facts) -> str:
     command = f"```\n{facts.command}\n```\n\n" if facts.command else ""
     begun = f", started from `{train.init_from}`" if train.init_from else ""
     return (
-        f"{command}{train.steps:,} steps{begun} of {config.data.batch_size} rows of {packing.elements} elements, "
+        f"{command}{train.steps:,} steps of {config.data.batch_size} rows of {packing.elements} elements{begun}, "
         f"AdamW, learning rate {train.learning_rate:g} ({train.schedule}), {train.compute_dtype}, seed {train.seed}. "
-        "`config.json` has every field."
+        "`config.json` has every field." + (f"\n\n{facts.note}" if facts.note else "")
     )
 
 

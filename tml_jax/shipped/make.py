@@ -52,12 +52,14 @@ class ShipOptions:
       compare: held-out conversations on which copy and run are compared; 0 for none, where the data are not there.
       command: that trained the run, for the card.
       licences: source of the mixture → its licence, for those that were not generated here.
+      note: what the card says of the recipe besides, such as what the run began with.
     """
 
     dtype: str = "float16"
     compare: int = 16
     command: str = ""
     licences: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    note: str = ""
 
 
 def ship(
@@ -112,6 +114,7 @@ def ship(
             bytes=size,
             command=options.command,
             licences=options.licences,
+            note=options.note,
             results=json.loads(results),
             table=table,
             agreement=compared,
