@@ -39,7 +39,10 @@ def run(config: Config, run_dir: pathlib.Path, profile: range = range(0), starte
     first = jax.process_index() == 0
     make_mesh(config.mesh)  # before minutes go into data: a mesh that does not fit the devices
     if first:
-        if config.train.init_from and not checkpoint.saved_steps(run_dir):  # else it resumes, from its own
+        resumes = checkpoint.saved_steps(run_dir)
+        if resumes:
+            loop.check_same_run(config, checkpoint.read_config(run_dir), run_dir)
+        if config.train.init_from and not resumes:  # else it resumes, from its own
             if line := init_from.adopt_files(config.train.init_from, run_dir, config.model):
                 print(line, flush=True)
         logging.set_verbosity(logging.INFO)  # the generator tells its progress there

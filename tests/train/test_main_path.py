@@ -10,6 +10,7 @@ from absl.testing import flagsaver
 from noise_runs import conversation
 
 from launch import talk, train
+from tml_jax.config import ConfigError
 from tml_jax.data.record import MODEL, Cue, Text
 from tml_jax.data.shards import DataError, write_shards
 from tml_jax.data.tokenizer import Tokenizer
@@ -197,3 +198,13 @@ def test_a_tokenizer_that_is_not_that_of_the_weights_is_refused(config, source, 
     (source / checkpoint.TOKENIZER).unlink()
     with pytest.raises(checkpoint.CheckpointError, match="train.init_from: .*tokenizer.json: no tokenizer file there"):
         train.run(started, tmp_path / "new")
+
+
+def test_another_model_in_a_run_is_refused_before_data_are_made(config, tmp_path, monkeypatch):
+    checkpoint.write_config(tmp_path / "run", config)
+    monkeypatch.setattr(checkpoint, "saved_steps", lambda folder: [1])
+    other = dataclasses.replace(config, model=dataclasses.replace(config.model, norm_eps=1e-3))
+    other = dataclasses.replace(other, data=dataclasses.replace(config.data, directory=str(tmp_path / "data")))
+    with pytest.raises(ConfigError, match="config.model.norm_eps = 0.001: .* was started with"):
+        train.run(other, tmp_path / "run")
+    assert not (tmp_path / "data").exists()

@@ -178,7 +178,7 @@ def _start(
 ) -> tuple[TrainState, int]:
     """Restores the newest checkpoint, or makes a new state. Returns it and its step."""
     if checkpoints.steps:
-        _check_same_run(config, checkpoint.read_config(run_dir), run_dir)
+        check_same_run(config, checkpoint.read_config(run_dir), run_dir)
     with spent.cause(goodput.RESTORE if checkpoints.steps else goodput.STARTUP):
         restored = checkpoints.restore_latest(setup.abstract_state)
     if restored is not None:
@@ -211,7 +211,8 @@ def _place(step: int, config: Config, data: pipeline.TrainingData, tokenizer: To
     return {"next_step": step, "tokenizer": tokenizer.fingerprint, "data": digest}
 
 
-def _check_same_run(config: Config, saved: Config, run_dir: pathlib.Path) -> None:
+def check_same_run(config: Config, saved: Config, run_dir: pathlib.Path) -> None:
+    """Raises ConfigError where what may not change in a run differs from how it was started, in `saved`."""
     model, data = ([field.name for field in dataclasses.fields(part)] for part in (config.model, config.data))
     fixed = {"model": model, "data": [name for name in data if name not in _FREE_DATA_FIELDS], **_FIXED_FIELDS}
     for section, fields in fixed.items():
