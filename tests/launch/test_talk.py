@@ -9,6 +9,7 @@ from absl.testing import flagsaver
 from small import small_config
 from synthetic import tokenizer
 
+from launch import config_flag
 from launch import talk as command
 from tml_jax.data.record import USER, Text
 from tml_jax.eval import conversation
@@ -244,7 +245,7 @@ def test_ctrl_c_writes_what_was_said_so_far_and_ends_the_background(prepared, ca
     Interrupted.end = 3
     with pytest.raises(SystemExit) as caught:
         run(**settings, text=["hi", "at 1.9: later"], background="local")
-    assert caught.value.code == command.INTERRUPTED and "Ctrl-C" in capsys.readouterr().err
+    assert caught.value.code == config_flag.INTERRUPTED and "Ctrl-C" in capsys.readouterr().err
     assert read_wav(prepared / "o" / "conversation.wav")[1].shape == (2, 3 * 4800)
     assert not Interrupted.desk._background.runner._runner._thread.is_alive()
 
