@@ -94,14 +94,14 @@ def test_the_card_tells_the_figures_of_the_evaluation_and_only_those(copy):
 
 def test_its_name_stands_for_its_folder(copy, monkeypatch):
     folder, _ = copy
-    monkeypatch.setattr(shipped, "_FOLDER", folder)
+    monkeypatch.setattr(shipped, "FOLDER", folder)
     assert find_checkpoint("shipped") == (folder, folder / "checkpoints/1")
     assert jax.tree.leaves(Talker("shipped").variables)[0].dtype == np.float32
     assert shipped.resolve("./shipped") == pathlib.Path("shipped")
 
 
 def test_without_a_copy_its_name_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(shipped, "_FOLDER", tmp_path)
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     with pytest.raises(CheckpointError, match="launch.train.*launch.ship"):
         find_checkpoint("shipped")
 
@@ -120,7 +120,7 @@ from tml_jax import shipped
 def load(folder, delegate):
     raise ValueError(f"asked for {folder}")
 serve.load_model = load
-shipped._FOLDER = pathlib.Path(sys.argv.pop())
+shipped.FOLDER = pathlib.Path(sys.argv.pop())
 app.run(serve.main)
 """
 
@@ -140,7 +140,7 @@ from launch import eval
 from tml_jax import shipped
 from tml_jax.eval import replica
 replica.evaluate = lambda run, config, output_dir: (str(run), output_dir)
-shipped._FOLDER = pathlib.Path(sys.argv.pop())
+shipped.FOLDER = pathlib.Path(sys.argv.pop())
 app.run(eval.main)
 """
 
@@ -175,6 +175,7 @@ def test_what_it_learned_from_needs_a_licence(run, tmp_path, small_variables):
     make.ship(own, tmp_path / "copy", options, lambda line: None)
     card = (tmp_path / "copy" / make.CARD).read_text()
     assert "scenes: CC-BY-4.0." in card and "hibari" not in card and "Not measured." in card
+    assert "launch.serve --checkpoint=copy --background=local" in card
     assert "has every field.\n\nIt began with another.\n" in card
 
 

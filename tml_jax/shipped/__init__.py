@@ -6,7 +6,7 @@ import pathlib
 from tml_jax.train.checkpoint_arrays import CheckpointError
 
 NAME = "shipped"
-_FOLDER = pathlib.Path(__file__).with_name("replica")
+FOLDER = pathlib.Path(__file__).with_name("replica")
 
 
 def path() -> pathlib.Path:
@@ -15,12 +15,12 @@ def path() -> pathlib.Path:
     Raises:
       CheckpointError: this installation has none.
     """
-    if not (_FOLDER / "config.json").is_file():
+    if not (FOLDER / "config.json").is_file():
         raise CheckpointError(
-            f"no model is shipped with this installation ({_FOLDER} has none): train one with launch.train and give "
+            f"no model is shipped with this installation ({FOLDER} has none): train one with launch.train and give "
             "its folder, or make the copy with python -m launch.ship"
         )
-    return _FOLDER
+    return FOLDER
 
 
 def resolve(checkpoint: str | os.PathLike) -> pathlib.Path:

@@ -23,6 +23,7 @@ class Facts:
     """What the card tells.
 
     Attributes:
+      name: of the copy, where a checkpoint is asked for.
       config: of the run.
       step: of the checkpoint.
       dtype: of the matrices in the copy.
@@ -35,6 +36,7 @@ class Facts:
       note: on the recipe.
     """
 
+    name: str
     config: Config
     step: int
     dtype: str
@@ -58,8 +60,9 @@ def card(facts: Facts) -> str:
         f"for a text token; checkpoint of step {facts.step}.\n"
         f"- Matrices in {facts.dtype}, all else in float32: {facts.bytes / 1e6:.1f} MB, without optimizer state. They "
         f"are computed with in {config.serve.dtype}.\n"
-        "- `python -m launch.talk --checkpoint=shipped --background=local --audio=question.wav --output=answer`, or "
-        "`python -m launch.serve --background=local`.",
+        f"- `python -m launch.talk --checkpoint={facts.name} --background=local --audio=question.wav "
+        "--output=answer`, or "
+        f"`python -m launch.serve --checkpoint={facts.name} --background=local`.",
         f"## Data\n\n{_data(facts)}",
         f"## Recipe\n\n{_recipe(facts)}",
         f"## Figures\n\nHeld-out conversations, streamed 200 ms at a time through {_weights(facts)}, with 95% "

@@ -26,6 +26,7 @@ from tml_jax.eval.streaming import stream
 from tml_jax.interop.journal import ConvertError, Log, check_new, new_folder
 from tml_jax.serve import weights
 from tml_jax.serve.session import Talker
+from tml_jax.shipped import FOLDER, NAME
 from tml_jax.shipped.card import Facts, card
 from tml_jax.train.checkpoint import (
     CHECKPOINTS,
@@ -108,6 +109,7 @@ def ship(
         log(f"weights in {options.dtype}: {size / 1e6:.1f} MB")
         compared = _compare(folder, work, config, options.compare, log) if options.compare else None
         facts = Facts(
+            name=NAME if output == FOLDER else output.name,
             config=config,
             step=int(folder.name),
             dtype=options.dtype,
