@@ -20,6 +20,7 @@ from ml_collections import ConfigDict, config_dict, config_flags
 from tml_jax.config import Config, ConfigError, from_mapping, to_mapping
 
 _NAME = "config"
+INTERRUPTED = 130  # exit status of a command that Ctrl-C ended
 
 
 def load(path: str) -> Config:
@@ -82,9 +83,6 @@ def parse(argv: Sequence[str]) -> list[str]:
         return flags.FLAGS(rest)
     except (ConfigError, flags.Error, TypeError, ValueError) as error:
         refuse(pathlib.Path(argv[0]).stem, ConfigError(_plain(str(error))))
-
-
-INTERRUPTED = 130  # exit status of a command that Ctrl-C ended
 
 
 def interrupted(command: str, what: str) -> NoReturn:

@@ -176,8 +176,9 @@ def main(argv: Sequence[str]) -> None:
         extra = "parity" if _SUITE.value == "parity" else "suites" if _SUITE.value in SUITES else "replica"
         raise SystemExit(f"launch.eval: {error}; python -m pip install -e '.[{extra}]'") from error
     except KeyboardInterrupt:
-        kept = "what was answered is kept, and the same command goes on"
-        config_flag.interrupted("eval", "nothing is kept" if _SUITE.value in ("replica", *_OWN[2:]) else kept)
+        goes_on = _SUITE.value in SUITES or _SUITE.value == "interactivity"
+        kept = "what was answered is kept, and the same command goes on" if goes_on else "nothing is kept"
+        config_flag.interrupted("eval", kept)
 
 
 if __name__ == "__main__":

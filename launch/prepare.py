@@ -159,9 +159,7 @@ def main(argv: Sequence[str]) -> None:
     logging.set_verbosity(logging.INFO)
     try:
         prepare()
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"launch.prepare: {error}") from error
-    except ImportError as error:
+    except (ImportError, OSError, ValueError) as error:
         raise SystemExit(f"launch.prepare: {error}") from error
     except KeyboardInterrupt:
         config_flag.interrupted("prepare", "nothing is kept, and the same command begins anew")

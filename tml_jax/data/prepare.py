@@ -28,14 +28,13 @@ def ensure_data(config: Config, log: Callable[[str], None] = print) -> None:
       ConfigError: `config.data.generate` names a source that the mixture lacks or that cannot be generated.
       DataError: a source that is not generated is missing or broken.
     """
-    directories = {name: source_directory(config, name) for name in config.data.generate}
-    unknown = [name for name in directories if name not in scenes.SOURCES]
+    for name in config.data.generate:
+        source_directory(config, name)
+    unknown = [name for name in config.data.generate if name not in scenes.SOURCES]
     if unknown:
         raise ConfigError(f"config.data.generate[{unknown[0]!r}]: generated sources are {', '.join(scenes.SOURCES)}")
-    for name in directories:
+    for name in dict.fromkeys((*config.data.generate, *config.data.sources, HELD_OUT)):
         ensure_source(config, name, log)
-    for name in (*config.data.sources, HELD_OUT):
-        open_shards(source_directory(config, name))
 
 
 def ensure_source(config: Config, name: str, log: Callable[[str], None] = print) -> Sequence[Conversation]:

@@ -59,15 +59,15 @@ def _collectives(text: str) -> Iterator[tuple[str, float, int]]:
     for shapes, body in _SCATTER.findall(text):
         yield "reduce-scatter", float(sum(_sizes(shapes))), _group(body)
     for shapes, kind, start, rest in _INSTRUCTION.findall(_SCATTER.sub("", text)):
-        sizes = _sizes(_results_of_started(shapes) if start else shapes)
-        if sizes:
-            of_started = min if kind == "reduce-scatter" else max  # of what it is given and what it results in
-            yield kind, float(of_started(sizes) if start and shapes[:2] != "((" else sum(sizes)), _group(rest)
+        if sizes := _sizes(shapes):
+            yield kind, float(_started(kind, shapes) if start else sum(sizes)), _group(rest)
 
 
-def _results_of_started(shapes: str) -> str:
-    """What a collective that is started results in, where it takes several arrays: ((given), (results))."""
-    return shapes.split("), (", 1)[-1] if shapes.startswith("((") else shapes
+def _started(kind: str, shapes: str) -> int:
+    """Bytes that a collective that is started results in: it names (given, result), or ((given, …), (results, …))."""
+    if shapes.startswith("(("):
+        return sum(_sizes(shapes.split("), (", 1)[1]))
+    return (min if kind == "reduce-scatter" else max)(_sizes(shapes))
 
 
 def _group(text: str) -> int:

@@ -87,6 +87,8 @@ def ship(
     check_new(output)
     run, folder = find_checkpoint(checkpoint)
     config, tokenizer, variables = restore_params_for_inference(folder)
+    if (run / CARD).exists():
+        raise CheckpointError(f"{run} is such a copy already: give the run that it was made of")
     results, table = (_read_figures(run, name) for name in (RESULTS, TABLE))
     evaluated = json.loads(results).get("step")
     if evaluated != int(folder.name):
@@ -160,8 +162,6 @@ def _write_weights(folder: pathlib.Path, variables: dict[str, Any], dtype: str) 
 
 
 def _read_figures(run: pathlib.Path, name: str) -> str:
-    if (run / CARD).exists():
-        raise CheckpointError(f"{run} is such a copy already: give the run that it was made of")
     try:
         return (run / "eval" / name).read_text(encoding="utf-8")
     except FileNotFoundError as error:
