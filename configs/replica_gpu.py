@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config = replica.get_config()
     config.name = "replica_gpu"
     config.data.directory = "data/replica_gpu"
-    config.data.generate = dict(scenes=24000, transcribed=9000, text=300, captioned=4000, held_out=408)
+    config.data.generate = dict(scenes=24000, transcribed=9000, text=300, captioned=4000, named=6000, held_out=408)
     config.data.batch_size = 8
     config.data.workers = 6
     config.train.steps = 9300

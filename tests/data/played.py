@@ -34,3 +34,11 @@ def coloured(record: Conversation, split: str, colour: str) -> np.ndarray:
     """(frames, rows, columns) bool, the pixels that have a colour of the split; in training it varies."""
     off = np.abs(record.frames.astype(int) - np.asarray(scripts.COLOURS[split][colour])).max(axis=3)
     return off <= TINGED if split == scripts.TRAIN else off < 3
+
+
+def seen(record: Conversation, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """In which frames something has the colour of the object asked for, and in which no other object is: (frames,)."""
+    near = coloured(record, split, record.meta["colour"])
+    appears, gone = record.meta.get("decoy_seen", (np.inf, np.inf))
+    alone = (record.frame_times < appears - 1e-6) | (record.frame_times >= gone - 1e-6)
+    return near.reshape(len(near), -1).sum(axis=1) > 15, alone

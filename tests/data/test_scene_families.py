@@ -4,7 +4,7 @@ import collections
 
 import numpy as np
 import pytest
-from played import coloured, play, scenes_of
+from played import coloured, play, scenes_of, seen
 from scipy import ndimage
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS
@@ -93,14 +93,37 @@ def test_side_talk_comes_before_during_and_after_what_the_model_does(records):
 def test_an_object_is_seen_from_the_first_reply_due_to_the_second(records):
     for split in SPLITS:
         for record in records["visual_stop", split]:
-            shown = coloured(record, split, record.meta["colour"]).reshape(len(record.frames), -1).sum(axis=1) > 15
+            shown, alone = seen(record, split)
             appears, gone = (cue.start for cue in cues_of(record, "respond"))
             expected = (record.frame_times >= appears - 1e-6) & (record.frame_times < gone - 1e-6)
-            np.testing.assert_array_equal(shown, expected)
+            np.testing.assert_array_equal(shown[alone], expected[alone])
             first, second = words_of(record, MODEL)
             assert (first.text, second.text) == (record.meta["keyword"], record.meta["second"])
             spoke = np.asarray(gates(record))
             assert np.sum(np.diff(spoke.astype(int)) == 1) == 2  # two onsets
+
+
+def test_in_half_of_the_scenes_another_object_comes_and_goes_before_the_one_that_is_waited_for(synthesizer):
+    records = play(synthesizer, ("visual", "visual_stop"), SPLITS, 8, 21)
+    with_decoy = 0
+    for record in scenes_of(records, "visual", "visual_stop"):
+        meta = record.meta
+        if not meta["decoy"]:
+            assert "decoy_seen" not in meta
+        else:
+            with_decoy += 1
+            appears, gone = meta["decoy_seen"]
+            hold = cues_of(record, "hold")[0]
+            assert hold.start < appears < gone < hold.end, "the model must be silent while the other object is seen"
+            assert meta["decoy"] in scripts.SHAPES and meta["decoy"] != meta["shape"]
+            quiet = (record.frame_times >= gone - 1e-6) & (record.frame_times < hold.end - 1e-6)
+            during = (record.frame_times >= appears - 1e-6) & (record.frame_times < gone - 1e-6)
+            assert during.sum() >= 6 and quiet.any(), record.id
+            # An object differs from what is behind it by more than noise does.
+            behind = np.median(record.frames[quiet].astype(int), axis=0)
+            stands_out = np.abs(record.frames[during].astype(int) - behind).max(axis=3) > 60
+            assert np.all(stands_out.reshape(during.sum(), -1).sum(axis=1) > 15), record.id
+    assert 0.25 < with_decoy / 48 < 0.75
 
 
 def test_each_repetition_is_counted_at_the_frame_that_completes_it(records):

@@ -97,6 +97,15 @@ NEAR_REMARKS = {
                 "{one} minus {two} left", "{one} or {two} apples", "{one} times {two} apples", "{one} old shoes",
             )
         ),
+        # A sum that somebody has written or said is none to be worked out.
+        *(
+            f"{there} {{one}} {sign} {{two}} {where}"
+            for there in ("it says", "there is", "this is", "i read", "she wrote", "the book says", "that was")
+            for sign in ("plus", "minus", "times")
+            for where in (
+                "in the book", "on the wall", "in my letter", "on the table", "over there", "in the news", "at school",
+            )
+        ),
     ),
     scripts.HELD_OUT: (
         "we need {one} chairs", "he would not say how much it was", "it is {one} plus {two} on the paper",
@@ -323,7 +332,7 @@ def _near_miss(play: _Play) -> float:
 
 # Variant → (how it plays out, share of the family).
 VARIANTS = {
-    "usual": (_plain, 0.19),
+    "usual": (_plain, 0.16),
     "early": (lambda play: _plain(play, high=EARLY), 0.08),
     "late": (lambda play: _plain(play, low=LATE), 0.08),
     "failed": (lambda play: _plain(play, "failed"), 0.06),
@@ -332,7 +341,7 @@ VARIANTS = {
     "moved_on": (_moved_on, 0.08),
     "cancelled": (_cancelled, 0.08),
     "followed": (_followed, 0.08),
-    "refined": (_refined, 0.08),
+    "refined": (_refined, 0.11),
     "near_miss": (_near_miss, 0.15),
 }
 

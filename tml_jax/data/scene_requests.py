@@ -32,7 +32,8 @@ _BEFORE = (
 _AFTER = (
     "please", "for me", "now", "for us", "if you can", "thank you", "with me", "right now", "once", "out loud", "to us",
     "to them", "to everybody", "to the others", "my friend", "again", "and nothing else", "if you like", "will you",
-    "at once", "so that i can hear it",
+    "at once", "so that i can hear it", "to her", "to him", "to my mother", "to all of us", "to the children",
+    "to my friend", "to the man next door",
 )  # fmt: skip
 
 
@@ -98,7 +99,9 @@ CARRIERS = {
                 f"{start} {verb}, {{keyword}}"
                 for start in (
                     "i am waiting for you to", "it is your turn to", "can i hear you", "i want to hear you",
-                    "it would help if you", "now is the time to",
+                    "it would help if you", "now is the time to", "she wants to hear you", "we all want to hear you",
+                    "they have not heard you", "my mother would like to hear you", "i never heard you",
+                    "it is nice to hear you", "we are here to hear you", "i have yet to hear you",
                 )
                 for verb in ("say", "repeat", "tell me", "speak the word")
             ),
@@ -279,7 +282,9 @@ CARRIERS = {
             f"{first}{told}, {{story}}"
             for first in ("", "hey ", "guess what ", "you know what ", "by the way ", "oh ", "honestly ", "look ")
             for told in (
-                "let me tell you a story", "listen to my story", "i must tell you this", "you will not believe this",
+                "let me tell you a story", "listen to my story", "listen", "listen to us",
+                "you have to listen to me", "please listen to what i say", "hear my story", "now hear this",
+                "i must tell you this", "you will not believe this",
                 "guess what happened", "listen to this", "about my day", "here is what happened",
                 "this is what i did today", "i have a story for you", "you should hear this", "it was like this",
                 "let me tell you about today", "this is my story", "last night it was like this",
@@ -331,6 +336,21 @@ CARRIERS = {
             ),
             "her coat was yellow", "the wall is yellow", "all of it was yellow", "they had it in yellow",
             "she made the roof yellow", "their house turned yellow", "we kept the curtains yellow",
+            *(
+                f"{who} {made} {what} yellow"
+                for who in ("he", "she", "my brother", "the baker", "they", "we", "her son", "nobody", "our teacher")
+                for made in ("painted", "wanted", "coloured", "made", "saw")
+                for what in ("the fence", "the old car", "her new boat", "the wall", "a door", "his old hat")
+            ),
+            # Others end alike in what was not asked for.
+            *(
+                f"{who} {did} the {which} {what} {word}"
+                for who in ("he", "she", "the doctor")
+                for did in ("carried", "opened", "sold")
+                for which in ("old", "small")
+                for what in ("gate", "box", "boat")
+                for word in ("at home", "again", "in summer", "near the window", "by the river")
+            ),
         ),
         HELD_OUT: (
             "my sister plays music at home", "the train was full of people", "he painted the old door yellow",

@@ -20,9 +20,10 @@ _INTERRUPTIONS = ("stop", "wait", "hold on", "stop please", "that's enough")
 INTERRUPTIONS = {
     # "wait" sounds much like "right", which must not stop the model, and so comes often.
     TRAIN: (
-        *_INTERRUPTIONS, *_INTERRUPTIONS, "wait", "wait", "please stop", "okay stop", "wait a moment", "no stop",
+        *_INTERRUPTIONS, *_INTERRUPTIONS, "wait", "wait", "wait", "wait", "wait",
+        "please stop", "okay stop", "wait a moment", "no stop",
         "stop now", "hang on", "please wait", "no wait", "wait wait", "hold it", "stop it", "stop there", "enough",
-        "that will do",
+        "that will do", "wait please", "okay wait", "wait a second", "wait now", "just wait",
     ),
     HELD_OUT: _INTERRUPTIONS,
 }  # fmt: skip
@@ -117,7 +118,11 @@ STORIES = {
         "we walked to the station", "nobody was there", "i lost one shoe", "the dog ran after us", "it was closed",
         "i forgot where i was", "the train stood still", "we ate our bread in the rain", "my brother fell asleep",
         "the key broke in the door", "a bird flew into the room", "they sold all the tickets", "i took the wrong coat",
-        "she knew my name", "then the phone rang",
+        "she knew my name", "then the phone rang", "the car would not start", "he sang in the street",
+        "i found a letter", "the bread was burnt", "we ran to the bridge", "a child laughed at us",
+        "the window was open", "i could not find my hat", "snow fell on the road", "she lost her ring",
+        "it was past midnight", "we heard a noise", "my aunt came to see us", "the shop had no milk",
+        "we got lost in the city", "he gave it back to me", "i slept on the floor", "the soup was cold",
     ),
     HELD_OUT: ("the lights went out", "somebody knocked at the door", "it was my old teacher", "we laughed so much"),
 }  # fmt: skip

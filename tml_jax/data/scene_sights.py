@@ -18,24 +18,27 @@ from tml_jax.data.scene_pictures import (
 
 _LONGEST = 30.0  # seconds for which frame times are laid out
 _LONGEST_ACTION = 4.3  # seconds of a repeated action in the splits of training length
+_DECOY_SHARE = 0.5  # of scenes that wait for an object, in which another one comes first
+_DECOY_REST = (0.3, 0.9)  # seconds without any object before the one that is waited for
 
 
 def visual(scene: Scene) -> float:
-    """The user asks for a word when an object comes into sight."""
+    """The user asks for a word when an object comes into sight; another one, which may come first, is not it."""
     keyword, kind = scene.keyword(), scene.draw(scripts.SHAPES)
     asked = scene.timeline.user(scene.wording("visual", keyword=keyword, shape=kind), scene.lead())
     times = frame_times(scene.rng, _LONGEST)
-    appears = frame_at(times, asked + scene.draw(scene.grids.event))
+    decoys, free = _decoys(scene, times, kind, asked)
+    appears = frame_at(times, free + scene.draw(scene.grids.event))
     shape = _shape(scene, kind, appears=appears)
     scene.meta.update(event=appears)
     scene.timeline.cue("hold", asked, appears)
     end = scene.reply(keyword, appears, scene.draw(scene.grids.event_reply))
-    _show(scene, times, end, (shape,))
+    _show(scene, times, end, (*decoys, shape))
     return end
 
 
 def visual_stop(scene: Scene) -> float:
-    """The user asks for a word when an object comes into sight and for another when it is gone."""
+    """The user asks for a word when an object comes into sight and for another when it is gone; as in `visual`."""
     kind, keyword = scene.draw(scripts.SHAPES), scene.keyword()
     second = scene.draw(tuple(word for word in scripts.KEYWORDS if word != keyword))
     if scene.rng.random() < 0.5:
@@ -43,7 +46,8 @@ def visual_stop(scene: Scene) -> float:
     request = scene.wording("visual_stop", keyword=keyword, second=second, shape=kind)
     asked = scene.timeline.user(request, scene.lead())
     times = frame_times(scene.rng, _LONGEST)
-    appears = frame_at(times, asked + 0.5 * scene.draw(scene.grids.event))
+    decoys, free = _decoys(scene, times, kind, asked)
+    appears = frame_at(times, free + 0.5 * scene.draw(scene.grids.event))
     gone = frame_at(times, appears + scene.draw(scene.grids.stay))
     scene.meta.update(event=appears, gone=gone)
     shape = _shape(scene, kind, appears=appears, gone=gone)
@@ -52,7 +56,7 @@ def visual_stop(scene: Scene) -> float:
     said = scene.reply(keyword, appears, delay)
     scene.timeline.cue("hold", said, gone)
     end = scene.reply(second, gone, delay)
-    _show(scene, times, end, (shape,))
+    _show(scene, times, end, (*decoys, shape))
     return end
 
 
@@ -124,6 +128,29 @@ def quiet_until_seen(scene: Scene) -> float:
     end = scene.reply(kind, appears, scene.draw(scene.grids.event_reply))
     _show(scene, times, max(end, talked), (_shape(scene, kind, appears=appears),), light)
     return max(end, talked)
+
+
+def _decoys(scene: Scene, times: np.ndarray, kind: str, asked: float) -> tuple[tuple[Shape, ...], float]:
+    """In half of the scenes, an object that is not of the `kind` asked for, and goes again; and when that is over.
+
+    Args:
+      scene: the scene; `meta` notes its `decoy`, a shape or "", and when it is seen (`decoy_seen`, two times).
+      times: of the frames, seconds.
+      kind: what is asked for.
+      asked: end of the request, seconds.
+
+    Returns:
+      (no object or one, seconds from which on the other may come).
+    """
+    scene.meta["decoy"] = ""
+    if scene.rng.random() >= _DECOY_SHARE:
+        return (), asked
+    decoy = scene.draw(tuple(shape for shape in scripts.SHAPES if shape != kind))
+    appears = frame_at(times, asked + 0.25 * scene.draw(scene.grids.event))
+    gone = frame_at(times, appears + 0.5 * scene.draw(scene.grids.stay))
+    shape = _shape(scene, decoy, appears=appears, gone=gone)
+    scene.meta.update(decoy=decoy, decoy_seen=[appears, gone])
+    return (shape,), gone + scene.rng.uniform(*_DECOY_REST) - 0.5 * scene.grids.event[0]
 
 
 def _shape(

@@ -7,19 +7,21 @@ from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.acoustics import draw_acoustics
 from tml_jax.data.record import MODEL, USER, Conversation
 from tml_jax.data.scene_grids import GRIDS
-from tml_jax.data.scene_pictures import Shape, draw_video, frame_times, vary_colour
+from tml_jax.data.scene_pictures import Shape, draw_video, frame_at, frame_times, vary_colour
 from tml_jax.data.scene_render import Timeline, scene_duration
 from tml_jax.data.voices import TRAIN_VOICES, Synthesizer, vary
 
 # What the user types to ask for each kind of writing.
-TRANSCRIBE, WRITE, DESCRIBE = "transcribe", "write", "describe"
+TRANSCRIBE, WRITE, DESCRIBE, NAME = "transcribe", "write", "describe", "name"
 # Shown text stands well inside its micro-turn's window, so that no rounding can move it into a neighbour.
 _INSIDE = MICRO_TURN_SECONDS / 4
 # Words that scenes turn on.
 _TURNED_ON = (
     *scripts.KEYWORDS, *scripts.NUMBERS, *scripts.SHAPES, *scripts.CUE_WORDS, *scripts.TRANSLATIONS, "say", "please",
     "word", "stop", "wait", "seconds", "count", "see", "gone", "plus", "minus", "times", "what", "is",
+    "right", "yeah", "enough",
 )  # fmt: skip
+_NAMED_MICRO_TURNS = 20  # of a video with objects to be named
 _CHARACTERS = 8  # of plain text in a micro-turn: about four tokens of a small vocabulary
 
 
@@ -117,3 +119,31 @@ def make_captioned(synthesizer: Synthesizer, name: str, rng: np.random.Generator
     timeline.text(MODEL, caption, round(3 * MICRO_TURN_SECONDS + _INSIDE, 6))
     meta = {"wording": caption, "split": scripts.TRAIN}
     return timeline.conversation(name, "captioned", duration, meta, None, speaker=False)
+
+
+def make_named(synthesizer: Synthesizer, name: str, rng: np.random.Generator) -> Conversation:
+    """Objects come and go one after the other, and the model writes what each is in the micro-turn after it came.
+
+    Twelve names in four seconds: a caption has one name of a shape among five words, and replicas that had seen 24,000
+    of them told no shape from another. Each object comes with a micro-turn, so that both its frames show it: of 28,000
+    names of objects that came with either frame nothing was learned, of 15,000 of these enough to go on from.
+    """
+    timeline = Timeline(synthesizer, rng, TRAIN_VOICES[0])
+    timeline.text(USER, NAME, 0.0)
+    duration, colours = _NAMED_MICRO_TURNS * MICRO_TURN_SECONDS, tuple(scripts.COLOURS[scripts.TRAIN].values())
+    times = frame_times(rng, duration + MICRO_TURN_SECONDS)  # the last may go with the end
+    shapes, named, turn = [], [], 1
+    while turn < _NAMED_MICRO_TURNS - 1:
+        others = [kind for kind in scripts.SHAPES if not named or kind != named[-1]]
+        named.append(others[int(rng.integers(len(others)))])
+        stays = 1 if rng.random() < 0.7 else 2
+        appears, gone = (frame_at(times, end * MICRO_TURN_SECONDS) for end in (turn, turn + stays))
+        colour = vary_colour(colours[int(rng.integers(len(colours)))], rng)
+        radius = float(rng.choice(GRIDS[scripts.TRAIN].size))
+        start, velocity = tuple(rng.uniform(10, 29, 2)), tuple(rng.uniform(-8, 8, 2))
+        shapes.append(Shape(named[-1], colour, radius, start, velocity, appears, gone))
+        timeline.text(MODEL, named[-1], round((turn + 1) * MICRO_TURN_SECONDS + _INSIDE, 6))
+        turn += stays + int(rng.random() < 0.2)
+    timeline.video(draw_video(rng, times, shapes), times)
+    meta = {"wording": " ".join(named), "split": scripts.TRAIN}
+    return timeline.conversation(name, "named", duration, meta, None, speaker=False)

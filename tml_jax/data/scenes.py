@@ -20,7 +20,7 @@ SPLITS = {
     "held_out": scene_scripts.HELD_OUT,
     "extrapolation": scene_scripts.EXTRAPOLATION,
 }  # sources that are made of scenes
-SOURCES = (*SPLITS, "transcribed", "text", "captioned")
+SOURCES = (*SPLITS, "transcribed", "text", "captioned", "named")
 # A chunk is the unit of work of a process. It pays once for loading the voice (about 0.7 s), and it is held in memory.
 _LARGEST_CHUNK = 100
 _LOSSY_SHARE = 0.15  # of training conversations over a network that loses packets
@@ -31,8 +31,8 @@ def generate(source: str, count: int, seed: int, processes: int, family: str | N
 
     Args:
       source: `scenes` (the training split of every family), `held_out` (the held-out split, families equally often),
-        `extrapolation` (the same beyond the times, amounts and levels of training), `transcribed`, `text` or
-        `captioned`.
+        `extrapolation` (the same beyond the times, amounts and levels of training), `transcribed`, `text`,
+        `captioned` or `named`.
       count: how many.
       seed: another seed gives other conversations; the result does not depend on `processes`.
       processes: processes to work in (spawned); 0 or 1: this one.
@@ -84,6 +84,7 @@ def make_conversation(
             "transcribed": scene_texts.make_transcribed,
             "text": scene_texts.make_text,
             "captioned": scene_texts.make_captioned,
+            "named": scene_texts.make_named,
         }
         record = makers[source](synthesizer, name, rng)
     record.meta["seed"] = seed

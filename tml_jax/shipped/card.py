@@ -14,6 +14,7 @@ _GENERATED = {
     "transcribed": "spoken sentences that the model writes down",
     "text": "sentences that the model writes",
     "captioned": "drawn frames that the model describes in writing",
+    "named": "drawn objects, one after the other, that the model names in writing",
 }
 _VOICE = "hibari-tts"  # the package whose voice all generated sound has
 
