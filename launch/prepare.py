@@ -3,6 +3,7 @@
   python -m launch.prepare --generate=scenes --count=100 --output=data/replica/scenes
   python -m launch.prepare --generate=extrapolation --family=repetition --count=200 --output=data/far
   python -m launch.prepare --generate=scenes --count=100000 --runner=DirectRunner --output=data/many
+  python -m launch.prepare --generate=scenes --count=1000 --clips=FOLDER --output=data/before_clips
   python -m launch.prepare --recordings=FOLDER --output=data/recordings --video_grid=2x2
 
 The layout of a folder of recordings stands at the head of `tml_jax/data/recordings.py`.
@@ -25,6 +26,7 @@ from tml_jax.data.record import Conversation
 GENERATE = flags.DEFINE_enum("generate", None, scenes.SOURCES, "Source of generated conversations.")
 RECORDINGS = flags.DEFINE_string("recordings", None, "Folder of recordings to import.")
 FAMILY = flags.DEFINE_string("family", None, "The only family of scenes to generate.")
+CLIPS = flags.DEFINE_string("clips", None, "Folder of videos to lie behind the pictures of generated scenes.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder to make.", required=True)
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing --output.")
 COUNT = flags.DEFINE_integer("count", 100, "Conversations to generate.", lower_bound=1)
@@ -72,8 +74,9 @@ def _generate_by_runner(output: pathlib.Path) -> None:
         )
     options = [f"--{option.removeprefix('--')}" for option in RUNNER_OPTION.value]
     report = scene_beam.write_with_beam(
-        GENERATE.value, COUNT.value, SEED.value, output, FAMILY.value, RUNNER.value, options, overwrite=OVERWRITE.value
-    )
+        GENERATE.value, COUNT.value, SEED.value, output, FAMILY.value, RUNNER.value, options,
+        overwrite=OVERWRITE.value, clips=CLIPS.value,
+    )  # fmt: skip
     _print_written(report["families"], report["seconds"], output, processor=report["cpu_seconds"])
 
 
@@ -121,8 +124,8 @@ def prepare() -> None:
         raise ValueError(f"--max_seconds={MAX_SECONDS.value}: expected a number of seconds")
     if output.exists():
         shards.check_replaceable(output)
-    if GENERATE.value is None and (FAMILY.value or RUNNER.value or RUNNER_OPTION.value):
-        raise ValueError("--family, --runner and --runner_option go with --generate")
+    if GENERATE.value is None and (FAMILY.value or RUNNER.value or RUNNER_OPTION.value or CLIPS.value):
+        raise ValueError("--family, --clips, --runner and --runner_option go with --generate")
     if RUNNER_OPTION.value and RUNNER.value is None:
         raise ValueError("--runner_option goes with --runner")
     if RUNNER.value is not None:
@@ -132,7 +135,7 @@ def prepare() -> None:
     report = recordings.Report()
     if GENERATE.value is not None:
         processes = PROCESSES.value or os.cpu_count() or 1
-        records = scenes.generate(GENERATE.value, COUNT.value, SEED.value, processes, FAMILY.value)
+        records = scenes.generate(GENERATE.value, COUNT.value, SEED.value, processes, FAMILY.value, CLIPS.value)
     else:
         options = recordings.Options(USER_CHANNEL.value, parse_grid(VIDEO_GRID.value), MAX_SECONDS.value)
         records = recordings.import_recordings(RECORDINGS.value, options, report)

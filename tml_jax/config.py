@@ -222,6 +222,7 @@ class DataConfig:
       workers: processes that build batches (0: in the training process).
       prefetch: batches that each worker keeps ready.
       seed: seed of generation, shuffling and packing.
+      clips: folder of videos that lie behind the pictures of generated scenes, see `data/clips.py`; "" for none.
     """
 
     directory: str
@@ -234,6 +235,7 @@ class DataConfig:
     workers: int = 1
     prefetch: int = 4
     seed: int = 0
+    clips: str = ""
 
     def __post_init__(self) -> None:
         _require_positive(self, "data", "batch_size", "prefetch")

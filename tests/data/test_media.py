@@ -6,6 +6,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from films import encode_video
 
 from tml_jax.signal.media import MediaError, kinds, read_audio, read_video, resample, write_wav
 from tml_jax.signal.pcm import float_audio, pcm16
@@ -25,24 +26,6 @@ def encode_audio(path, samples, rate, codec, layout):
         for piece in [*fitted.resample(frame), *fitted.resample(None)]:
             container.mux(stream.encode(piece))
         container.mux(stream.encode(None))
-
-
-def encode_video(path, frames, rate, sound=None):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=rate)
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
-        stream.bit_rate = 2_000_000
-        audio = container.add_stream("aac", rate=48000, layout="mono") if sound is not None else None
-        for picture in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-        if audio is not None:
-            frame = av.AudioFrame.from_ndarray(sound, format="fltp", layout="mono")
-            frame.sample_rate = 48000
-            resampler = av.AudioResampler(format="fltp", layout="mono", rate=48000, frame_size=1024)
-            for piece in [*resampler.resample(frame), *resampler.resample(None)]:
-                container.mux(audio.encode(piece))
-            container.mux(audio.encode(None))
 
 
 def encode_clapper(path, codec, start, pause=(9.0, 9.0)):

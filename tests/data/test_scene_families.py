@@ -123,7 +123,7 @@ def test_in_half_of_the_scenes_another_object_comes_and_goes_before_the_one_that
             behind = np.median(record.frames[quiet].astype(int), axis=0)
             stands_out = np.abs(record.frames[during].astype(int) - behind).max(axis=3) > 60
             assert np.all(stands_out.reshape(during.sum(), -1).sum(axis=1) > 15), record.id
-    assert 0.25 < with_decoy / 48 < 0.75
+    assert 0.25 < with_decoy / len(scenes_of(records, "visual", "visual_stop")) < 0.75
 
 
 def test_each_repetition_is_counted_at_the_frame_that_completes_it(records):

@@ -69,7 +69,8 @@ def first_records(config: Config, name: str, count: int, log: Callable[[str], No
 
 def _generated(config: Config, name: str, count: int) -> Iterator[Conversation]:
     processes = min(os.cpu_count() or 1, -(-count // _PROCESS_PAYS))
-    return scenes.generate(name, count, config.data.seed, processes)
+    clips = config.data.clips if name in scenes.SPLITS else ""
+    return scenes.generate(name, count, config.data.seed, processes, clips=clips or None)
 
 
 def source_directory(config: Config, name: str) -> pathlib.Path:

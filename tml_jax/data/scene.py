@@ -25,6 +25,7 @@ class Scene:
       split: one of `scene_scripts.SPLITS`.
       meta: facts to note in the record.
       microphone: whether the user has a sound channel at all.
+      clips: real clips, one of which lies behind what is drawn, each (frames, 40, 40, 3) uint8; none for a pattern.
     """
 
     timeline: Timeline
@@ -32,6 +33,7 @@ class Scene:
     split: str
     meta: dict
     microphone: bool = True
+    clips: tuple[np.ndarray, ...] = ()
 
     @property
     def grids(self) -> Grids:
@@ -127,11 +129,13 @@ def split_voices(split: str) -> tuple[Voice, ...]:
     return TRAIN_VOICES if split == scripts.TRAIN else HELD_OUT_VOICES
 
 
-def new_scene(synthesizer: Synthesizer, rng: np.random.Generator, split: str) -> Scene:
+def new_scene(
+    synthesizer: Synthesizer, rng: np.random.Generator, split: str, clips: tuple[np.ndarray, ...] = ()
+) -> Scene:
     """An empty scene with a user of the split. Every draw comes from `rng`; `synthesizer` speaks for all."""
     voices = split_voices(split)
     voice = vary(voices[int(rng.integers(len(voices)))], rng)
     speeds = GRIDS[split].speed
     speed = speeds[int(rng.integers(len(speeds)))]
     meta = {"voice": voice.name, "speed": speed, "split": split, "wording": ""}
-    return Scene(Timeline(synthesizer, rng, voice, speed), rng, split, meta)
+    return Scene(Timeline(synthesizer, rng, voice, speed), rng, split, meta, clips=clips)

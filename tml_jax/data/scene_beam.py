@@ -33,6 +33,7 @@ def write_with_beam(
     options: Sequence[str] = (),
     records_per_shard: int = RECORDS_PER_SHARD,
     overwrite: bool = False,
+    clips: str | None = None,
 ) -> dict[str, Any]:
     """Makes a folder of the conversations of `scenes.generate`, byte for byte as `write_shards` makes it of them.
 
@@ -46,6 +47,7 @@ def write_with_beam(
       options: of the runner, such as `--direct_num_workers=2` and `--direct_running_mode=multi_processing`.
       records_per_shard: most records in one file.
       overwrite: whether an existing folder is replaced, once the new one is complete.
+      clips: as in `scenes.generate`; every worker must see that folder, too.
 
     Returns:
       `families` and `seconds`, counters by family, and `cpu_seconds` of the workers.
@@ -60,7 +62,7 @@ def write_with_beam(
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
         raise ImportError(f"{error}: runners need the beam extra, pip install -e '.[beam]'") from error
-    scenes.check_request(source, count, seed, family)
+    scenes.check_request(source, count, seed, family, clips)
     if records_per_shard <= 0:
         raise ValueError(f"records_per_shard = {records_per_shard}: must be above 0")
     report: dict[str, Any] = {
@@ -75,7 +77,7 @@ def write_with_beam(
                 pipeline
                 | "Shards" >> beam.Create(work)
                 | "Spread" >> beam.Reshuffle()
-                | "Write" >> beam.Map(_write, str(folder), source, seed, family)
+                | "Write" >> beam.Map(_write, str(folder), source, seed, family, clips)
             )
         shards = []
         for number in range(len(work)):
@@ -92,7 +94,9 @@ def write_with_beam(
     return report
 
 
-def _write(work: tuple[int, int, int], folder: str, source: str, seed: int, family: str | None) -> None:
+def _write(
+    work: tuple[int, int, int], folder: str, source: str, seed: int, family: str | None, clips: str | None
+) -> None:
     """Makes and writes one shard: number, and which conversations from where to where."""
     number, start, stop = work
     begun = time.process_time()
@@ -102,7 +106,7 @@ def _write(work: tuple[int, int, int], folder: str, source: str, seed: int, fami
 
     def made() -> Iterator[Conversation]:
         for index in range(start, stop):
-            record = scenes.make_conversation(synthesizer, source, seed, index, family)
+            record = scenes.make_conversation(synthesizer, source, seed, index, family, clips)
             families[record.family] += 1
             seconds[record.family] += record.duration
             yield record

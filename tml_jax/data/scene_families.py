@@ -37,7 +37,14 @@ FAMILIES: dict[str, tuple[Callable[[Scene], float], float]] = {
 }
 
 
-def make_scene(synthesizer: Synthesizer, name: str, rng: np.random.Generator, split: str, family: str) -> Conversation:
+def make_scene(
+    synthesizer: Synthesizer,
+    name: str,
+    rng: np.random.Generator,
+    split: str,
+    family: str,
+    clips: tuple[np.ndarray, ...] = (),
+) -> Conversation:
     """Plays out one scene.
 
     Args:
@@ -46,11 +53,12 @@ def make_scene(synthesizer: Synthesizer, name: str, rng: np.random.Generator, sp
       rng: every draw of the scene.
       split: one of `scene_scripts.SPLITS`: which voices, wordings, times, sizes and colours it may use.
       family: a key of `FAMILIES`.
+      clips: of the split, as `clips.load_clips` gives them; none for drawn backgrounds.
 
     Returns:
       The conversation, with `words`, `cues` and sound that agree to the sample.
     """
-    scene = new_scene(synthesizer, rng, split)
+    scene = new_scene(synthesizer, rng, split, clips)
     end = FAMILIES[family][0](scene) + scene.draw(scene.grids.tail)
     microphone = draw_acoustics(rng, split) if scene.microphone else None
     if microphone is not None and split != scripts.TRAIN:

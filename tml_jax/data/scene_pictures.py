@@ -11,6 +11,7 @@ ACTIONS = ("bounces", "flashes", "moves")  # what an object can do again and aga
 _ACTIVE = 0.7  # share of a period that an action takes; the object rests for the remainder
 TINGED = 35  # levels by which a channel of a varied colour is off at most
 _LIGHT = 70.0  # grey levels by which a light brightens the background
+_DIMMED = 0.5  # brightness of a real picture behind objects, about that of a drawn background
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +84,24 @@ def frame_at(times: np.ndarray, wanted: float) -> float:
 
 
 def draw_video(
-    rng: np.random.Generator, times: np.ndarray, shapes: Sequence[Shape], light: tuple[float, float] | None = None
+    rng: np.random.Generator,
+    times: np.ndarray,
+    shapes: Sequence[Shape],
+    light: tuple[float, float] | None = None,
+    clip: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Frames (len(times), 40, 40, 3) uint8 with the shapes; the background is brighter during `light` (start, end)."""
+    """Frames with objects.
+
+    Args:
+      rng: every draw.
+      times: (frames,) seconds, of each frame.
+      shapes: the objects, a later one before an earlier.
+      light: (start, end) seconds in which what is behind them is brighter, or None.
+      clip: (frames, 40, 40, 3) uint8, what is behind them; None for a drifting pattern.
+
+    Returns:
+      (frames, 40, 40, 3) uint8.
+    """
     axis = np.arange(FRAME_SIZE, dtype=np.float32)
     row, column = axis[None, :, None], axis[None, None, :]
     seconds = times.astype(np.float32)[:, None, None]
@@ -93,7 +109,7 @@ def draw_video(
     wave = rng.uniform(-0.4, 0.4, 2)
     drift = rng.uniform(-4, 4)
     pattern = 0.7 + 0.3 * np.sin(wave[0] * row + wave[1] * column + drift * seconds)
-    frames = pattern[..., None] * tint
+    frames = pattern[..., None] * tint if clip is None else np.float32(_DIMMED) * clip
     if light is not None:
         frames[(times >= light[0]) & (times < light[1])] += np.float32(_LIGHT)
     frames += rng.normal(0.0, 8.0, frames.shape).astype(np.float32)

@@ -4,6 +4,7 @@ import numpy as np
 
 from tml_jax.config import MICRO_TURN_SECONDS
 from tml_jax.data import scene_scripts as scripts
+from tml_jax.data.clips import behind
 from tml_jax.data.scene import Scene
 from tml_jax.data.scene_pictures import (
     ACTIONS,
@@ -19,6 +20,7 @@ from tml_jax.data.scene_pictures import (
 _LONGEST = 30.0  # seconds for which frame times are laid out
 _LONGEST_ACTION = 4.3  # seconds of a repeated action in the splits of training length
 _DECOY_SHARE = 0.5  # of scenes that wait for an object, in which another one comes first
+_CLIP_SHARE = 0.5  # of training scenes with pictures that have a clip behind them, where there are clips
 _DECOY_REST = (0.3, 0.9)  # seconds without any object before the one that is waited for
 
 
@@ -181,4 +183,8 @@ def _show(
 ) -> None:
     """Draws the frames of a scene that ends at `end` but for its tail, which may hold two seconds."""
     times = times[times < end + 2.0]
-    scene.timeline.video(draw_video(scene.rng, times, shapes, light), times)
+    clip = None
+    if scene.clips and (scene.split != scripts.TRAIN or scene.rng.random() < _CLIP_SHARE):
+        clip = behind(scene.draw(scene.clips), len(times), scene.rng)
+        scene.meta["clip"] = True
+    scene.timeline.video(draw_video(scene.rng, times, shapes, light, clip), times)

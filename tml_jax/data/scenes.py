@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 
 from tml_jax.data import scene_families, scene_scripts, scene_texts
+from tml_jax.data.clips import load_clips
 from tml_jax.data.packet_loss import lose_packets
 from tml_jax.data.record import Conversation
 from tml_jax.data.voices import Synthesizer
@@ -26,7 +27,9 @@ _LARGEST_CHUNK = 100
 _LOSSY_SHARE = 0.15  # of training conversations over a network that loses packets
 
 
-def generate(source: str, count: int, seed: int, processes: int, family: str | None = None) -> Iterator[Conversation]:
+def generate(
+    source: str, count: int, seed: int, processes: int, family: str | None = None, clips: str | None = None
+) -> Iterator[Conversation]:
     """Generates conversations in order, with a line of progress now and then.
 
     Args:
@@ -37,6 +40,7 @@ def generate(source: str, count: int, seed: int, processes: int, family: str | N
       seed: another seed gives other conversations; the result does not depend on `processes`.
       processes: processes to work in (spawned); 0 or 1: this one.
       family: the only family of scenes wanted, or None.
+      clips: folder of videos that lie behind the pictures of scenes, see `clips.py`, or None.
 
     Yields:
       `count` conversations with ids `{source}-{seed}-{index}`, or `{source}-{family}-{seed}-{index}`.
@@ -44,13 +48,13 @@ def generate(source: str, count: int, seed: int, processes: int, family: str | N
     Raises:
       ValueError: an argument is out of range (raised at the call).
     """
-    check_request(source, count, seed, family)
+    check_request(source, count, seed, family, clips)
     if processes < 0:
         raise ValueError(f"processes {processes} must not be negative")
-    return _generate(source, count, seed, processes, family)
+    return _generate(source, count, seed, processes, family, clips)
 
 
-def check_request(source: str, count: int, seed: int, family: str | None) -> None:
+def check_request(source: str, count: int, seed: int, family: str | None, clips: str | None = None) -> None:
     """Makes sure that conversations can be made; arguments as in `generate`.
 
     Raises:
@@ -64,10 +68,14 @@ def check_request(source: str, count: int, seed: int, family: str | None) -> Non
         raise ValueError(f"family {family!r} of source {source!r}: only {', '.join(SPLITS)} have families")
     if family is not None and family not in scene_families.FAMILIES:
         raise ValueError(f"family {family!r}: expected one of {', '.join(scene_families.FAMILIES)}")
+    if clips and source not in SPLITS:
+        raise ValueError(f"clips {clips}: only {', '.join(SPLITS)} have pictures to put before them, not {source}")
+    if clips:
+        load_clips(clips, SPLITS[source])
 
 
 def make_conversation(
-    synthesizer: Synthesizer, source: str, seed: int, index: int, family: str | None = None
+    synthesizer: Synthesizer, source: str, seed: int, index: int, family: str | None = None, clips: str | None = None
 ) -> Conversation:
     """Makes conversation number `index` of a source; arguments as in `generate`."""
     kind = source if family is None else f"{source}-{family}"
@@ -78,7 +86,10 @@ def make_conversation(
             family = scene_families.draw_family(rng)
         elif family is None:
             family = list(scene_families.FAMILIES)[index % len(scene_families.FAMILIES)]
-        record = scene_families.make_scene(synthesizer, name, rng, SPLITS[source], family)
+        split = SPLITS[source]
+        record = scene_families.make_scene(
+            synthesizer, name, rng, split, family, load_clips(clips, split) if clips else ()
+        )
     else:
         makers = {
             "transcribed": scene_texts.make_transcribed,
@@ -93,18 +104,20 @@ def make_conversation(
     return record
 
 
-def _chunk(source: str, seed: int, family: str | None, start: int, stop: int) -> list[Conversation]:
+def _chunk(source: str, seed: int, family: str | None, clips: str | None, start: int, stop: int) -> list[Conversation]:
     """The work of one process: conversations `start` … `stop` - 1."""
     synthesizer = Synthesizer()
-    return [make_conversation(synthesizer, source, seed, index, family) for index in range(start, stop)]
+    return [make_conversation(synthesizer, source, seed, index, family, clips) for index in range(start, stop)]
 
 
-def _generate(source: str, count: int, seed: int, processes: int, family: str | None) -> Iterator[Conversation]:
+def _generate(
+    source: str, count: int, seed: int, processes: int, family: str | None, clips: str | None
+) -> Iterator[Conversation]:
     progress = _Progress(source, count)
     if processes <= 1:
         synthesizer = Synthesizer()
         for index in range(count):
-            record = make_conversation(synthesizer, source, seed, index, family)
+            record = make_conversation(synthesizer, source, seed, index, family, clips)
             progress.made([record])
             yield record
         return
@@ -117,7 +130,8 @@ def _generate(source: str, count: int, seed: int, processes: int, family: str | 
                 # Few chunks are under way at a time, so that a slow consumer does not fill the memory.
                 while starts and len(waiting) < processes + 1:
                     start = starts.popleft()
-                    waiting.append(workers.submit(_chunk, source, seed, family, start, min(start + size, count)))
+                    stop = min(start + size, count)
+                    waiting.append(workers.submit(_chunk, source, seed, family, clips, start, stop))
                 records = waiting.popleft().result()
                 progress.made(records)
                 yield from records

@@ -1,0 +1,69 @@
+"""Real clips behind the drawn objects of generated scenes: any video files of the user's own.
+
+A third of the files is held out: scenes of training never have what lies behind those of the other splits.
+"""
+
+import functools
+import os
+import pathlib
+
+import numpy as np
+
+from tml_jax.data.recordings import ENDINGS
+from tml_jax.data.scene_grids import TRAIN
+from tml_jax.data.scene_pictures import FRAME_RATE, FRAME_SIZE
+from tml_jax.data.shards import DataError
+from tml_jax.signal.media import MediaError, kinds, read_video
+
+_SCALED = 72  # rows and columns that a clip is scaled into: the middle 40 × 40 of 16:9 have no black bars
+_LONGEST = 600  # frames that are kept of a clip, one minute
+_HELD_OUT_EVERY = 3  # of the files, in the order of their names, one in so many is held out
+
+
+@functools.lru_cache(maxsize=2)  # a process decodes a folder once, whatever it makes of it
+def load_clips(folder: str | os.PathLike, split: str) -> tuple[np.ndarray, ...]:
+    """The clips of a split, each (frames, 40, 40, 3) uint8 at ten frames a second, the middle of the picture.
+
+    Args:
+      folder: holds video files (`recordings.ENDINGS`); others in it are passed over.
+      split: one of `scene_scripts.SPLITS`.
+
+    Raises:
+      DataError: there are fewer than two videos, or one is damaged.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"clips {folder}: no such folder; name one that holds video files")
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in ENDINGS and _has_pictures(path)]
+    if len(files) < 2:
+        raise DataError(f"clips {folder}: {len(files)} videos, expected two at least: one in three is held out")
+    held_out = files[1::_HELD_OUT_EVERY]
+    return tuple(_load(path) for path in files if (path in held_out) == (split != TRAIN))
+
+
+def behind(clip: np.ndarray, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """So many frames of a clip from a random one on, to and fro where it is shorter: (frames, 40, 40, 3) uint8."""
+    period = max(1, 2 * (len(clip) - 1))
+    index = (int(rng.integers(len(clip))) + np.arange(frames)) % period
+    return clip[np.minimum(index, period - index) if len(clip) > 1 else np.zeros(frames, int)]
+
+
+def _has_pictures(path: pathlib.Path) -> bool:
+    try:
+        return "video" in kinds(path)
+    except MediaError as error:
+        raise DataError(f"clips: {error}; repair or remove the file") from error
+
+
+def _load(path: pathlib.Path) -> np.ndarray:
+    margin = (_SCALED - FRAME_SIZE) // 2
+    middle = slice(margin, margin + FRAME_SIZE)
+    frames = []
+    try:
+        for _, frame in read_video(path, _SCALED, _SCALED, FRAME_RATE):
+            frames.append(frame[middle, middle])
+            if len(frames) == _LONGEST:
+                break
+    except MediaError as error:
+        raise DataError(f"clips: {error}; repair or remove the file") from error
+    return np.stack(frames)
