@@ -52,6 +52,13 @@ def of_gates(speak: np.ndarray) -> Activity:
     return Activity(speak, heard, heard, heard + MICRO_TURN_SECONDS, onsets, MICRO_TURN_SECONDS)
 
 
+def loud_frames(samples: np.ndarray, rate: int) -> np.ndarray:
+    """Which whole frames of 10 ms of (n,) float32 sound at `rate` Hz lie above −50 dBFS: (frames,) bool."""
+    size = round(FRAME_SECONDS * rate)
+    frames = samples[: len(samples) // size * size].reshape(-1, size)
+    return np.square(frames).mean(axis=1) > MIN_POWER
+
+
 def of_sound(samples: np.ndarray) -> Activity:
     """Activity by sound: frames of 10 ms above −50 dBFS, of which a micro-turn needs more than 20 ms.
 
@@ -62,8 +69,7 @@ def of_sound(samples: np.ndarray) -> Activity:
       Starts and ends of the sound to 10 ms.
     """
     count = len(samples)
-    frames = samples.reshape(count, -1, round(FRAME_SECONDS * OUTPUT_RATE))
-    loud = np.square(frames).mean(axis=2) > MIN_POWER
+    loud = loud_frames(samples.reshape(-1), OUTPUT_RATE).reshape(count, -1)
     heard = MICRO_TURN_SECONDS * np.arange(1, count + 1)
     active = loud.sum(axis=1) * FRAME_SECONDS > MIN_OVERLAP + EPSILON
     starts = heard + FRAME_SECONDS * loud.argmax(axis=1)

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import soxr
 
-from tml_jax.data.layout import MIN_POWER
+from tml_jax.eval.activity import FRAME_SECONDS, loud_frames
 from tml_jax.signal.pcm import pcm16
 
 RATE = 16_000
 RECOGNISERS = ("pocketsphinx", "whisper")
-_FRAME = 0.01  # seconds, of pocketsphinx
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +67,7 @@ def _by_pocketsphinx(samples: np.ndarray, _: str) -> list[HeardWord]:
         decoder.end_utt()
     # Fillers are in brackets or angles; a second pronunciation is marked `word(2)`.
     found = [(segment.word, segment.start_frame, segment.end_frame) for segment in decoder.seg() or ()]
-    size = int(_FRAME * RATE)
-    frames = samples[: len(samples) // size * size].reshape(-1, size)
-    loud = np.mean(np.square(frames), axis=1) > MIN_POWER
+    loud = loud_frames(samples, RATE)
     return [
         HeardWord(re.sub(r"\(\d+\)$", "", word), *_without_silence(first, last + 1, loud))
         for word, first, last in found
@@ -83,7 +80,7 @@ def _without_silence(first: int, end: int, loud: np.ndarray) -> tuple[float, flo
     within = np.flatnonzero(loud[first:end])
     if within.size:
         first, end = first + int(within[0]), first + int(within[-1]) + 1
-    return first * _FRAME, end * _FRAME
+    return first * FRAME_SECONDS, end * FRAME_SECONDS
 
 
 def _by_whisper(samples: np.ndarray, model: str) -> list[HeardWord]:

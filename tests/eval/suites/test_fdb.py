@@ -178,3 +178,13 @@ def test_words_at_the_edge_of_a_segment():
     took, found = fdb_v1.backchannels([(1.0, 1.8)], few, strict=False)
     assert (took, found) == (False, [(1.0, 1.8)])  # a and b alone
     assert fdb_v1.backchannels([(1.0, 1.9)], few, strict=False)[0]  # d begins where the segment ends
+
+
+def test_folders_that_the_published_evaluator_passes_over_are_counted_in_a_note(tmp_path):
+    for number in ("1", "2", "3"):
+        put(tmp_path / "synthetic_pause_handling" / number, output_json=spread(5, 0.0, 2.0))
+    (whole,) = fdb_v1.score(Scoring(tmp_path, tmp_path))
+    (tmp_path / "synthetic_pause_handling" / "2" / "output.json").unlink()
+    (section,) = fdb_v1.score(Scoring(tmp_path, tmp_path))
+    assert (whole.items, whole.notes) == (3, ())
+    assert section.items == 2 and section.notes[0].startswith("1 of 3 have no transcript")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import pathlib
 
 import numpy as np
 import pytest
@@ -144,20 +145,31 @@ def test_timed_answers_must_be_right_in_time_and_meaning(tmp_path):
         {"id": "a", "texts": [{"time": 0, "text": "Say now at 2 s and stop at 6 s."}], "seconds": 8,
          "expected": [{"start": 2, "end": 3, "text": "Now"}, {"start": 6, "end": 7, "text": "stop"}]},
         {"id": "b", "audio": "b.wav", "expected": [{"start": 2, "end": 3, "text": "now"}]},
+        {"id": "c", "audio": "b.wav", "expected": [{"start": 2, "end": 3, "text": "now"},
+                                                   {"start": 3, "end": 4, "text": "stop"}]},
     ]  # fmt: skip
     (tmp_path / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     items = timed.load(tmp_path)
     assert (items[0].seconds, items[1].seconds, items[1].clips[0].sound) == (8, 3, tmp_path / "b.wav")
-    said = [[("now", 2.5), ("well", 4.0), ("now", 6.5)], [("it's", 2.6), ("now", 2.9)]]
+    said = [[("now", 2.5), ("well", 4.0), ("now", 6.5)], [("it's", 2.6), ("now", 2.9)], [("now", 2.5), ("stop", 3.2)]]
     for item, spoken in zip(items, said):
         chunks = [{"text": text, "timestamp": [time, time + 0.2]} for text, time in spoken]
         put(tmp_path / item.task / item.id, output_json={"text": "", "chunks": chunks})
     (section,) = timed.score(Scoring(tmp_path, tmp_path, items=tuple(items)))
     right, in_time, others = section.metrics
-    assert right.values == {"a": 0, "b": 1} and in_time.estimate.value == 1 and others.values == {"a": 1, "b": 0}
+    assert (
+        right.values == {"a": 0, "b": 1, "c": 1} and in_time.estimate.value == 1
+    )  # 0.5 s of silence divide two answers
+    assert others.values == {"a": 1, "b": 0, "c": 0}
     (tmp_path / "items.jsonl").write_text('{"id": "a", "expected": []}\n')
     with pytest.raises(SuiteError, match="neither audio, nor video, nor texts"):
         timed.load(tmp_path)
+
+
+def test_the_readme_says_how_the_data_of_every_suite_must_lie():
+    readme = (pathlib.Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    for name, suite in SUITES.items():
+        assert f"`{name}`" in readme and suite.layout in readme, name
 
 
 def test_report_shows_intervals_dashes_and_notes_once(tmp_path):

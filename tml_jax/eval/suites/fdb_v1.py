@@ -69,7 +69,8 @@ def takes_over(transcript: Transcript) -> bool:
 def _pause(task: str, inputs: pathlib.Path, outputs: pathlib.Path, scoring: Scoring) -> Section:
     transcripts = _transcripts(outputs, scoring)
     taken = {name: float(takes_over(transcript)) for name, transcript in transcripts.items()}
-    return Section(task, len(taken), (Metric("take-over (lower is better)", taken),))
+    metrics = (Metric("take-over (lower is better)", taken),)
+    return Section(task, len(taken), metrics, _left_out(outputs, len(taken)))
 
 
 def _turn(task: str, inputs: pathlib.Path, outputs: pathlib.Path, scoring: Scoring) -> Section:
@@ -79,7 +80,16 @@ def _turn(task: str, inputs: pathlib.Path, outputs: pathlib.Path, scoring: Scori
         found = [path for path in annotations.values() if path.exists()]
         annotations = dict(zip(transcripts, found))
     ends = {name: read_json(path)[0]["timestamp"][0] for name, path in annotations.items()}
-    return Section(task, len(ends), _turn_metrics(transcripts, ends, scoring), _latency_notes(scoring))
+    notes = (*_latency_notes(scoring), *_left_out(outputs, len(ends)))
+    return Section(task, len(ends), _turn_metrics(transcripts, ends, scoring), notes)
+
+
+def _left_out(outputs: pathlib.Path, scored: int) -> tuple[str, ...]:
+    """Says how many folders the published evaluator passes over without a word, if any."""
+    missing = len(subfolders(outputs)) - scored
+    if not missing:
+        return ()
+    return (f"{missing} of {missing + scored} have no transcript or annotation and are left out, as published",)
 
 
 def _interruption(task: str, inputs: pathlib.Path, outputs: pathlib.Path, scoring: Scoring) -> Section:

@@ -9,8 +9,8 @@ Neither benchmark's data are public, as far as we know. So these score any data 
 
 of which `id`, `expected` and one of `audio`, `video` and `texts` must be there. As the original's authors define it, an
 item is right if every answer is right in meaning and begins in its window; a judge tells the meaning. Without one, all
-words due must be said. The generated families `timed` and `cue` (`launch.eval --suite=replica`) measure the same on
-data that anybody can make.
+words due must be said. An answer begins after 0.4 s of silence. The generated families `timed` and `cue`
+(`launch.eval --suite=replica`) measure the same on data that anybody can make.
 """
 
 import pathlib
@@ -24,6 +24,7 @@ from tml_jax.eval.suites.transcripts import SuiteError, utterances
 
 TASK = "timed"
 TAIL = 2.0
+PAUSE = 0.4  # seconds of silence that make an answer one of its own
 
 
 def load(data: pathlib.Path) -> list[Item]:
@@ -54,7 +55,7 @@ def score(scoring: Scoring) -> list[Section]:
     """Share of items all of whose answers are right in meaning and time; of answers in time; of other utterances."""
     right, in_time, counts, others = {}, {}, {}, {}
     for item in scoring.items:
-        said = utterances(scoring.transcript(item).chunks)
+        said = utterances(scoring.transcript(item).chunks, PAUSE)
         verdicts, used = [], set()
         for due in item.facts["expected"]:
             inside = [time for time, _ in said if due["start"] <= time <= due["end"]]
