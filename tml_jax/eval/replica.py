@@ -59,9 +59,14 @@ def evaluate(
     Raises:
       CheckpointError: the run has no intact checkpoint.
       DataError: there are no held-out conversations, or a source is missing or broken.
+      OSError: the folder for the results cannot be made.
     """
     run_dir, checkpoint = find_checkpoint(run_dir)
     step = int(checkpoint.name)
+    output = pathlib.Path(output_dir or run_dir) / (
+        "eval" if config.serve.weights == "whole" else f"eval_{config.serve.weights}"
+    )
+    output.mkdir(parents=True, exist_ok=True)  # minutes before it is written to, for it may not be writable
     held_out = list(ensure_source(config, HELD_OUT, log))
     fitted, frequency = _fit_baselines(config, log), reply_frequency(held_out)
     if not any(conversation.cues for conversation in held_out):
@@ -85,9 +90,6 @@ def evaluate(
     families = by_family(measured["model"])
     tables = f"{table(scores)}\nThe model, by family:\n\n{table(families)}\n{_heard_words(held_out, spoken, log)}"
 
-    output = pathlib.Path(output_dir or run_dir) / (
-        "eval" if config.serve.weights == "whole" else f"eval_{config.serve.weights}"
-    )
     results = {"policies": scores, "families": families}
     if tasks:
         results["tasks"] = by_variant([score_delegation(*pair) for pair in zip(held_out, spoken)])
