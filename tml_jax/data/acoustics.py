@@ -14,7 +14,8 @@ from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.scene_grids import GRIDS
 from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES, Voice, vary
 
-NOISES = ("white", "pink", "hum", "babble", "clicks")
+_TRAIN_NOISES = ("white", "pink", "hum", "babble", "clicks")
+NOISES = (*_TRAIN_NOISES, "wind", "beeps")  # the last two are never in training
 USER_LEVEL = 0.5  # of the synthesizer's level, so that +6 dB does not clip
 _CLEAN_NOISES = ("white", "pink")
 _CLEAN_SHARE, _ROOM_SHARE, _ECHO_SHARE = 0.5, 0.6, 0.4  # of all scenes; of those that are not near clean
@@ -87,7 +88,7 @@ def draw_acoustics(rng: np.random.Generator, split: str) -> Acoustics:
     gain, seed = draw(grids.gain), int(rng.integers(2**31))
     if split != scripts.EXTRAPOLATION and rng.random() < _CLEAN_SHARE:
         return Acoustics(True, gain, draw(_CLEAN_NOISES), draw(grids.faint_noise), seed=seed)
-    noise = draw(NOISES)
+    noise = draw(_TRAIN_NOISES if part == scripts.TRAIN else NOISES)
     talkers = ()
     if noise == "babble":
         texts = scripts.TELEVISION[part] + scripts.FILLERS[part]
@@ -170,7 +171,8 @@ def make_noise(rng: np.random.Generator, count: int, kind: str, babble: Sequence
     Args:
       rng: every draw.
       count: samples at 16 kHz.
-      kind: `white`, `pink` (1/f), `hum` (mains with overtones), `clicks`, or `babble`.
+      kind: `white`, `pink` (1/f), `hum` (mains with overtones), `clicks`, `babble`, `wind` (1/f² that swells and
+        falls), or `beeps` (tones of a tenth of a second, about two a second).
       babble: for `babble`, sound of each voice, (any,) float32, which is repeated.
 
     Raises:
@@ -190,6 +192,18 @@ def make_noise(rng: np.random.Generator, count: int, kind: str, babble: Sequence
         impulses[rng.integers(count, size=1 + rng.poisson(4 * count / INPUT_RATE))] = 1.0
         decay = np.exp(-np.arange(160) / 32) * rng.standard_normal(160)  # 10 ms
         noise = _convolve(impulses, decay)
+    elif kind == "wind":
+        spectrum = np.fft.rfft(rng.standard_normal(count, dtype=np.float32))
+        lowest = max(1.0, 40.0 * count / INPUT_RATE)  # 40 Hz, or nothing but the lowest would be left
+        noise = np.fft.irfft(spectrum / np.maximum(np.arange(len(spectrum)), lowest), count)
+        swell = 2 * np.pi * rng.uniform(0.2, 0.5) * np.arange(count) / INPUT_RATE + rng.uniform(0, 2 * np.pi)
+        noise *= 1.0 + 0.8 * np.sin(swell)
+    elif kind == "beeps":
+        noise = np.zeros(count)
+        turns, length = 2 * np.pi * np.arange(INPUT_RATE // 10) / INPUT_RATE, INPUT_RATE // 10
+        for start in rng.integers(max(1, count - length), size=1 + rng.poisson(2 * count / INPUT_RATE)):
+            tone = np.sin(turns * rng.uniform(500.0, 2500.0)) * np.hanning(length)
+            noise[start : start + length] += tone[: count - start]
     elif kind == "babble" and babble:
         noise = sum(np.roll(np.resize(voice, count), int(rng.integers(count))) for voice in babble)
     else:
