@@ -16,11 +16,11 @@ def get_config() -> ConfigDict:
     config = replica.get_config()
     config.name = "replica_words"
     config.data.directory = "data/replica_words"
-    config.data.generate = dict(scenes=17000, transcribed=5000, text=300, captioned=4000, named=16000, held_out=408)
-    config.data.sources.named.weight = 2.0
+    config.data.generate = dict(scenes=17000, transcribed=5000, text=300, captioned=4000, named=8000, held_out=408)
+    config.data.sources.named.weight = 1.0
     config.data.sources.transcribed.weight = 0.5
-    config.data.seed = 2
+    config.data.seed = 3
     config.train.init_from = "tml_jax/shipped/replica"
-    config.train.steps = 3600
-    config.train.learning_rate = 2e-3
+    config.train.steps = 3000
+    config.train.learning_rate = 1.5e-3
     return config
