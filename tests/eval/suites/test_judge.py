@@ -57,6 +57,23 @@ def test_verdicts_are_asked_for_once_and_kept(endpoint, tmp_path):
     assert "$5?" in question and "And {now}?" in question and "$context" not in question
 
 
+def test_a_log_whose_last_line_was_cut_short_is_used_again_without_it(endpoint, tmp_path):
+    url, replies, asked = endpoint
+    replies += ['{"rating": 4}', '{"rating": 2}', '{"rating": 3}']
+    log = tmp_path / "log.jsonl"
+    words = [{"context": text, "interrupt": "x", "response": "y"} for text in ("one\u2028line", "two")]
+    judge = Judge("m", url, log)
+    assert [judge.number("fdb_v1_interruption", each, "rating", range(6)) for each in words] == [4, 2]
+    whole = log.read_bytes()
+    log.write_bytes(whole[:-9])
+    again = Judge("m", url, log)
+    assert [again.number("fdb_v1_interruption", each, "rating", range(6)) for each in words] == [4, 3]
+    assert len(asked) == 3 and log.read_bytes().count(b"\n") == 2
+    log.write_text('{"judge": "m"}\n')
+    with pytest.raises(JudgeError, match="holds something else than judgements"):
+        Judge("m", url, log)
+
+
 def test_answers_that_are_not_as_asked_are_asked_for_again(endpoint):
     url, replies, asked = endpoint
     words = {"due": "3", "said": "three"}

@@ -33,7 +33,7 @@ class Judge:
 
         Raises:
           ImportError: the extra `suites` is not installed.
-          JudgeError: there is no key.
+          JudgeError: there is no key, or the log holds something else.
         """
         try:
             import openai
@@ -47,8 +47,7 @@ class Judge:
         self.model, self._log = model, log
         self._known: dict[tuple[str, str], dict[str, Any]] = {}
         if log is not None and log.exists():
-            entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-            self._known = {(entry["judge"], entry["question"]): entry["verdict"] for entry in entries}
+            self._known = _read(log)
 
     def ask(self, prompt: str, words: Mapping[str, str], field: str, allowed: Container[Any] | None = None) -> Any:
         """Asks for a verdict.
@@ -102,6 +101,19 @@ class Judge:
             self._log.parent.mkdir(parents=True, exist_ok=True)
             with open(self._log, "a", encoding="utf-8") as file:
                 file.write(f"{line}\n")
+
+
+def _read(log: pathlib.Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """(judge, question) → verdict, as `Judge` keeps them. A last line that was cut short is taken away."""
+    *whole, cut = log.read_bytes().split(b"\n")  # not by `splitlines`: an answer may hold signs that end lines, too
+    if cut:
+        with open(log, "r+b") as file:
+            file.truncate(log.stat().st_size - len(cut))
+    try:
+        entries = [json.loads(line) for line in whole]
+        return {(entry["judge"], entry["question"]): entry["verdict"] for entry in entries}
+    except (ValueError, KeyError, TypeError) as error:
+        raise JudgeError(f"{log} holds something else than judgements ({error}): remove it, or name another") from error
 
 
 def prompt_text(name: str) -> str:

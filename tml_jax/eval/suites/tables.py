@@ -16,7 +16,8 @@ def read_jsonl(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, Any
       SuiteError: the file is missing, no JSON, or lacks a column.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not `splitlines`: JSON may hold other signs that end lines.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError as error:
         raise SuiteError(f"{path} is missing") from error
     rows = []
