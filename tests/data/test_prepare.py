@@ -23,8 +23,8 @@ def made(monkeypatch):
     """Stands in for the voices; lists what was asked for."""
     asked = []
 
-    def generate(source, count, seed, processes):
-        asked.append((source, count, seed))
+    def generate(source, count, seed, processes, clips):
+        asked.append((source, count, seed) if clips is None else (source, count, seed, clips))
         return records(source, count)
 
     monkeypatch.setattr(prepare.scenes, "generate", generate)
@@ -49,6 +49,14 @@ def test_only_missing_sources_are_generated(tmp_path, made):
     assert len(open_shards(tmp_path / "scenes")) == 3 and len(open_shards(tmp_path / "held_out")) == 2
     prepare.ensure_data(config, log=silent)
     assert len(made) == 1
+
+
+def test_clips_lie_behind_the_sources_that_are_made_of_scenes(tmp_path, made):
+    config = config_for(tmp_path, generate={"scenes": 2, "captioned": 1, "held_out": 1}, clips="films")
+    sources = {name: dataclasses.replace(config.data.sources["scenes"], path=name) for name in ("scenes", "captioned")}
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, sources=sources))
+    prepare.ensure_data(config, silent)
+    assert made == [("scenes", 2, 3, "films"), ("captioned", 1, 3), ("held_out", 1, 3, "films")]
 
 
 @pytest.mark.parametrize("name, message", [("scenez", "no such source"), ("mine", "generated sources are scenes")])
