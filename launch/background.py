@@ -89,6 +89,11 @@ def tools_backend() -> Callable[[Tools], Backend] | None:
     return lambda tools: _openai([tools])
 
 
+def kind() -> str:
+    """What the flags ask for: `none`, `local`, `openai` or `client`."""
+    return _KIND.value
+
+
 def name() -> str:
     """The language model that the flags name; "" for none."""
     return _MODEL.value if _KIND.value == "openai" and _MODEL.value else ""

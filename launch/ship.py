@@ -55,6 +55,8 @@ def main(argv: Sequence[str]) -> None:
         make.ship(_CHECKPOINT.value, _OUTPUT.value, options, log=lambda line: print(line, flush=True))
     except (CheckpointError, ConfigError, ConvertError, DataError, OSError, ValueError) as error:
         raise SystemExit(f"launch.ship: {error}") from error
+    except KeyboardInterrupt:
+        config_flag.interrupted("ship", "nothing is kept")
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ def main(argv: Sequence[str]) -> None:
                 micro_turns.append(turn)
     except KeyboardInterrupt:
         if not micro_turns:
-            raise SystemExit("launch.talk: ended before anything was said; nothing is written") from None
+            config_flag.interrupted("talk", "nothing was said and nothing is written")
         user_audio, frames, texts = _until(MICRO_TURN_SECONDS * len(micro_turns), user_audio, frames, texts)
     finally:
         if "desk" in given:

@@ -21,16 +21,19 @@ def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     for (name, colour), (rows, columns) in zip(COLOURS.items(), ((90, 160), (96, 128), (160, 90))):
         encode_video(folder / name, np.tile(np.uint8(colour), (30, rows, columns, 1)), 20)
-    (folder / "notes.txt").write_text("no film")
+    for name in ("notes.txt", "._a.mp4"):
+        (folder / name).write_text("no film")
+    (folder / "more.mp4").mkdir()
     return folder
 
 
 def test_one_film_of_three_is_held_out_and_no_black_bar_is_seen(clips):
     trained, held_out = load_clips(clips, scripts.TRAIN), load_clips(clips, scripts.HELD_OUT)
-    assert load_clips(clips, scripts.EXTRAPOLATION)[0] is not None and (len(trained), len(held_out)) == (2, 1)
-    for film, name in ((trained[0], "a.mp4"), (held_out[0], "b.mp4"), (trained[1], "c.mp4")):
-        assert film.shape == (15, 40, 40, 3) and film.dtype == np.uint8  # 1.5 s at ten frames a second
-        assert np.abs(film.astype(int) - COLOURS[name]).max() < 12, name
+    assert [film.name for film in trained] == ["a.mp4", "c.mp4"] and [film.name for film in held_out] == ["b.mp4"]
+    assert [film.name for film in load_clips(clips, scripts.EXTRAPOLATION)] == ["b.mp4"]
+    for film in (*trained, *held_out):
+        assert film.frames.shape == (15, 40, 40, 3) and film.frames.dtype == np.uint8  # 1.5 s at ten frames a second
+        assert np.abs(film.frames.astype(int) - COLOURS[film.name]).max() < 12, film.name
 
 
 def test_a_short_clip_is_shown_to_and_fro():
@@ -45,7 +48,7 @@ def test_objects_are_drawn_before_the_clip_of_the_split(clips, synthesizer, fami
     films = load_clips(clips, scripts.HELD_OUT)
     record = make_scene(synthesizer, "x", np.random.default_rng([4, 1]), scripts.HELD_OUT, family, films)
     plain = make_scene(synthesizer, "x", np.random.default_rng([4, 1]), scripts.HELD_OUT, family)
-    assert record.meta["clip"] and "clip" not in plain.meta
+    assert record.meta["clip"] == "b.mp4" and "clip" not in plain.meta
     red, green, blue = np.median(record.frames.reshape(-1, 3), axis=0)
     assert green > red + 40 and green > blue + 40, "the green film is held out"
     colour = np.asarray(scripts.COLOURS[scripts.HELD_OUT][record.meta["colour"]])
@@ -65,7 +68,7 @@ def test_half_of_the_training_scenes_have_a_clip_and_processes_make_the_same(cli
 def test_what_cannot_be_used_is_refused_by_name_before_anything_is_made(clips, tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         scenes.generate("scenes", 1, 0, 1, clips=str(tmp_path / "none"))
-    with pytest.raises(DataError, match="0 videos, expected two at least"):
+    with pytest.raises(DataError, match="0 of its files are videos .* expected two at least"):
         scenes.generate("held_out", 1, 0, 1, clips=str(tmp_path))
     with pytest.raises(ValueError, match="not transcribed"):
         scenes.generate("transcribed", 1, 0, 1, clips=str(clips))

@@ -51,12 +51,19 @@ def test_only_missing_sources_are_generated(tmp_path, made):
     assert len(made) == 1
 
 
-def test_clips_lie_behind_the_sources_that_are_made_of_scenes(tmp_path, made):
+def test_clips_lie_behind_the_sources_that_are_made_of_scenes(tmp_path, made, monkeypatch):
     config = config_for(tmp_path, generate={"scenes": 2, "captioned": 1, "held_out": 1}, clips="films")
     sources = {name: dataclasses.replace(config.data.sources["scenes"], path=name) for name in ("scenes", "captioned")}
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, sources=sources))
+    with pytest.raises(DataError, match="films: no such folder"):
+        prepare.ensure_data(config, silent)
+    assert not made, "it is noticed before anything is made"
+    monkeypatch.setattr(prepare, "load_clips", lambda folder, split: ())
     prepare.ensure_data(config, silent)
     assert made == [("scenes", 2, 3, "films"), ("captioned", 1, 3), ("held_out", 1, 3, "films")]
+    said = []
+    prepare.ensure_data(config, said.append)
+    assert [line.split("/")[-1].split()[0] for line in said] == ["scenes", "held_out"] and "changes nothing" in said[0]
 
 
 @pytest.mark.parametrize("name, message", [("scenez", "no such source"), ("mine", "generated sources are scenes")])

@@ -9,13 +9,16 @@ from absl.testing import flagsaver
 from small import small_config
 from trained_run import make_run
 
-from tml_jax.data.record import MODEL, TASK, USER, Conversation, Cue, Text, Word
+from tml_jax.data.record import MODEL, TASK, USER, Conversation, Cue, Text, Word, to_bytes
 from tml_jax.data.scene_delegation import PlannedTask
+from tml_jax.data.shards import DataError, open_shards, write_shards
 from tml_jax.eval import baselines
 from tml_jax.eval.abilities import run
+from tml_jax.eval.abilities import scenes as kept
 from tml_jax.eval.abilities.aims import ABILITIES, Seen, collapses, figure, passed
 from tml_jax.eval.abilities.report import write_report
 from tml_jax.eval.delegation import score_delegation
+from tml_jax.eval.estimates import Estimate
 from tml_jax.eval.interactivity import NEVER_SECONDS, measure, reply_frequency
 
 NUMBERS = "one two three four five six".split()
@@ -74,7 +77,7 @@ def scenes():
         scene("background", [ask], [late], [Cue("hold", 0.0, 0.4), respond(1.0, late)]),
         scene("timed", [ask], [after], [Cue("hold", 1.0, 3.0), respond(3.0, after)]),
         scene("cue", [ask, ("go", 2.5, 2.8)], [after], [Cue("hold", 1.0, 2.8), respond(2.8, after)]),
-        scene("visual", [ask], [appear], [Cue("hold", 1.0, 2.0), respond(2.0, appear)], event=2.0),
+        scene("visual", [ask], [appear], [Cue("hold", 1.6, 2.0), respond(2.0, appear)], event=2.0),
         scene("visual_stop", [ask], [appear, gone], [respond(2.0, appear), respond(3.2, gone)], event=2.0),
         scene("repetition", [ask], seen, [respond(word[1] - 0.3, word) for word in seen], event=2.0),
         scene(
@@ -161,6 +164,30 @@ def test_the_wrong_word_in_time_is_not_right():
     ]
     observed = seen(wrong, items)
     assert [(item.measured.on_time, item.measured.timely) for item in observed] == [((True,), (False,))] * 2
+
+
+def test_a_reply_in_time_is_not_right_after_something_was_said_too_early():
+    waiting = [each for each in scenes() if each.family in ("timed", "cue", "visual")]
+
+    def hasty(conversation):
+        turns = baselines.as_recorded(conversation)
+        hold = next(cue for cue in conversation.cues if cue.kind == "hold")
+        speaks = next(turn for turn in turns if turn.gate == "SPEAK")
+        index = round(hold.start / 0.2)  # heard in the window after it
+        turns[index] = dataclasses.replace(speaks, index=index, start=0.2 * index, text="")
+        return turns
+
+    names = ("right word after so many seconds", "right word at the cue", "right word when it appears")
+    kept, broken = verdicts(seen(baselines.as_recorded, waiting)), verdicts(seen(hasty, waiting))
+    assert [kept[name] for name in names] == [True] * 3 and [broken[name] for name in names] == [False] * 3
+
+
+def test_an_ability_that_still_reaches_its_targets_has_not_collapsed():
+    ability = next(each for each in ABILITIES if each.name == "CueSpeak")
+    name = ability.aims[0].name
+    model = {name: Estimate(0.98, 0.96, 1.0, 201)}
+    assert collapses(ability, model, {name: Estimate(0.92, 0.88, 0.95, 201)}) is False
+    assert collapses(ability, model, {name: Estimate(0.60, 0.53, 0.67, 201)}) is True
 
 
 def test_an_ability_collapses_where_a_figure_falls_beyond_the_intervals():
@@ -308,3 +335,22 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, command, monkeypatch):
     with flagsaver.flagsaver(**flags, output=str(tmp_path / "o")):
         with pytest.raises(SystemExit, match=r"hibari; python -m pip install -e '\.\[replica\]'$"):
             command.main(["eval"])
+
+
+def test_scenes_that_somebody_prepared_are_never_made_over(tmp_path, monkeypatch):
+    def made(source, count, seed, processes, family):
+        return (scene(family, [], [], [], name=str(each), meta={"split": source}) for each in range(count))
+
+    monkeypatch.setattr(kept, "generate", made)
+    said = [("tiger", 1.0, 1.4)]
+    theirs = [scene("timed", [], said, [], name=str(each), meta={"split": "held_out"}) for each in range(3)]
+    write_shards(iter(theirs), tmp_path / "held_out-timed-0")
+    write_shards(iter(theirs), tmp_path / "held_out-cue-0")
+    assert len(kept.kept_scenes(tmp_path, "held_out", "timed", 0, 3)) == 3
+    with pytest.raises(DataError, match="holds 3 scenes that are not made again by their seed, and 4 are wanted"):
+        kept.kept_scenes(tmp_path, "held_out", "timed", 0, 4)
+    assert [to_bytes(record) for record in open_shards(tmp_path / "held_out-timed-0")] == list(map(to_bytes, theirs))
+    with pytest.raises(DataError, match="holds held_out timed scenes, expected held_out cue"):
+        kept.kept_scenes(tmp_path, "held_out", "cue", 0, 3)
+    assert len(kept.kept_scenes(tmp_path, "held_out", "visual", 0, 2)) == 2
+    assert len(kept.kept_scenes(tmp_path, "held_out", "visual", 0, 4)) == 4, "more of what is made by the seed"

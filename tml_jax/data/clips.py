@@ -3,6 +3,7 @@
 A third of the files is held out: scenes of training never have what lies behind those of the other splits.
 """
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -20,12 +21,21 @@ _LONGEST = 600  # frames that are kept of a clip, one minute
 _HELD_OUT_EVERY = 3  # of the files, in the order of their names, one in so many is held out
 
 
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """The name of a file and its (frames, 40, 40, 3) uint8."""
+
+    name: str
+    frames: np.ndarray
+
+
 @functools.lru_cache(maxsize=2)  # a process decodes a folder once, whatever it makes of it
-def load_clips(folder: str | os.PathLike, split: str) -> tuple[np.ndarray, ...]:
-    """The clips of a split, each (frames, 40, 40, 3) uint8 at ten frames a second, the middle of the picture.
+def load_clips(folder: str | os.PathLike, split: str) -> tuple[Clip, ...]:
+    """The clips of a split at ten frames a second, the middle of the picture.
 
     Args:
-      folder: holds video files (`recordings.ENDINGS`); others in it are passed over.
+      folder: holds video files (`recordings.ENDINGS`); others in it, hidden ones and folders are passed over. Each is
+        decoded, at most a minute of it, and kept: 3 MB for a minute.
       split: one of `scene_scripts.SPLITS`.
 
     Raises:
@@ -34,9 +44,12 @@ def load_clips(folder: str | os.PathLike, split: str) -> tuple[np.ndarray, ...]:
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise DataError(f"clips {folder}: no such folder; name one that holds video files")
-    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in ENDINGS and _has_pictures(path)]
+    files = [path for path in sorted(folder.iterdir()) if _may_be_video(path) and _has_pictures(path)]
     if len(files) < 2:
-        raise DataError(f"clips {folder}: {len(files)} videos, expected two at least: one in three is held out")
+        raise DataError(
+            f"clips {folder}: {len(files)} of its files are videos (such as .mp4, .mov, .mkv, .avi; folders in it are "
+            "not searched), expected two at least: one in three is held out"
+        )
     held_out = files[1::_HELD_OUT_EVERY]
     return tuple(_load(path) for path in files if (path in held_out) == (split != TRAIN))
 
@@ -48,6 +61,10 @@ def behind(clip: np.ndarray, frames: int, rng: np.random.Generator) -> np.ndarra
     return clip[np.minimum(index, period - index) if len(clip) > 1 else np.zeros(frames, int)]
 
 
+def _may_be_video(path: pathlib.Path) -> bool:
+    return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and not path.is_dir()
+
+
 def _has_pictures(path: pathlib.Path) -> bool:
     try:
         return "video" in kinds(path)
@@ -55,7 +72,7 @@ def _has_pictures(path: pathlib.Path) -> bool:
         raise DataError(f"clips: {error}; repair or remove the file") from error
 
 
-def _load(path: pathlib.Path) -> np.ndarray:
+def _load(path: pathlib.Path) -> Clip:
     margin = (_SCALED - FRAME_SIZE) // 2
     middle = slice(margin, margin + FRAME_SIZE)
     frames = []
@@ -66,4 +83,4 @@ def _load(path: pathlib.Path) -> np.ndarray:
                 break
     except MediaError as error:
         raise DataError(f"clips: {error}; repair or remove the file") from error
-    return np.stack(frames)
+    return Clip(path.name, np.stack(frames))

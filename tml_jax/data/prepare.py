@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from tml_jax.config import Config, ConfigError
 from tml_jax.data import scenes
+from tml_jax.data.clips import load_clips
 from tml_jax.data.lengths import source_lengths
 from tml_jax.data.record import Conversation
 from tml_jax.data.shards import DataError, open_shards, write_shards
@@ -33,6 +34,12 @@ def ensure_data(config: Config, log: Callable[[str], None] = print) -> None:
     unknown = [name for name in config.data.generate if name not in scenes.SOURCES]
     if unknown:
         raise ConfigError(f"config.data.generate[{unknown[0]!r}]: generated sources are {', '.join(scenes.SOURCES)}")
+    for name in config.data.generate if config.data.clips else ():
+        if source_directory(config, name).exists():
+            if name in scenes.SPLITS:
+                log(f"{source_directory(config, name)} is there and stays as it is: config.data.clips changes nothing")
+        elif name in scenes.SPLITS:
+            load_clips(config.data.clips, scenes.SPLITS[name])
     for name in dict.fromkeys((*config.data.generate, *config.data.sources, HELD_OUT)):
         ensure_source(config, name, log)
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from tml_jax.data import scene_scripts as scripts
+from tml_jax.data.clips import Clip
 from tml_jax.data.record import USER
 from tml_jax.data.scene_grids import GRIDS, Grids
 from tml_jax.data.scene_render import Timeline
@@ -25,7 +26,7 @@ class Scene:
       split: one of `scene_scripts.SPLITS`.
       meta: facts to note in the record.
       microphone: whether the user has a sound channel at all.
-      clips: real clips, one of which lies behind what is drawn, each (frames, 40, 40, 3) uint8; none for a pattern.
+      clips: real clips, one of which lies behind what is drawn; none for a pattern.
     """
 
     timeline: Timeline
@@ -33,7 +34,7 @@ class Scene:
     split: str
     meta: dict
     microphone: bool = True
-    clips: tuple[np.ndarray, ...] = ()
+    clips: tuple[Clip, ...] = ()
 
     @property
     def grids(self) -> Grids:
@@ -129,9 +130,7 @@ def split_voices(split: str) -> tuple[Voice, ...]:
     return TRAIN_VOICES if split == scripts.TRAIN else HELD_OUT_VOICES
 
 
-def new_scene(
-    synthesizer: Synthesizer, rng: np.random.Generator, split: str, clips: tuple[np.ndarray, ...] = ()
-) -> Scene:
+def new_scene(synthesizer: Synthesizer, rng: np.random.Generator, split: str, clips: tuple[Clip, ...] = ()) -> Scene:
     """An empty scene with a user of the split. Every draw comes from `rng`; `synthesizer` speaks for all."""
     voices = split_voices(split)
     voice = vary(voices[int(rng.integers(len(voices)))], rng)

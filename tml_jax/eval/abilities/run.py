@@ -73,7 +73,8 @@ def evaluate(
         raise ValueError(f"{scenes} scenes with seeds {seeds}: expected at least one of each, and no seed below 0")
     if split not in (HELD_OUT, EXTRAPOLATION):
         raise ValueError(f"split {split!r}: expected {HELD_OUT} or {EXTRAPOLATION}")
-    claim(output, {"suite": "interactivity", "model": model, "version": version, "split": split})
+    made_by = {"suite": "interactivity", "model": model, "version": version, "split": split}
+    claim(output, made_by if data is None else made_by | {"data": str(data.resolve())})
     places = [(family, seed) for family in chosen for seed in seeds]
     kept = {place: _read(_path(output, place), scenes) for place in places}
     missing = [place for place, cell in kept.items() if cell is None]
@@ -95,6 +96,7 @@ def evaluate(
         "scenes": scenes,
         "seeds": list(seeds),
         "families": list(chosen),
+        "data": None if data is None else str(data),
     }
     names = [MODEL, *ABLATIONS, *baselines.POLICIES, CEILING]
     found: Found = {

@@ -3,10 +3,10 @@
 import pathlib
 from collections.abc import Sequence
 
-from tml_jax.data.record import Conversation
+from tml_jax.data.record import Conversation, to_bytes
 from tml_jax.data.scene_families import FAMILIES
-from tml_jax.data.scenes import generate
-from tml_jax.data.shards import open_shards, write_shards
+from tml_jax.data.scenes import SPLITS, generate
+from tml_jax.data.shards import DataError, open_shards, write_shards
 
 
 def check_families(names: Sequence[str]) -> tuple[str, ...]:
@@ -35,11 +35,24 @@ def kept_scenes(folder: pathlib.Path, source: str, family: str, seed: int, count
       The scenes.
 
     Raises:
-      DataError: what lies there is broken, or something else.
+      DataError: what lies there is broken, of another family or split, or too few and not what would be made again.
       ImportError: the voices are not installed.
     """
     place = folder / f"{source}-{family}-{seed}"
-    if not place.exists() or len(open_shards(place)) < count:
-        write_shards(generate(source, count, seed, 1, family), place, overwrite=place.exists())
+    if not place.exists():
+        write_shards(generate(source, count, seed, 1, family), place)
     scenes = open_shards(place)
+    other = [f"{record.meta.get('split')} {record.family}" for record in (scenes[0], scenes[len(scenes) - 1])
+             if (record.family, record.meta.get("split")) != (family, SPLITS[source])]  # fmt: skip
+    if other:
+        raise DataError(f"{place} holds {other[0]} scenes, expected {SPLITS[source]} {family}")
+    if len(scenes) < count:
+        # More of the same are made; what somebody else put there, such as scenes before real clips, is not touched.
+        if to_bytes(scenes[0]) != to_bytes(next(generate(source, 1, seed, 1, family))):
+            raise DataError(
+                f"{place} holds {len(scenes)} scenes that are not made again by their seed, and {count} are wanted: "
+                f"give --scenes={len(scenes)}, or prepare more of them"
+            )
+        write_shards(generate(source, count, seed, 1, family), place, overwrite=True)
+        scenes = open_shards(place)
     return [scenes[index] for index in range(count)]

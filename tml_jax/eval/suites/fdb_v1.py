@@ -81,6 +81,12 @@ def _turn(task: str, inputs: pathlib.Path, outputs: pathlib.Path, scoring: Scori
         annotations = dict(zip(transcripts, found))
     ends = {name: read_json(path)[0]["timestamp"][0] for name, path in annotations.items()}
     notes = (*_latency_notes(scoring), *_left_out(outputs, len(ends)))
+    unpaired = sum(not (inputs / name / "turn_taking.json").exists() for name in transcripts)
+    if unpaired:
+        notes += (
+            f"{unpaired} folders have no turn_taking.json, so that answers after them are paired with the annotations "
+            "of others, as published: mend the data or take the strict evaluator",
+        )
     return Section(task, len(ends), _turn_metrics(transcripts, ends, scoring), notes)
 
 
@@ -134,7 +140,9 @@ def _latency_notes(scoring: Scoring) -> tuple[str, ...]:
 
 def _backchannel(task: str, inputs: pathlib.Path, outputs: pathlib.Path, scoring: Scoring) -> Section:
     references = read_json(scoring.data / DISTRIBUTION)
-    names = [name for name in _folder_names(outputs, scoring) if name.isdigit()]
+    folders = _folder_names(outputs, scoring)
+    names = [name for name in folders if name.isdigit()]
+    notes = (f"{len(folders) - len(names)} folders whose names are no numbers are left out, as published",)
     taken, rates, distances = {}, {}, {}
     took: float | None = None
     for name in names:
@@ -156,7 +164,8 @@ def _backchannel(task: str, inputs: pathlib.Path, outputs: pathlib.Path, scoring
         rates[name] = len(found) / seconds
         distances[name] = distance(found, seconds, references[name], scoring.strict)
     metrics = Metric("take-over (lower is better)", taken), Metric("backchannels a second", rates, "")
-    return Section(task, len(names), (*metrics, Metric("distance from people (JSD)", distances, "")))
+    metrics += (Metric("distance from people (JSD)", distances, ""),)
+    return Section(task, len(names), metrics, notes if len(names) < len(folders) else ())
 
 
 def backchannels(

@@ -55,6 +55,11 @@ class Item:
     hear_user: bool = False
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in (self.id, self.task):
+            if name in ("", ".", "..") or "/" in name or "\\" in name:
+                raise SuiteError(f"item {name!r}: expected a plain name, which its folder of answers can have")
+
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:

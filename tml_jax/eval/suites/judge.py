@@ -38,7 +38,7 @@ class Judge:
         try:
             import openai
         except ImportError as error:
-            raise ImportError("a judge needs openai: pip install 'tml_jax[suites]'") from error
+            raise ImportError("a judge needs openai") from error
         try:
             self._client = openai.OpenAI(base_url=base_url)
         except openai.OpenAIError as error:

@@ -72,7 +72,7 @@ SUITES: dict[str, Suite] = {
     ),
     "timespeak": Suite(
         "64.7",
-        "or make recordings with a time at which something is due: the original's are not public",
+        "recordings of your own with a time at which something is due (the original's are not public)",
         "items.jsonl (see tml_jax/eval/suites/timed.py)",
         timed.load,
         timed.score,
@@ -80,7 +80,7 @@ SUITES: dict[str, Suite] = {
     ),
     "cuespeak": Suite(
         "81.7",
-        "or make recordings with a cue at which something is due: the original's are not public",
+        "recordings of your own with a cue at which something is due (the original's are not public)",
         "items.jsonl (see tml_jax/eval/suites/timed.py)",
         timed.load,
         timed.score,

@@ -53,7 +53,7 @@ def read_parquet(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, A
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise ImportError("Parquet files need pyarrow: pip install 'tml_jax[suites]'") from error
+        raise ImportError("Parquet files need pyarrow") from error
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path] if path.is_file() else []
     if not files:
         raise SuiteError(f"{path} is missing" if path.suffix == ".parquet" else f"{path} has no *.parquet")

@@ -37,8 +37,16 @@ def load(data: pathlib.Path) -> list[Item]:
     for row in read_jsonl(data / "items.jsonl", ("id", "expected")):
         if not any(name in row for name in ("audio", "video", "texts")):
             raise SuiteError(f"{data / 'items.jsonl'}, {row['id']!r} has neither audio, nor video, nor texts")
+        if not isinstance(row["expected"], list) or not row["expected"]:
+            raise SuiteError(
+                f"{data / 'items.jsonl'}, {row['id']!r}: `expected` must be a list of answers, one at least"
+            )
         for due in row["expected"]:
-            if not {"start", "end", "text"} <= due.keys() or not float(due["start"]) < float(due["end"]):
+            if (
+                not isinstance(due, dict)
+                or not {"start", "end", "text"} <= due.keys()
+                or not float(due["start"]) < float(due["end"])
+            ):
                 raise SuiteError(
                     f"{data / 'items.jsonl'}, {row['id']!r}: {due} is no answer due, which has start and end in "
                     "seconds, the end later, and text"
