@@ -164,17 +164,22 @@ def test_numbers_outside_the_range_of_the_type_are_an_error():
 
 def test_what_it_learned_from_needs_a_licence(run, tmp_path, small_variables):
     config = read_config(run)
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, generate={}))
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, generate={}, clips=str(tmp_path / "films"))
+    )
     own = make_run(tmp_path / "run", config, small_variables)
     (own / "eval").mkdir()
     for name in (make.RESULTS, make.TABLE):
         (own / "eval" / name).write_text((run / "eval" / name).read_text())
-    with pytest.raises(ConvertError, match="--licence='scenes: …'"):
+    with pytest.raises(ConvertError, match="--licence='scenes: …' --licence='clips: …'"):
         make.ship(own, tmp_path / "copy", make.ShipOptions(compare=0))
-    options = make.ShipOptions(compare=0, licences={"scenes": "CC-BY-4.0"}, note="It began with another.")
+    options = make.ShipOptions(
+        compare=0, licences={"scenes": "CC-BY-4.0", "clips": "CC0"}, note="It began with another."
+    )
     make.ship(own, tmp_path / "copy", options, lambda line: None)
     card = (tmp_path / "copy" / make.CARD).read_text()
-    assert "scenes: CC-BY-4.0." in card and "hibari" not in card and "Not measured." in card
+    assert read_config(tmp_path / "copy").data.clips == "data/films"
+    assert "scenes: CC-BY-4.0." in card and "clips: CC0." in card and "hibari" not in card and "Not measured." in card
     assert "launch.serve --checkpoint=copy --background=local" in card
     assert "has every field.\n\nIt began with another.\n" in card
 

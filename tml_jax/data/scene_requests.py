@@ -3,7 +3,7 @@
 The wordings of training are composed, as people compose them: what is asked for ("count to eight"), after words that
 ask for anything ("could you please", "i want you to"). With no more than seventeen wordings of each kind, a replica
 learned these by heart: it knew them nearly always, and others three times in four. No composed wording is one of those
-held out, and no beginning of theirs ("would you", "let me hear you") is used.
+held out, but some lie only a word away from one ("say … to her" from "say … to me").
 """
 
 import numpy as np

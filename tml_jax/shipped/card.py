@@ -153,9 +153,10 @@ def _limits(facts: Facts) -> str:
 def _licences(facts: Facts) -> str:
     lines = ["The weights: Apache-2.0, as the project."]
     if facts.config.data.generate:
+        behind = ", before clips of others" if facts.config.data.clips else ""
         lines.append(
             f"Generated sound: the voice of {_licence_of(_VOICE)}; its text and pictures are made by this project's "
-            "own scripts (Apache-2.0)."
+            f"own scripts (Apache-2.0){behind}."
         )
     lines += [f"{name}: {licence}." for name, licence in sorted(facts.licences.items())]
     return "\n".join(f"- {line}" for line in lines)

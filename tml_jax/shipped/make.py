@@ -40,6 +40,7 @@ from tml_jax.train.checkpoint_arrays import CheckpointError, checksums
 
 DTYPES = ("float16", "bfloat16", "float32")
 RESULTS, TABLE, CARD = "results.json", "table.md", "CARD.md"
+_CLIPS = "clips"  # what `config.data.clips` is called where its licence is told
 MOST_BYTES = 25_000_000  # of the whole copy: it lies in the repository and in every wheel
 _FILES = (CONFIG, TOKENIZER, CHECKPOINTS, RESULTS, CARD)
 
@@ -96,7 +97,9 @@ def ship(
             f"{run / 'eval' / RESULTS} is of step {evaluated}, not of {folder.name}, which is to be copied: "
             f"python -m launch.eval --checkpoint={checkpoint} makes it anew"
         )
-    unlicensed = [name for name in config.data.sources if name not in {**config.data.generate, **options.licences}]
+    learned_from = [name for name in config.data.sources if name not in config.data.generate]
+    learned_from += [_CLIPS] if config.data.clips else []
+    unlicensed = [name for name in learned_from if name not in options.licences]
     if unlicensed:
         missing = " ".join(f"--licence='{name}: …'" for name in unlicensed)
         raise ConvertError(
@@ -177,6 +180,8 @@ def _without_machine(config: Config) -> Config:
         data = dataclasses.replace(data, directory=f"data/{config.name}")
     if pathlib.Path(train.init_from).is_absolute():
         train = dataclasses.replace(train, init_from=f"runs/{pathlib.Path(train.init_from).name}")
+    if pathlib.Path(data.clips).is_absolute():
+        data = dataclasses.replace(data, clips=f"data/{pathlib.Path(data.clips).name}")
     return dataclasses.replace(config, data=data, train=train)
 
 

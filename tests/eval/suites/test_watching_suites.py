@@ -78,6 +78,7 @@ def test_proactive_video_qa_judges_all_that_was_said_so_far(tmp_path):
     judge = RuleJudge(lambda prompt, words: 3 if "comes" in words["said"] else 2)
     (section,) = watching.score_proactive(Scoring(tmp_path, tmp_path, judge=judge, items=(item,)))
     assert [words["said"] for _, words in judge.asked] == ["a cat", "a cat comes"]
+    assert section.notes == ("silence gets 25", "not there: WEB, TV, VAD")
     assert section.metrics[0].values == {"q_1#0": pytest.approx((1 * 0.5 + 2 * 1 + 7 * 2) / 20), "q_1#1": 0.25}
 
 
@@ -112,6 +113,7 @@ def test_repcount_takes_the_last_number(tmp_path):
     (section,) = watching.score_repcount(Scoring(tmp_path, tmp_path, items=tuple(items)))
     within, error = section.metrics
     assert within.values == {"a": 1, "c": 0, "d": 0} and error.values == {"a": 0.25, "c": 0.2, "d": 1.0}
+    assert section.notes == ("1 films have no count in test.csv and are left out",)
 
 
 def test_charades_is_scored_by_the_first_start_and_the_stop_after_it(tmp_path):

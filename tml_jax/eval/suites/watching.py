@@ -70,8 +70,10 @@ def score_proactive(scoring: Scoring) -> list[Section]:
                     scores[time] = judge.number("proactive_video_qa", words, "score", (1, 2, 3)) - 1
             related = answer.get("related_timespan", answer["reply_timespan"])[1]
             areas.setdefault(item.task, {})[f"{item.id}#{number}"] = pauc(scores, start, end, related)
-    note = "silence gets 25"
-    return [Section(task, len(found), (Metric("PAUC", found),), (note,)) for task, found in areas.items()]
+    notes = ["silence gets 25"]
+    if missing := [task for task in PROACTIVE_TASKS if task not in areas]:
+        notes.append(f"not there: {', '.join(missing)}")
+    return [Section(task, len(found), (Metric("PAUC", found),), tuple(notes)) for task, found in areas.items()]
 
 
 def pauc(scores: Mapping[float, float], start: float, end: float, related_end: float, omega: float = OMEGA) -> float:
@@ -161,7 +163,11 @@ def score_repcount(scoring: Scoring) -> list[Section]:
         within[item.id] = float(abs(said - due) <= 1)
         if due:
             errors[item.id] = abs(said - due) / due
-    return [Section(REPCOUNT, len(within), (Metric("within one", within), Metric("error of the count", errors, "")))]
+    table = scoring.data / "annotation" / "test.csv"
+    without = sum(not row["count"].strip() for row in read_csv(table, ("type", "name", "count")))
+    notes = (f"{without} films have no count in {table.name} and are left out",) if without else ()
+    metrics = Metric("within one", within), Metric("error of the count", errors, "")
+    return [Section(REPCOUNT, len(within), metrics, notes)]
 
 
 def load_charades(data: pathlib.Path) -> list[Item]:
