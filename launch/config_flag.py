@@ -36,7 +36,8 @@ def load(path: str) -> Config:
       ConfigError: there is no such file, it has no `get_config`, or what that returns breaks a rule.
     """
     if not pathlib.Path(path).is_file():
-        raise ConfigError(f"--config={path}: no such file; give one such as configs/replica.py")
+        place = "" if pathlib.Path(path).is_absolute() else f" in {pathlib.Path.cwd()}, where relative paths start"
+        raise ConfigError(f"--config={path}: no such file{place}; the project's own are configs/*.py of its repository")
     try:
         found = runpy.run_path(path)
     except Exception as error:  # whatever a file of the user's raises

@@ -31,6 +31,12 @@ def records(count):
         )
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file/a cannot be made \(.*\): choose a folder"):
+        write_shards(records(1), tmp_path / "file" / "a")
+
+
 def test_records_come_back_unchanged_in_any_order_and_after_pickling(tmp_path):
     assert write_shards(records(7), tmp_path / "a", records_per_shard=3) == 7
     shards = pickle.loads(pickle.dumps(open_shards(tmp_path / "a")))

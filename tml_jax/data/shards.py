@@ -73,12 +73,17 @@ def write_folder(
         check_replaceable(directory)
     if directory.exists() and not overwrite:
         raise DataError(f"{directory} exists already: remove it, allow overwriting, or choose another folder")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    for left in directory.parent.glob(f".{directory.name}.partial-*"):
-        if _writer_is_gone(left):
-            shutil.rmtree(left, ignore_errors=True)
     partial = directory.with_name(f".{directory.name}.partial-{socket.gethostname()}-{os.getpid()}")
-    partial.mkdir()
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        for left in directory.parent.glob(f".{directory.name}.partial-*"):
+            if _writer_is_gone(left):
+                shutil.rmtree(left, ignore_errors=True)
+        partial.mkdir()
+    except OSError as error:
+        raise DataError(
+            f"{directory} cannot be made ({error.strerror}): choose a folder that can be written to"
+        ) from error
     try:
         shards = write(partial)
         if not shards:
