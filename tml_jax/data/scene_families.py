@@ -20,12 +20,12 @@ from tml_jax.data.voices import Synthesizer
 FAMILIES: dict[str, tuple[Callable[[Scene], float], float]] = {
     "answer": (scene_turns.answer, 0.07),
     "pause": (scene_turns.pause, 0.06),
-    "interruption": (scene_turns.interruption, 0.09),
-    "backchannel": (scene_turns.backchannel, 0.07),
-    "timed": (scene_turns.timed, 0.06),
-    "cue": (scene_turns.cue, 0.05),
+    "interruption": (scene_turns.interruption, 0.08),
+    "backchannel": (scene_turns.backchannel, 0.06),
+    "timed": (scene_turns.timed, 0.05),
+    "cue": (scene_turns.cue, 0.04),
     "silence": (scene_turns.silence, 0.06),
-    "side_talk": (scene_company.side_talk, 0.07),
+    "side_talk": (scene_company.side_talk, 0.06),
     "background": (scene_company.background, 0.05),
     "visual": (scene_sights.visual, 0.05),
     "visual_stop": (scene_sights.visual_stop, 0.07),
@@ -33,8 +33,8 @@ FAMILIES: dict[str, tuple[Callable[[Scene], float], float]] = {
     "count_seen": (scene_sights.count_seen, 0.05),
     "quiet_until_seen": (scene_sights.quiet_until_seen, 0.05),
     "simultaneous": (scene_listening.simultaneous, 0.03),
-    "model_backchannel": (scene_listening.model_backchannel, 0.09),
-    "delegation": (scene_delegation.delegation, 0.10),
+    "model_backchannel": (scene_listening.model_backchannel, 0.08),
+    "delegation": (scene_delegation.delegation, 0.09),
 }
 
 
