@@ -144,7 +144,7 @@ def _benchmark() -> None:
     if _DATA.value is None or _OUTPUT.value is None:
         raise ValueError(f"give --data and --output. {SUITES[_SUITE.value].download}")
     tools = [name for name, suite in SUITES.items() if suite.calls is not None]
-    if background.kind() not in ("none", "openai" if _SUITE.value in tools else "none"):
+    if background.kind() not in (("none", "openai") if _SUITE.value in tools else ("none",)):
         raise ValueError(
             f"--background={background.kind()} has no part in {_SUITE.value}: of the benchmarks, {', '.join(tools)} "
             "hands tasks over, to --background=openai"

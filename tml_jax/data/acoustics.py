@@ -199,8 +199,8 @@ def make_noise(rng: np.random.Generator, count: int, kind: str, babble: Sequence
         swell = 2 * np.pi * rng.uniform(0.2, 0.5) * np.arange(count) / INPUT_RATE + rng.uniform(0, 2 * np.pi)
         noise *= 1.0 + 0.8 * np.sin(swell)
     elif kind == "beeps":
-        noise = np.zeros(count)
-        turns, length = 2 * np.pi * np.arange(INPUT_RATE // 10) / INPUT_RATE, INPUT_RATE // 10
+        noise, length = np.zeros(count), INPUT_RATE // 10
+        turns = 2 * np.pi * np.arange(length) / INPUT_RATE
         for start in rng.integers(max(1, count - length), size=1 + rng.poisson(2 * count / INPUT_RATE)):
             tone = np.sin(turns * rng.uniform(500.0, 2500.0)) * np.hanning(length)
             noise[start : start + length] += tone[: count - start]

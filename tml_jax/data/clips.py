@@ -5,6 +5,7 @@ A third of the files is held out: scenes of training never have what lies behind
 
 import dataclasses
 import functools
+import itertools
 import os
 import pathlib
 
@@ -44,43 +45,32 @@ def load_clips(folder: str | os.PathLike, split: str) -> tuple[Clip, ...]:
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise DataError(f"clips {folder}: no such folder; name one that holds video files")
-    files = [path for path in sorted(folder.iterdir()) if _may_be_video(path) and _has_pictures(path)]
-    if len(files) < 2:
-        raise DataError(
-            f"clips {folder}: {len(files)} of its files are videos (such as .mp4, .mov, .mkv, .avi; folders in it are "
-            "not searched), expected two at least: one in three is held out"
-        )
-    held_out = files[1::_HELD_OUT_EVERY]
-    return tuple(_load(path) for path in files if (path in held_out) == (split != TRAIN))
+    try:
+        files = [path for path in sorted(folder.iterdir()) if _may_be_video(path) and "video" in kinds(path)]
+        if len(files) < 2:
+            raise DataError(
+                f"clips {folder}: {len(files)} of its files are videos (such as .mp4, .mov, .mkv, .avi; folders in it "
+                "are not searched), expected two at least: one in three is held out"
+            )
+        held_out = files[1::_HELD_OUT_EVERY]
+        return tuple(_load(path) for path in files if (path in held_out) == (split != TRAIN))
+    except MediaError as error:
+        raise DataError(f"clips: {error}; repair or remove the file") from error
 
 
 def behind(clip: np.ndarray, frames: int, rng: np.random.Generator) -> np.ndarray:
     """So many frames of a clip from a random one on, to and fro where it is shorter: (frames, 40, 40, 3) uint8."""
     period = max(1, 2 * (len(clip) - 1))
     index = (int(rng.integers(len(clip))) + np.arange(frames)) % period
-    return clip[np.minimum(index, period - index) if len(clip) > 1 else np.zeros(frames, int)]
+    return clip[np.minimum(index, period - index)]
 
 
 def _may_be_video(path: pathlib.Path) -> bool:
     return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and not path.is_dir()
 
 
-def _has_pictures(path: pathlib.Path) -> bool:
-    try:
-        return "video" in kinds(path)
-    except MediaError as error:
-        raise DataError(f"clips: {error}; repair or remove the file") from error
-
-
 def _load(path: pathlib.Path) -> Clip:
     margin = (_SCALED - FRAME_SIZE) // 2
     middle = slice(margin, margin + FRAME_SIZE)
-    frames = []
-    try:
-        for _, frame in read_video(path, _SCALED, _SCALED, FRAME_RATE):
-            frames.append(frame[middle, middle])
-            if len(frames) == _LONGEST:
-                break
-    except MediaError as error:
-        raise DataError(f"clips: {error}; repair or remove the file") from error
-    return Clip(path.name, np.stack(frames))
+    shown = itertools.islice(read_video(path, _SCALED, _SCALED, FRAME_RATE), _LONGEST)
+    return Clip(path.name, np.stack([frame[middle, middle] for _, frame in shown]))

@@ -35,10 +35,11 @@ def ensure_data(config: Config, log: Callable[[str], None] = print) -> None:
     if unknown:
         raise ConfigError(f"config.data.generate[{unknown[0]!r}]: generated sources are {', '.join(scenes.SOURCES)}")
     for name in config.data.generate if config.data.clips else ():
-        if source_directory(config, name).exists():
-            if name in scenes.SPLITS:
-                log(f"{source_directory(config, name)} is there and stays as it is: config.data.clips changes nothing")
-        elif name in scenes.SPLITS:
+        if name not in scenes.SPLITS:
+            continue
+        if (directory := source_directory(config, name)).exists():
+            log(f"{directory} is there and stays as it is: config.data.clips changes nothing")
+        else:
             load_clips(config.data.clips, scenes.SPLITS[name])
     for name in dict.fromkeys((*config.data.generate, *config.data.sources, HELD_OUT)):
         ensure_source(config, name, log)

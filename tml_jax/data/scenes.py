@@ -68,9 +68,9 @@ def check_request(source: str, count: int, seed: int, family: str | None, clips:
         raise ValueError(f"family {family!r} of source {source!r}: only {', '.join(SPLITS)} have families")
     if family is not None and family not in scene_families.FAMILIES:
         raise ValueError(f"family {family!r}: expected one of {', '.join(scene_families.FAMILIES)}")
-    if clips and source not in SPLITS:
-        raise ValueError(f"clips {clips}: only {', '.join(SPLITS)} have pictures to put before them, not {source}")
     if clips:
+        if source not in SPLITS:
+            raise ValueError(f"clips {clips}: only {', '.join(SPLITS)} have pictures to put before them, not {source}")
         load_clips(clips, SPLITS[source])
 
 

@@ -1,5 +1,6 @@
 """Scenes of one family, made from (source, family, seed, index) alone and kept on disk."""
 
+import itertools
 import pathlib
 from collections.abc import Sequence
 
@@ -42,17 +43,19 @@ def kept_scenes(folder: pathlib.Path, source: str, family: str, seed: int, count
     if not place.exists():
         write_shards(generate(source, count, seed, 1, family), place)
     scenes = open_shards(place)
-    other = [f"{record.meta.get('split')} {record.family}" for record in (scenes[0], scenes[len(scenes) - 1])
-             if (record.family, record.meta.get("split")) != (family, SPLITS[source])]  # fmt: skip
-    if other:
-        raise DataError(f"{place} holds {other[0]} scenes, expected {SPLITS[source]} {family}")
+    expected = f"{SPLITS[source]} {family}"
+    for record in (scenes[0], scenes[-1]):
+        if (found := f"{record.meta.get('split')} {record.family}") != expected:
+            raise DataError(f"{place} holds {found} scenes, expected {expected}")
     if len(scenes) < count:
         # More of the same are made; what somebody else put there, such as scenes before real clips, is not touched.
-        if to_bytes(scenes[0]) != to_bytes(next(generate(source, 1, seed, 1, family))):
+        made = generate(source, count, seed, 1, family)
+        first = next(made)
+        if to_bytes(scenes[0]) != to_bytes(first):
             raise DataError(
                 f"{place} holds {len(scenes)} scenes that are not made again by their seed, and {count} are wanted: "
                 f"give --scenes={len(scenes)}, or prepare more of them"
             )
-        write_shards(generate(source, count, seed, 1, family), place, overwrite=True)
+        write_shards(itertools.chain([first], made), place, overwrite=True)
         scenes = open_shards(place)
     return [scenes[index] for index in range(count)]
