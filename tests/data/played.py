@@ -39,6 +39,7 @@ def coloured(record: Conversation, split: str, colour: str) -> np.ndarray:
 def seen(record: Conversation, split: str) -> tuple[np.ndarray, np.ndarray]:
     """In which frames something has the colour of the object asked for, and in which no other object is: (frames,)."""
     near = coloured(record, split, record.meta["colour"])
-    appears, gone = record.meta.get("decoy_seen", (np.inf, np.inf))
-    alone = (record.frame_times < appears - 1e-6) | (record.frame_times >= gone - 1e-6)
+    alone = np.ones(len(near), bool)
+    for appears, gone in record.meta.get("decoys_seen", ()):
+        alone &= (record.frame_times < appears - 1e-6) | (record.frame_times >= gone - 1e-6)
     return near.reshape(len(near), -1).sum(axis=1) > 15, alone

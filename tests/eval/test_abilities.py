@@ -182,6 +182,38 @@ def test_a_reply_in_time_is_not_right_after_something_was_said_too_early():
     assert [kept[name] for name in names] == [True] * 3 and [broken[name] for name in names] == [False] * 3
 
 
+@pytest.mark.parametrize("family", ["timed", "cue", "visual"])
+@pytest.mark.parametrize("what", ["late word", "more words"])
+def test_the_word_must_come_with_the_reply_and_no_other_beside_it(family, what):
+    (asked,) = [each for each in scenes() if each.family == family]
+
+    def play(conversation):
+        turns = baselines.as_recorded(conversation)
+        at = next(turn.index for turn in turns if turn.text)
+        word = turns[at].text
+        if what == "late word":
+            turns[at] = dataclasses.replace(turns[at], text="")
+            turns[-1] = dataclasses.replace(turns[-1], text=word)
+        else:
+            turns[at] = dataclasses.replace(turns[at], text=f"{word} tiger ball river")
+        return turns
+
+    assert seen(baselines.as_recorded, [asked])[0].measured.timely == (True,)
+    (found,) = seen(play, [asked])
+    assert found.measured.on_time == (True,) and found.measured.timely == (False,) and not passed(found)
+
+
+def test_a_count_that_was_written_before_anything_was_to_be_counted_is_none():
+    (asked,) = [each for each in scenes() if each.family == "repetition"]
+
+    def knows(conversation):
+        turns = silent(conversation)
+        return [dataclasses.replace(turns[0], text=" three"), *turns[1:]]
+
+    assert seen(baselines.as_recorded, [asked])[0].measured.counts == ((3, 3),)
+    assert seen(knows, [asked])[0].measured.counts == ((3, None),)
+
+
 def test_an_ability_that_still_reaches_its_targets_has_not_collapsed():
     ability = next(each for each in ABILITIES if each.name == "CueSpeak")
     name = ability.aims[0].name

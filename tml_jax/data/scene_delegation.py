@@ -32,17 +32,23 @@ CARRIERS = {
         "*say what {sum} is", "what is the sum {sum}", "*do {sum}+", "*do the sum {sum}", "*find out how much {sum} is",
         "and how much is {sum}", "so what is {sum}", "how much does {sum} make", "what comes out of {sum}",
         "{sum} what is that", "{sum} makes how much", "i want to know how much {sum} is", "*look at this sum {sum}",
+        "let me know what {sum} is", "what do you get for {sum}",
     ),
-    scripts.HELD_OUT: ("would you work out {sum}", "let me know what {sum} is", "what do you get for {sum}"),
+    scripts.HELD_OUT: (
+        "i'd like the answer to {sum}", "can you figure out {sum} for us", "what might {sum} come to",
+    ),
 }  # fmt: skip
 # A second sum, while the first is being worked out.
 FOLLOWING = {
     scripts.TRAIN: tuple(
         f"{more} {asked}"
-        for more in ("and", "also", "next", "one more", "and after that", "and please", "the next one", "another one")
+        for more in (
+            "and", "also", "next", "one more", "and after that", "and please", "the next one", "another one", "and now",
+            "then",
+        )
         for asked in ("{sum}", "what is {sum}", "how much is {sum}", "tell me {sum}", "work out {sum}", "i need {sum}")
     ),
-    scripts.HELD_OUT: ("and now {sum}", "then what is {sum}"),
+    scripts.HELD_OUT: ("while you are at it {sum}", "the other thing i'd like is {sum}", "on top of that {sum}"),
 }  # fmt: skip
 # Another sum in place of the first, while that is being worked out.
 REFINING = {
@@ -51,10 +57,14 @@ REFINING = {
         for but in ("no ", "sorry ", "oh ", "no no ", "oh no ", "i am sorry ", "wait ")
         for meant in (
             "i meant {sum}", "i mean {sum}", "make that {sum}", "make it {sum}", "change it to {sum}",
-            "it should be {sum}", "not that but {sum}", "i wanted {sum}", "it is {sum}",
+            "it should be {sum}", "not that but {sum}", "i wanted {sum}", "it is {sum}", "i want {sum}",
+            "i should have said {sum}",
         )
-    ) + ("no {sum}", "i mean {sum}", "i meant {sum}", "change it to {sum}", "not that but {sum}"),
-    scripts.HELD_OUT: ("actually {sum}", "i should have said {sum}", "no wait i want {sum}"),
+    ) + (
+        "no {sum}", "i mean {sum}", "i meant {sum}", "change it to {sum}", "not that but {sum}", "actually {sum}",
+        "actually i want {sum}", "no wait i want {sum}", "i should have said {sum}",
+    ),
+    scripts.HELD_OUT: ("scratch that it's {sum}", "that was wrong try {sum}", "let's do {sum} instead of that"),
 }  # fmt: skip
 # Requests for a word that is to be said, not worked out.
 NEAR_REQUESTS = {
@@ -65,8 +75,11 @@ NEAR_REQUESTS = {
         "what i want to hear is {word}", "do you know the word {word} say it", "the word is {word} say it",
         "i need to hear {word}", "how do you say {word}", "*work on this word {word}",
         "what comes next is {word} say it", "how much do i like the word {word} say it",
+        "let me know how you say {word}", "what you say is {word}",
     ),
-    scripts.HELD_OUT: ("would you tell me the word {word}", "let me know how you say {word}", "what you say is {word}"),
+    scripts.HELD_OUT: (
+        "i'd be glad to hear the word {word}", "{word} is a nice word so do say it", "how would you read out {word}",
+    ),
 }  # fmt: skip
 # What is told with numbers, or in words of questions, and asks for nothing.
 NEAR_REMARKS = {
@@ -106,10 +119,12 @@ NEAR_REMARKS = {
                 "in the book", "on the wall", "in my letter", "on the table", "over there", "in the news", "at school",
             )
         ),
-    ),
-    scripts.HELD_OUT: (
         "we need {one} chairs", "he would not say how much it was", "it is {one} plus {two} on the paper",
         "she knows what it is", "we met {one} times",
+    ),
+    scripts.HELD_OUT: (
+        "the recipe takes {one} eggs", "on the blackboard we had {one} plus {two}", "nobody thought it was so much",
+        "what we heard was no surprise", "it rained {one} days in a row",
     ),
 }  # fmt: skip
 # What a background that is wrong says instead of a number.

@@ -1,17 +1,18 @@
-"""Pictures of a scene: simple objects over a dim, drifting, noisy background."""
+"""Pictures of a scene: simple objects before what is behind them, see `backdrops.py`."""
 
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
+from tml_jax.data.backdrops import FRAME_SIZE, draw_backdrop
+
 FRAME_RATE = 10.0  # frames a second
-FRAME_SIZE = 40  # rows and columns
 ACTIONS = ("bounces", "flashes", "moves")  # what an object can do again and again
 _ACTIVE = 0.7  # share of a period that an action takes; the object rests for the remainder
 TINGED = 35  # levels by which a channel of a varied colour is off at most
 _LIGHT = 70.0  # grey levels by which a light brightens the background
-_DIMMED = 0.5  # brightness of a real picture behind objects, about that of a drawn background
+_DIMMED = 0.5  # brightness of a real picture behind objects, about that of a drawn one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,19 +98,14 @@ def draw_video(
       times: (frames,) seconds, of each frame.
       shapes: the objects, a later one before an earlier.
       light: (start, end) seconds in which what is behind them is brighter, or None.
-      clip: (frames, 40, 40, 3) uint8, what is behind them; None for a drifting pattern.
+      clip: (frames, 40, 40, 3) uint8, what is behind them; None for something drawn.
 
     Returns:
       (frames, 40, 40, 3) uint8.
     """
     axis = np.arange(FRAME_SIZE, dtype=np.float32)
     row, column = axis[None, :, None], axis[None, None, :]
-    seconds = times.astype(np.float32)[:, None, None]
-    tint = rng.uniform(20, 80, 3).astype(np.float32)
-    wave = rng.uniform(-0.4, 0.4, 2)
-    drift = rng.uniform(-4, 4)
-    pattern = 0.7 + 0.3 * np.sin(wave[0] * row + wave[1] * column + drift * seconds)
-    frames = pattern[..., None] * tint if clip is None else np.float32(_DIMMED) * clip
+    frames = draw_backdrop(rng, times) if clip is None else np.float32(_DIMMED) * clip
     if light is not None:
         frames[(times >= light[0]) & (times < light[1])] += np.float32(_LIGHT)
     frames += rng.normal(0.0, 8.0, frames.shape).astype(np.float32)

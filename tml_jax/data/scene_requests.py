@@ -2,8 +2,8 @@
 
 The wordings of training are composed, as people compose them: what is asked for ("count to eight"), after words that
 ask for anything ("could you please", "i want you to"). With no more than seventeen wordings of each kind, a replica
-learned these by heart: it knew them nearly always, and others three times in four. No composed wording is one of those
-held out, but some lie only a word away from one ("say … to her" from "say … to me").
+learned these by heart: it knew them nearly always, and others three times in four. Those held out have other turns of
+phrase: at least two words would have to be changed, added or left out to make one of any wording of training.
 """
 
 import numpy as np
@@ -20,7 +20,8 @@ OPENINGS = (
 """What may come before a request in training."""
 
 _BEFORE = (
-    "please", "can you", "could you", "can you please", "could you please", "will you", "will you please", "now",
+    "please", "can you", "could you", "would you", "can you please", "could you please", "would you please", "will you",
+    "will you please", "now",
     "now please", "just", "i want you to", "i need you to", "i would like you to", "i am asking you to",
     "i ask you to", "go ahead and", "try to", "you should", "you may", "you can now", "you have to", "you need to",
     "it is time to", "do me a favour and", "be so kind and", "be nice and", "come on and", "why don't you",
@@ -31,8 +32,8 @@ _BEFORE = (
 )  # fmt: skip
 _AFTER = (
     "please", "for me", "now", "for us", "if you can", "thank you", "with me", "right now", "once", "out loud", "to us",
-    "to them", "to everybody", "to the others", "my friend", "again", "and nothing else", "if you like", "will you",
-    "at once", "so that i can hear it", "to her", "to him", "to my mother", "to all of us", "to the children",
+    "to me", "to them", "to everybody", "to the others", "my friend", "again", "and nothing else", "if you like",
+    "will you", "at once", "so that i can hear it", "to her", "to him", "to my mother", "to all of us", "to the children",
     "to my friend", "to the man next door",
 )  # fmt: skip
 
@@ -82,8 +83,14 @@ CARRIERS = {
             "what i want to hear is {keyword}", "{keyword} is the word *say it", "can i hear {keyword}",
             "can i hear you say {keyword}", "do you know the word {keyword} say it", "my word for you is {keyword}",
             "say after me {keyword}",
+            "let me hear you say {keyword}",
+            "let me hear {keyword}",
         ),
-        HELD_OUT: ("would you please say {keyword}", "let me hear you say {keyword}", "say {keyword} to me"),
+        HELD_OUT: (
+            "i'd love it if you said {keyword}",
+            "what about a {keyword} from you",
+            "{keyword} would be nice to hear from you",
+        ),
     },
     "pause": {
         TRAIN: (
@@ -110,9 +117,13 @@ CARRIERS = {
                 for which in ("first", "right", "best", "only", "last", "new")
                 for what in ("word", "answer", "word for today", "thing i want to hear")
             ),
+            "let me hear you say, {keyword}",
+            "the word to say is, {keyword}",
         ),
         HELD_OUT: (
-            "would you please say, {keyword}", "let me hear you say, {keyword}", "the word to say is, {keyword}",
+            "i'd love it if you said, {keyword}",
+            "the one i was thinking of is, {keyword}",
+            "this time it has got to be, {keyword}",
         ),
     },
     "count": {
@@ -127,8 +138,15 @@ CARRIERS = {
             "how do you count to eight", "can i hear you count to eight", "i would like to hear you count",
             "time for counting to eight", "counting please", "the numbers from one to eight please",
             "all numbers up to eight please",
+            "let me hear you count to eight",
+            "let me hear you count",
+            "*begin to count from one",
         ),
-        HELD_OUT: ("would you count to eight", "let me hear you count to eight", "begin to count from one"),
+        HELD_OUT: (
+            "i'd love it if you did one to eight",
+            "let's have all the numbers as far as eight",
+            "run through the numbers up to eight",
+        ),
     },
     "timed": {
         TRAIN: (
@@ -143,10 +161,13 @@ CARRIERS = {
             "*wait {delay} seconds before you say {keyword}", "*do nothing for {delay} seconds and say {keyword}",
             "i want to hear {keyword} in {delay} seconds", "i need {keyword} in {delay} seconds",
             "{keyword} in {delay} seconds please", "i would like to hear {keyword} after {delay} seconds",
+            "*let {delay} seconds pass then say {keyword}",
+            "let me hear {keyword} in {delay} seconds",
         ),
         HELD_OUT: (
-            "would you say {keyword} in {delay} seconds", "let {delay} seconds pass then say {keyword}",
-            "say the word {keyword} after {delay} seconds",
+            "once {delay} seconds have gone by i'd like {keyword}",
+            "{keyword} please but only {delay} seconds later",
+            "take {delay} seconds off before saying {keyword}",
         ),
     },
     "cue": {
@@ -161,10 +182,13 @@ CARRIERS = {
             "*keep quiet until i say {cue} and say {keyword}", "i want to hear {keyword} when i say {cue}",
             "{keyword} is what you say when i say {cue}", "i say {cue} and you say {keyword}",
             "{keyword} when i say {cue} please", "when it is time i say {cue} and you say {keyword}",
+            "*say {keyword} as soon as you hear {cue}",
+            "once i say {cue} *say {keyword}",
         ),
         HELD_OUT: (
-            "would you say {keyword} when i say {cue}", "say {keyword} as soon as you hear {cue}",
-            "once i say {cue} please say {keyword}",
+            "{cue} means that you say {keyword}",
+            "the signal is {cue} and your word is {keyword}",
+            "hearing {cue} from me you answer with {keyword}",
         ),
     },
     "visual": {
@@ -178,10 +202,13 @@ CARRIERS = {
             "*give me {keyword} when the {shape} is there", "as soon as there is a {shape} *say {keyword}",
             "*say the word {keyword} if you see a {shape}", "i want to hear {keyword} when you see a {shape}",
             "a {shape} will come and then you say {keyword}", "{keyword} when you see the {shape} please",
+            "*say {keyword} once the {shape} shows up",
+            "*look out for a {shape} and say {keyword}",
         ),
         HELD_OUT: (
-            "would you say {keyword} when you see the {shape}", "say {keyword} once the {shape} shows up",
-            "look out for a {shape} and say {keyword}",
+            "should a {shape} turn up i'd like to hear {keyword}",
+            "keep an eye out for a {shape} then call out {keyword}",
+            "the first {shape} to come along gets a {keyword}",
         ),
     },
     "visual_stop": {
@@ -201,11 +228,13 @@ CARRIERS = {
             "*give me {keyword} when you see a {shape} and {second} when it is gone",
             "as soon as the {shape} is there *say {keyword} and {second} when it is gone",
             "i want to hear {keyword} when the {shape} comes and {second} when it goes",
+            "*say {keyword} once you see the {shape} and {second} once it is gone",
+            "*look out for a {shape} say {keyword} when it is there and {second} when it goes",
         ),
         HELD_OUT: (
-            "would you say {keyword} when the {shape} comes and {second} when it leaves",
-            "say {keyword} once you see the {shape} and {second} once it is gone",
-            "look out for a {shape} say {keyword} when it is there and {second} when it goes",
+            "call out {keyword} for a {shape} that turns up and {second} for one that left",
+            "should a {shape} turn up it is {keyword} and after that {second}",
+            "the {shape} in the picture means {keyword} the {shape} out of it means {second}",
         ),
     },
     "repetition": {
@@ -218,10 +247,13 @@ CARRIERS = {
             "*start counting when the {shape} {action}", "*say a number each time the {shape} {action}",
             "*watch how often the {shape} {action} and count", "*count out loud as the {shape} {action}",
             "*count how many times the {shape} {action}", "i want to hear a number when the {shape} {action}",
+            "let me hear you count when the {shape} {action}",
+            "as the {shape} {action} *count along",
         ),
         HELD_OUT: (
-            "would you count how often the {shape} {action}", "let me hear you count when the {shape} {action}",
-            "as the {shape} {action} count along",
+            "how many times the {shape} {action} is what i'd like counted",
+            "let's number every go as the {shape} {action}",
+            "keep a tally while the {shape} {action}",
         ),
     },
     "count_seen": {
@@ -234,8 +266,14 @@ CARRIERS = {
             "*say how many you can see", "how many of them are there", "do you see how many there are",
             "*tell me how many things you see", "*find out how many things there are", "*count them",
             "*count all you see", "*tell me the number of things", "i need to know how many there are",
+            "how many things are in the picture",
+            "so how many are there",
         ),
-        HELD_OUT: ("would you tell me how many you see", "how many things are in the picture", "so how many are there"),
+        HELD_OUT: (
+            "what's the number of these things",
+            "the things in front of you how many",
+            "can you make out how many there might be",
+        ),
     },
     "quiet_until_seen": {
         TRAIN: (
@@ -247,10 +285,14 @@ CARRIERS = {
             "*keep watching and say what you see", "*tell me when you see something and what", "*tell me what appears",
             "*say the name of what comes", "when you see something *say what it is", "*look and tell me what appears",
             "*watch the picture and name what comes", "if something comes *say what it is",
+            "*let me know what comes into the picture",
+            "once something comes *say what it is",
+            "*tell me what shows up",
         ),
         HELD_OUT: (
-            "would you tell me what shows up", "let me know what comes into the picture",
-            "once something comes say what it is",
+            "call out whatever turns up",
+            "give me the name of the first thing to come along",
+            "something is about to turn up name it",
         ),
     },
     "repeat": {
@@ -261,8 +303,14 @@ CARRIERS = {
             "*copy every word i say", "*repeat each word", "*repeat my words one by one",
             "after each word i say *say it too", "*repeat what i say word by word", "*keep repeating my words",
             "*be my echo and repeat each word", "whatever i say *say it again", "*say the same words as i do",
+            "*say all my words after me",
+            "let me hear each word from you",
         ),
-        HELD_OUT: ("would you repeat every word", "say all my words after me", "let me hear each word from you"),
+        HELD_OUT: (
+            "every word of mine i'd like back from you",
+            "i say a word and you say it back",
+            "do as a parrot does with my words",
+        ),
     },
     "translate": {
         TRAIN: (
@@ -272,9 +320,13 @@ CARRIERS = {
             "*tell me in english which numbers i say", "what i count *say it in english", "*translate every number",
             "i count and you say it in english", "*speak my numbers in english", "english please for each number i say",
             "*keep translating my numbers", "*make my numbers english", "*say my numbers in english",
+            "let me hear the numbers in english",
+            "*turn each number into english",
         ),
         HELD_OUT: (
-            "would you translate my numbers", "let me hear the numbers in english", "turn each number into english",
+            "what would my numbers be in english",
+            "i'd like these in english as we go along",
+            "english is what i'd like these numbers in",
         ),
     },
     "story": {
@@ -291,9 +343,14 @@ CARRIERS = {
                 "so this happened to me", "do you know what happened", "i have to tell you something",
                 "something happened to me", "this is what happened", "let me tell you what happened",
                 "i need to tell you about my day", "what a day i had", "you must hear what happened to me",
+                "i want to tell you a story", "hear what happened", "now listen to me",
             )
         ),
-        HELD_OUT: ("i want to tell you a story, {story}", "hear what happened, {story}", "now listen to me, {story}"),
+        HELD_OUT: (
+            "well here is how it went, {story}",
+            "it was quite a day for us, {story}",
+            "that trip went all wrong, {story}",
+        ),
     },
     "silence": {
         TRAIN: (
@@ -351,10 +408,16 @@ CARRIERS = {
                 for what in ("gate", "box", "boat")
                 for word in ("at home", "again", "in summer", "near the window", "by the river")
             ),
+            "my sister plays music at home",
+            "the train was full of people",
+            "he painted the old door yellow",
+            "there was snow on the hills",
         ),
         HELD_OUT: (
-            "my sister plays music at home", "the train was full of people", "he painted the old door yellow",
-            "there was snow on the hills",
+            "the kids made a cake on friday",
+            "nothing much goes on around here",
+            "our roof needs mending soon",
+            "a friend of mine grows tomatoes",
         ),
     },
 }  # fmt: skip

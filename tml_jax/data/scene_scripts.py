@@ -59,9 +59,11 @@ FILLERS = {
         "the door does not close",
         "i wrote her a long letter", "the milk is almost gone", "they moved to the city", "his coat is too small",
         "we could use another lamp", "the baker is closed on sunday", "i read about it in the paper",
+        "our neighbour has a new car", "the shop closes at six", "i forgot to water the plants", "it smells like rain",
     ),
     HELD_OUT: (
-        "our neighbour has a new car", "the shop closes at six", "i forgot to water the plants", "it smells like rain",
+        "my bike has a flat tyre", "they painted the hallway last week", "lunch was better than i thought",
+        "somebody parked in front of the gate",
     ),
 }  # fmt: skip
 
@@ -85,11 +87,15 @@ SIDE_TALK = {
         ((OTHER, "how much was the bread"), (USER, "not much")),
         ((USER, "tell her i am busy"), (OTHER, "i will")),
         ((OTHER, "do you know where it is"), (USER, "over there")),
-    ),
-    HELD_OUT: (
         ((USER, "i'm talking on the phone"), (OTHER, "oh i see")),
         ((OTHER, "is dinner ready"), (USER, "almost")),
         ((OTHER, "who is there"), (USER, "nobody you know")),
+    ),
+    HELD_OUT: (
+        ((USER, "give me a second i'm in a call"), (OTHER, "sure thing")),
+        ((OTHER, "has the post come yet"), (USER, "not so far")),
+        ((OTHER, "which one is yours"), (USER, "the blue one")),
+        ((USER, "mind the step"), (OTHER, "oops")),
     ),
 }  # fmt: skip
 
@@ -104,10 +110,12 @@ TELEVISION = {
         "the museum opens its doors again", "do you know what your house is worth", "doctors say that walking helps",
         "we wait for word from the capital", "nothing could stop the winners", "the price of bread is what it was",
         "call us and tell us what you think",
-    ),
-    HELD_OUT: (
         "the buses stop here every hour", "more news after the music", "a storm moved over the coast",
         "voters have to wait until sunday",
+    ),
+    HELD_OUT: (
+        "fans sang until the final whistle", "a ship was stopped off the coast", "tomorrow brings sun and light winds",
+        "shoppers had to wait in line for hours",
     ),
 }  # fmt: skip
 
@@ -123,8 +131,11 @@ STORIES = {
         "the window was open", "i could not find my hat", "snow fell on the road", "she lost her ring",
         "it was past midnight", "we heard a noise", "my aunt came to see us", "the shop had no milk",
         "we got lost in the city", "he gave it back to me", "i slept on the floor", "the soup was cold",
+        "the lights went out", "somebody knocked at the door", "it was my old teacher", "we laughed so much",
     ),
-    HELD_OUT: ("the lights went out", "somebody knocked at the door", "it was my old teacher", "we laughed so much"),
+    HELD_OUT: (
+        "the lift got stuck", "a stranger paid for our lunch", "my glasses fell in the lake", "everyone began to clap",
+    ),
 }  # fmt: skip
 
 # Ordinary words for transcription and for plain text.

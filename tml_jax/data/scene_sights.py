@@ -19,24 +19,25 @@ from tml_jax.data.scene_pictures import (
 
 _LONGEST = 30.0  # seconds for which frame times are laid out
 _LONGEST_ACTION = 4.3  # seconds of a repeated action in the splits of training length
-_DECOY_SHARE = 0.5  # of scenes that wait for an object, in which another one comes first
 _CLIP_SHARE = 0.5  # of training scenes with pictures that have a clip behind them, where there are clips
-_DECOY_REST = (0.3, 0.9)  # seconds without any object before the one that is waited for
+_REST = (0.3, 0.9)  # seconds without any object between two
+# Whether each object that comes is the one that is waited for, each sequence as likely.
+_COMINGS = ((True,), (True,), (True,), (False, True), (False, True), (False,), (False, False))
 
 
 def visual(scene: Scene) -> float:
-    """The user asks for a word when an object comes into sight; another one, which may come first, is not it."""
+    """The user asks for a word when an object comes into sight; others may come, or come instead: they are not it."""
     keyword, kind = scene.keyword(), scene.draw(scripts.SHAPES)
     asked = scene.timeline.user(scene.wording("visual", keyword=keyword, shape=kind), scene.lead())
     times = frame_times(scene.rng, _LONGEST)
-    decoys, free = _decoys(scene, times, kind, asked)
-    appears = frame_at(times, free + scene.draw(scene.grids.event))
+    others, appears = _wait_for(scene, times, kind, asked, scene.draw(scene.grids.event))
+    if appears is None:
+        return _show(scene, times, _nothing_due(scene, asked), others)
     shape = _shape(scene, kind, appears=appears)
     scene.meta.update(event=appears)
     scene.timeline.cue("hold", asked, appears)
     end = scene.reply(keyword, appears, scene.draw(scene.grids.event_reply))
-    _show(scene, times, end, (*decoys, shape))
-    return end
+    return _show(scene, times, end, (*others, shape))
 
 
 def visual_stop(scene: Scene) -> float:
@@ -48,8 +49,9 @@ def visual_stop(scene: Scene) -> float:
     request = scene.wording("visual_stop", keyword=keyword, second=second, shape=kind)
     asked = scene.timeline.user(request, scene.lead())
     times = frame_times(scene.rng, _LONGEST)
-    decoys, free = _decoys(scene, times, kind, asked)
-    appears = frame_at(times, free + 0.5 * scene.draw(scene.grids.event))
+    others, appears = _wait_for(scene, times, kind, asked, 0.5 * scene.draw(scene.grids.event))
+    if appears is None:
+        return _show(scene, times, _nothing_due(scene, asked), others)
     gone = frame_at(times, appears + scene.draw(scene.grids.stay))
     scene.meta.update(event=appears, gone=gone)
     shape = _shape(scene, kind, appears=appears, gone=gone)
@@ -58,8 +60,7 @@ def visual_stop(scene: Scene) -> float:
     said = scene.reply(keyword, appears, delay)
     scene.timeline.cue("hold", said, gone)
     end = scene.reply(second, gone, delay)
-    _show(scene, times, end, (*decoys, shape))
-    return end
+    return _show(scene, times, end, (*others, shape))
 
 
 def repetition(scene: Scene) -> float:
@@ -83,8 +84,7 @@ def repetition(scene: Scene) -> float:
     quiet = due[-1] + period + delay + MICRO_TURN_SECONDS  # one number more would be heard by then
     scene.timeline.cue("hold", end, quiet)
     end = max(end, quiet - scene.grids.tail[0])
-    _show(scene, times, end, (_shape(scene, kind, start=start, moving=False, repeats=repeats),))
-    return end
+    return _show(scene, times, end, (_shape(scene, kind, start=start, moving=False, repeats=repeats),))
 
 
 def count_seen(scene: Scene) -> float:
@@ -106,8 +106,7 @@ def count_seen(scene: Scene) -> float:
         centre = np.clip(middle + scene.rng.uniform(-1, 1, 2) * room, radius, FRAME_SIZE - 1 - radius)
         shapes.append(Shape(kind, first.colour, radius, tuple(centre)))
     said = scene.reply(scripts.NUMBERS[count - 1], end, scene.draw(scene.grids.reply))
-    _show(scene, times, said, shapes)
-    return said
+    return _show(scene, times, said, shapes)
 
 
 def quiet_until_seen(scene: Scene) -> float:
@@ -128,31 +127,47 @@ def quiet_until_seen(scene: Scene) -> float:
     scene.meta.update(event=appears, distractor=distractor)
     scene.timeline.cue("hold", asked, appears)
     end = scene.reply(kind, appears, scene.draw(scene.grids.event_reply))
-    _show(scene, times, max(end, talked), (_shape(scene, kind, appears=appears),), light)
-    return max(end, talked)
+    return _show(scene, times, max(end, talked), (_shape(scene, kind, appears=appears),), light)
 
 
-def _decoys(scene: Scene, times: np.ndarray, kind: str, asked: float) -> tuple[tuple[Shape, ...], float]:
-    """In half of the scenes, an object that is not of the `kind` asked for, and goes again; and when that is over.
+def _wait_for(
+    scene: Scene, times: np.ndarray, kind: str, asked: float, wait: float
+) -> tuple[tuple[Shape, ...], float | None]:
+    """Which objects come before the one that is waited for, and when that comes, if it does.
+
+    Neither when an object comes nor whether it is the first or the second tells what it is: only its shape does.
 
     Args:
-      scene: the scene; `meta` notes its `decoy`, a shape or "", and when it is seen (`decoy_seen`, two times).
+      scene: the scene; `meta` notes the shapes that were not asked for (`decoys`) and when each is seen (`decoys_seen`,
+        pairs of seconds).
       times: of the frames, seconds.
       kind: what is asked for.
       asked: end of the request, seconds.
+      wait: from then to the first object, whatever it is, seconds.
 
     Returns:
-      (no object or one, seconds from which on the other may come).
+      (the others, seconds at which the one comes or None where it never does).
     """
-    scene.meta["decoy"] = ""
-    if scene.rng.random() >= _DECOY_SHARE:
-        return (), asked
-    decoy = scene.draw(tuple(shape for shape in scripts.SHAPES if shape != kind))
-    appears = frame_at(times, asked + 0.25 * scene.draw(scene.grids.event))
-    gone = frame_at(times, appears + 0.5 * scene.draw(scene.grids.stay))
-    shape = _shape(scene, decoy, appears=appears, gone=gone)
-    scene.meta.update(decoy=decoy, decoy_seen=[appears, gone])
-    return (shape,), gone + scene.rng.uniform(*_DECOY_REST) - 0.5 * scene.grids.event[0]
+    scene.meta.update(shape=kind, decoys=[], decoys_seen=[])
+    others, comes = [], frame_at(times, asked + wait)
+    for is_it in scene.draw(_COMINGS):
+        if is_it:
+            return tuple(others), comes
+        other = scene.draw(tuple(shape for shape in scripts.SHAPES if shape != kind))
+        gone = frame_at(times, comes + 0.5 * scene.draw(scene.grids.stay))
+        others.append(_shape(scene, other, appears=comes, gone=gone))
+        scene.meta["decoys"].append(other)
+        scene.meta["decoys_seen"].append([comes, gone])
+        comes = frame_at(times, gone + scene.rng.uniform(*_REST))
+    scene.meta["shape"] = kind
+    return tuple(others), None
+
+
+def _nothing_due(scene: Scene, asked: float) -> float:
+    """The model waits until a reply to the last object would have been heard; returns when that is."""
+    end = scene.meta["decoys_seen"][-1][1] + scene.grids.event_reply[-1] + MICRO_TURN_SECONDS
+    scene.timeline.cue("hold", asked, end + scene.grids.tail[0])
+    return end
 
 
 def _shape(
@@ -180,11 +195,12 @@ def _show(
     end: float,
     shapes: tuple[Shape, ...] | list[Shape],
     light: tuple[float, float] | None = None,
-) -> None:
-    """Draws the frames of a scene that ends at `end` but for its tail, which may hold two seconds."""
+) -> float:
+    """Draws the frames of a scene that ends at `end` but for its tail, which may hold two seconds; returns `end`."""
     times = times[times < end + 2.0]
     clip = None
     if scene.clips and (scene.split != scripts.TRAIN or scene.rng.random() < _CLIP_SHARE):
         film = scene.draw(scene.clips)
         clip, scene.meta["clip"] = behind(film.frames, len(times), scene.rng), film.name
     scene.timeline.video(draw_video(scene.rng, times, shapes, light, clip), times)
+    return end

@@ -21,6 +21,8 @@ Metrics. A metric for which a set of conversations has no case is undefined (NaN
   0.4 s of the onset of the reference gates; no onset is not on time. Latency is the median over cues that were
   answered, so read it beside the share on time. Cues at which the reference does not begin to speak (it speaks
   already) are left out.
+- timely: on time, the words due and no others until the next cue (of a reply that may be cut short, its first), and the
+  first of them written within 0.4 s and a micro-turn of the onset of the reference.
 - take-over: share of `hold` cues during which the model spoke, judged on micro-turns that lie wholly inside.
 - stop: a silence of more than 0.4 s, or one that lasts to the end; shorter ones are pauses, as between numbers when
   counting. `yield` and `keep` are judged by stops.
@@ -40,6 +42,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tml_jax.config import MICRO_TURN_SECONDS
 from tml_jax.data.layout import gates
 from tml_jax.data.record import MODEL, USER, Conversation, Cue
 from tml_jax.eval.activity import (
@@ -86,10 +89,10 @@ class Measurement:
       silences: seconds from a `yield` to the stop, where there was one.
       keeps: whether it spoke throughout a `keep`.
       false_starts: one entry if no speech was due: whether the model spoke.
-      timely: whether the reply began on time and its right word was said: its keyword or, where the user may cut the
-        reply short (there is a `yield`), its first word.
+      timely: whether the reply began on time and said what was due and nothing else, see the head of this file.
       responses: seconds from the end of what the user said to the reply, `NEVER_SECONDS` without one.
-      counts: one entry if numbers are due and nobody cuts them short: the last one due, and the last one said or None.
+      counts: one entry if numbers are due and nobody cuts them short: the last one due, and the last one said, or None
+        where none was said once something was to be counted.
       sounding: micro-turns whose gate is SPEAK, and those of them that have sound.
     """
 
@@ -197,7 +200,8 @@ def measure(
     keywords, on_time, latencies, timely, responses = [], [], [], [], []
     starts = _reply_windows(conversation, responds, early)
     for cue, start, until in zip(responds, starts, [*starts[1:], np.inf]):
-        wanted, said = split_words(cue.text), split_words(_text_between(pieces, spoke, start, until))
+        wanted, written = split_words(cue.text), _written(pieces, spoke, start, until)
+        said = split_words("".join(piece for _, piece in written))
         if wanted:
             # Ties go to the last word: English sentences end on what is new.
             keyword = min(reversed(wanted), key=lambda word: frequency.get(word, 0))
@@ -210,7 +214,10 @@ def measure(
         if onset is not None:
             latencies.append(onset - cue.start)
         if wanted:
-            timely.append(on_time[-1] and (wanted[0] if cut_short else keyword) in said)
+            in_place = bool(written) and abs(written[0][0] - expected) <= ON_TIME_SECONDS + MICRO_TURN_SECONDS + EPSILON
+            timely.append(
+                on_time[-1] and bool(in_place) and _says(said, wanted[:1] if cut_short else wanted, cut_short)
+            )
         if cue.start not in typed:
             responses.append(NEVER_SECONDS if onset is None else onset - cue.start)
 
@@ -241,7 +248,7 @@ def measure(
         false_starts=() if reference.active.any() else (bool(spoke.active.any()),),
         timely=tuple(timely),
         responses=tuple(responses),
-        counts=() if cut_short else _counts([cue.text for cue in responds], pieces),
+        counts=() if cut_short else _counts(responds, _written(pieces, spoke, starts[0] if starts else 0.0, np.inf)),
         sounding=(int(speak.sum()), int((speak & heard.active).sum())),
     )
 
@@ -345,13 +352,22 @@ def _reply_windows(conversation: Conversation, responds: Sequence[Cue], early: f
     return starts
 
 
-def _text_between(pieces: Sequence[str], side: Activity, start: float, end: float) -> str:
-    return "".join(piece for piece, time in zip(pieces, side.heard) if start - EPSILON <= time < end - EPSILON)
+def _written(pieces: Sequence[str], side: Activity, start: float, end: float) -> list[tuple[float, str]]:
+    """The text between two times, (seconds at which its micro-turn is heard, piece) where there is any."""
+    return [
+        (time, piece) for piece, time in zip(pieces, side.heard) if piece and start - EPSILON <= time < end - EPSILON
+    ]
 
 
-def _counts(due: Sequence[str], pieces: Sequence[str]) -> tuple[tuple[int, int | None], ...]:
+def _says(said: Sequence[str], wanted: Sequence[str], cut_short: bool) -> bool:
+    """Whether a reply says the words due and no other; where the user may cut it short, whether it begins with them."""
+    return list(said[: len(wanted)] if cut_short else said) == list(wanted)
+
+
+def _counts(responds: Sequence[Cue], written: Sequence[tuple[float, str]]) -> tuple[tuple[int, int | None], ...]:
     """The last number due and the last one said, where numbers are due."""
-    wanted, said = numbers_said(" ".join(due)), numbers_said("".join(pieces))
+    wanted = numbers_said(" ".join(cue.text for cue in responds))
+    said = numbers_said("".join(piece for _, piece in written))
     return ((wanted[-1], said[-1] if said else None),) if wanted else ()
 
 

@@ -102,7 +102,7 @@ def figure(aim: Aim, scenes: Sequence[Seen], seed: int = 0, resamples: int = 100
 
 
 def passed(scene: Seen) -> bool:
-    """Whether everything in a scene was right: each reply in time with its right word, no take-over, no false start.
+    """Whether everything in a scene was right: each reply in time with the words due, no take-over, no false start.
 
     Where the user interrupts it also yielded, where they do not it kept its turn; what it counted was exact; the tasks
     were those due, in their words, and what came of them was said.
@@ -152,8 +152,13 @@ def _timely(scene: Seen) -> Sequence[bool]:
 
 
 def _in_time(scene: Seen) -> list[bool]:
-    """A reply is right if it comes in time with its word, and nothing was said while it was not due yet."""
+    """A reply is right if it comes in time with its word, and nothing was said while it was not due yet.
+
+    Where none is due at all, the scene is one case: right if nothing was said.
+    """
     item = scene.measured
+    if not item.timely:
+        return [not any(item.take_overs)]
     early = item.take_overs if len(item.take_overs) == len(item.timely) else [any(item.take_overs)] * len(item.timely)
     return [timely and not before for timely, before in zip(item.timely, early)]
 

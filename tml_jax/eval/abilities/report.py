@@ -22,9 +22,9 @@ Figures = Mapping[str, Mapping[str, Estimate]]  # what was run → aim → its f
 
 NOTES = """\
 Times are those of the sound: 10 ms frames above −50 dBFS. A reply counts as timely within 0.4 s of the recorded one,
-with its word in the model's text. A time to the reply is `never` where most requests got none. Intervals are
-bootstrap intervals over scenes. An ability collapses where a figure gets worse beyond both intervals and misses its
-target. In `timed`, `cue` and what is seen, nothing may be said before a reply is due.
+with the words due and no others in the model's text; in `timed`, `cue` and what is seen, nothing may be said before it
+is due. A time to the reply is `never` where most requests got none. Intervals are bootstrap intervals over scenes. An
+ability collapses where a figure gets worse beyond both intervals and misses its target.
 `energy threshold` replies after 0.3 s of sound and 500 ms without; `majority` gives the family's most frequent reply
 at its most frequent time; `as recorded` plays the record. Everything right: each reply timely, no take-over or false
 start, yielded, kept, counted exactly, tasks those due.
