@@ -33,8 +33,8 @@ _BEFORE = (
 _AFTER = (
     "please", "for me", "now", "for us", "if you can", "thank you", "with me", "right now", "once", "out loud", "to us",
     "to me", "to them", "to everybody", "to the others", "my friend", "again", "and nothing else", "if you like",
-    "will you", "at once", "so that i can hear it", "to her", "to him", "to my mother", "to all of us", "to the children",
-    "to my friend", "to the man next door",
+    "will you", "at once", "so that i can hear it", "to her", "to him", "to my mother", "to all of us",
+    "to the children", "to my friend", "to the man next door",
 )  # fmt: skip
 
 
