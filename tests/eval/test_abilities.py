@@ -303,6 +303,22 @@ def test_figures_of_no_case_are_dashes_and_the_report_stands(tmp_path):
     assert (tmp_path / "abilities.png").exists()
 
 
+def test_the_majority_counts_by_the_number_that_is_right_most_often(tmp_path):
+    (one,) = seen(late(0), [each for each in scenes() if each.family == "repetition"])
+    counted = [dataclasses.replace(one.measured, counts=((due, 1),)) for due in (2, 2, 4, 4, 5)]
+    observed = [dataclasses.replace(one, measured=each) for each in counted]
+    names = ("model", "audio muted", "video frozen", "time shuffled", baselines.MAJORITY, "as recorded")
+    facts = {"model": "m", "split": "held_out", "scenes": 5, "seeds": [0], "families": ["repetition"]}
+    text = write_report(tmp_path, facts, {name: {0: observed} for name in names})
+    found = figures(tmp_path)
+    within, exact = found["repetitions, off by one at most"], found["repetitions, exact"]
+    assert within["model"]["value"] == 0.4 and exact["model"]["value"] == 0.0
+    assert within["majority"]["value"] == 0.8, "by three, which is never due itself"
+    assert exact["majority"]["value"] == 0.4, "by two"
+    assert within["majority"]["low"] < 0.8 < within["majority"]["high"] and within["majority"]["count"] == 5
+    assert "| repetitions, off by one at most | 40.0% | 40.0% | 40.0% | 40.0% | 80.0% | 40.0% |" in text
+
+
 @pytest.mark.slow
 def test_command_on_a_random_model(tmp_path, command, one_by_one, capsys):
     model, output = make_run(tmp_path / "run", small_config()), tmp_path / "out"

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tml_jax.eval.abilities.ablations import ABLATIONS
-from tml_jax.eval.abilities.aims import ABILITIES, PASSED, Ability, Aim, Seen, collapses, figure
+from tml_jax.eval.abilities.aims import ABILITIES, PASSED, Ability, Aim, Seen, collapses, figure, with_best_constant
 from tml_jax.eval.abilities.chart import Line, draw
+from tml_jax.eval.baselines import MAJORITY
 from tml_jax.eval.estimates import Estimate
 from tml_jax.eval.interactivity import NEVER_SECONDS, by_family, table
 from tml_jax.eval.suites.report import cell
@@ -26,8 +27,9 @@ with its word in the model's text. A time to the reply is `never` where most req
 bootstrap intervals over scenes. An ability collapses where a figure gets worse beyond both intervals and misses its
 target. In `timed`, `cue` and what is seen, nothing may be said before a reply is due.
 `energy threshold` replies after 0.3 s of sound and 500 ms without; `majority` gives the family's most frequent reply
-at its most frequent time; `as recorded` plays the record. Everything right: each reply timely, no take-over or false
-start, yielded, kept, counted exactly, tasks those due.
+at its most frequent time, and counts by the one number that is right most often in these very scenes; `as recorded`
+plays the record. Everything right: each reply timely, no take-over or false start, yielded, kept, counted exactly,
+tasks those due.
 """
 
 
@@ -43,7 +45,9 @@ def write_report(output: pathlib.Path, facts: Mapping[str, Any], found: Found) -
       The tables, with the summary above them.
     """
     pooled = {name: [item for items in seeds.values() for item in items] for name, seeds in found.items()}
-    figures = {name: {aim.name: figure(aim, items) for aim in _aims()} for name, items in pooled.items()}
+    figures = {
+        name: {aim.name: figure(aim, _judged(name, aim, items)) for aim in _aims()} for name, items in pooled.items()
+    }
     spread = {
         aim.name: {seed: figure(aim, items, resamples=1).value for seed, items in found[MODEL].items()}
         for aim in _aims()
@@ -104,6 +108,11 @@ def summary(facts: Mapping[str, Any], figures: Figures) -> str:
 
 def _aims() -> list[Aim]:
     return [aim for ability in ABILITIES for aim in ability.aims]
+
+
+def _judged(name: str, aim: Aim, items: Sequence[Seen]) -> Sequence[Seen]:
+    """What was observed of `name`; of the majority, what counts would be of the constant that serves the aim best."""
+    return with_best_constant(aim, items) if name == MAJORITY else items
 
 
 def _whole(ability: Ability, model: Mapping[str, Estimate]) -> bool:
