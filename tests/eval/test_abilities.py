@@ -15,6 +15,7 @@ from tml_jax.data.shards import DataError, open_shards, write_shards
 from tml_jax.eval import baselines
 from tml_jax.eval.abilities import run
 from tml_jax.eval.abilities import scenes as kept
+from tml_jax.eval.abilities.ablations import mute
 from tml_jax.eval.abilities.aims import ABILITIES, Seen, collapses, figure, passed
 from tml_jax.eval.abilities.report import write_report
 from tml_jax.eval.delegation import score_delegation
@@ -283,6 +284,30 @@ def test_a_run_that_was_killed_goes_on_with_what_is_missing(by_hand, tmp_path):
         run.evaluate(Reactive, tmp_path, "m@1", "trained again", **options)
     with pytest.raises(ValueError, match="holds answers of .*held_out"):
         run.evaluate(Reactive, tmp_path, "m@1", split="extrapolation", **options)
+
+
+def test_shares_are_told_for_each_kind_of_noise(by_hand, tmp_path, monkeypatch):
+    def made(*place):
+        facts = [{"noise": "wind", "near_clean": False}, {"noise": "pink", "near_clean": True}, {}]
+        records = [
+            dataclasses.replace(each, meta=facts[index % 3]) for index, each in enumerate(by_hand_scenes(*place))
+        ]
+        return [mute(each) if each.meta.get("noise") == "wind" else each for each in records]  # it drowns the user
+
+    by_hand_scenes = run.kept_scenes
+    monkeypatch.setattr(run, "kept_scenes", made)
+    options = {"scenes": 8, "seeds": (0,), "families": ("answer", "visual"), "log": lambda line: None}
+    text = run.evaluate(Reactive, tmp_path, "m@1", **options)
+    shares = results(tmp_path)["passed_by_noise"]
+    assert {noise: row["model"]["count"] for noise, row in shares.items()} == {"faint": 6, "none": 4, "wind": 6}
+    assert {noise: row["model"]["value"] for noise, row in shares.items()} == {"faint": 1.0, "none": 1.0, "wind": 0.5}
+    assert "| wind | 6 | 50.0% (" in text and "| faint | 6 | 100.0% (" in text
+    for path in (tmp_path / "cells").iterdir():
+        cell = json.loads(path.read_text())
+        for item in sum(cell.values(), []):
+            del item["noise"]
+        path.write_text(json.dumps(cell))
+    assert "| not noted | 16 | 81.2% (" in run.evaluate(Reactive, tmp_path, "m@1", **options), "cells of before"
 
 
 def test_scenes_may_go_beyond_the_ranges_of_training(by_hand, tmp_path):

@@ -14,13 +14,23 @@ from tml_jax.eval.delegation import Delegation
 from tml_jax.eval.estimates import Estimate, estimate, medians, ratio, resample_weights
 from tml_jax.eval.interactivity import Measurement
 
+NOT_NOTED = "not noted"
+
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What was observed in one scene: of timing and words, and of tasks for the background."""
+    """What was observed in one scene: of timing and words, and of tasks for the background.
+
+    Attributes:
+      measured: of timing and words.
+      tasks: for the background.
+      noise: behind the scene, a kind of `data/acoustics.py`; `faint` where that is little and all, `none` without a
+        microphone.
+    """
 
     measured: Measurement
     tasks: Delegation
+    noise: str = NOT_NOTED
 
     @property
     def family(self) -> str:
