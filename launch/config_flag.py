@@ -6,15 +6,17 @@ defaults, so every field of `tml_jax.config` has its flag. A command uses it so:
   app.run(main, flags_parser=config_flag.parse)    and in main:    config = config_flag.get()
 """
 
+import contextlib
+import os
 import pathlib
 import re
 import runpy
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from absl import flags
+from absl import app, flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
 from tml_jax.config import Config, ConfigError, from_mapping, to_mapping
@@ -90,6 +92,23 @@ def interrupted(command: str, what: str) -> NoReturn:
     """Ends a command that Ctrl-C stopped with one line that says what becomes of its work."""
     print(f"launch.{command}: stopped by Ctrl-C; {what}", file=sys.stderr)
     raise SystemExit(INTERRUPTED) from None
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """`app.run` for a command that compiles: after Ctrl-C (`INTERRUPTED`) the process is gone at once.
+
+    XLA compiles in threads of its own, which Ctrl-C does not stop: one that still compiles while the interpreter takes
+    the backend down ends the process with a segmentation fault.
+    """
+    try:
+        app.run(main)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError):  # nobody reads it any more
+                    stream.flush()
+            os._exit(INTERRUPTED)
+        raise
 
 
 def refuse(command: str, error: ConfigError) -> NoReturn:

@@ -189,4 +189,4 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     huge_pages.restart()
-    app.run(main)
+    config_flag.run(main)

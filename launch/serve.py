@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from absl import app, flags, logging
 
-from launch import background
+from launch import background, config_flag
 from tml_jax import shipped
 from tml_jax.background.desk import Background
 from tml_jax.serve.engine import Engine
@@ -147,10 +147,10 @@ def main(argv: Sequence[str]) -> None:
                 if runner is not None:
                     runner.stop()
     except KeyboardInterrupt:  # while it loads or compiles; later ones end it in order
-        raise SystemExit("launch.serve: ended before it was ready") from None
+        config_flag.interrupted("serve", "it was not ready yet")
     except (OSError, ValueError, CheckpointError) as error:
         raise SystemExit(f"launch.serve: {error}") from error
 
 
 if __name__ == "__main__":
-    app.run(main)
+    config_flag.run(main)

@@ -15,6 +15,7 @@ from tml_jax.data.shards import DataError, open_shards, write_shards
 from tml_jax.eval import baselines
 from tml_jax.eval.abilities import run
 from tml_jax.eval.abilities import scenes as kept
+from tml_jax.eval.abilities.ablations import mute
 from tml_jax.eval.abilities.aims import ABILITIES, Seen, collapses, figure, passed
 from tml_jax.eval.abilities.report import write_report
 from tml_jax.eval.delegation import score_delegation
@@ -317,6 +318,30 @@ def test_a_run_that_was_killed_goes_on_with_what_is_missing(by_hand, tmp_path):
         run.evaluate(Reactive, tmp_path, "m@1", split="extrapolation", **options)
 
 
+def test_shares_are_told_for_each_kind_of_noise(by_hand, tmp_path, monkeypatch):
+    def made(*place):
+        facts = [{"noise": "wind", "near_clean": False}, {"noise": "pink", "near_clean": True}, {}]
+        records = [
+            dataclasses.replace(each, meta=facts[index % 3]) for index, each in enumerate(by_hand_scenes(*place))
+        ]
+        return [mute(each) if each.meta.get("noise") == "wind" else each for each in records]  # it drowns the user
+
+    by_hand_scenes = run.kept_scenes
+    monkeypatch.setattr(run, "kept_scenes", made)
+    options = {"scenes": 8, "seeds": (0,), "families": ("answer", "visual"), "log": lambda line: None}
+    text = run.evaluate(Reactive, tmp_path, "m@1", **options)
+    shares = results(tmp_path)["passed_by_noise"]
+    assert {noise: row["model"]["count"] for noise, row in shares.items()} == {"faint": 6, "none": 4, "wind": 6}
+    assert {noise: row["model"]["value"] for noise, row in shares.items()} == {"faint": 1.0, "none": 1.0, "wind": 0.5}
+    assert "| wind | 6 | 50.0% (" in text and "| faint | 6 | 100.0% (" in text
+    for path in (tmp_path / "cells").iterdir():
+        cell = json.loads(path.read_text())
+        for item in sum(cell.values(), []):
+            del item["noise"]
+        path.write_text(json.dumps(cell))
+    assert "| not noted | 16 | 81.2% (" in run.evaluate(Reactive, tmp_path, "m@1", **options), "cells of before"
+
+
 def test_scenes_may_go_beyond_the_ranges_of_training(by_hand, tmp_path):
     options = {"scenes": 2, "seeds": (0,), "families": ("visual",), "log": lambda line: None}
     text = run.evaluate(Reactive, tmp_path / "far", "m@1", split="extrapolation", **options)
@@ -333,6 +358,22 @@ def test_figures_of_no_case_are_dashes_and_the_report_stands(tmp_path):
     text = write_report(tmp_path, facts, {name: {0: observed} for name in names})
     assert "0 of 0 targets" in text and "| TimeSpeak | right word after so many seconds | ≥ 90.0% | – |" in text
     assert (tmp_path / "abilities.png").exists()
+
+
+def test_the_majority_counts_by_the_number_that_is_right_most_often(tmp_path):
+    (one,) = seen(late(0), [each for each in scenes() if each.family == "repetition"])
+    counted = [dataclasses.replace(one.measured, counts=((due, 1),)) for due in (2, 2, 4, 4, 5)]
+    observed = [dataclasses.replace(one, measured=each) for each in counted]
+    names = ("model", "audio muted", "video frozen", "time shuffled", baselines.MAJORITY, "as recorded")
+    facts = {"model": "m", "split": "held_out", "scenes": 5, "seeds": [0], "families": ["repetition"]}
+    text = write_report(tmp_path, facts, {name: {0: observed} for name in names})
+    found = figures(tmp_path)
+    within, exact = found["repetitions, off by one at most"], found["repetitions, exact"]
+    assert within["model"]["value"] == 0.4 and exact["model"]["value"] == 0.0
+    assert within["majority"]["value"] == 0.8, "by three, which is never due itself"
+    assert exact["majority"]["value"] == 0.4, "by two"
+    assert within["majority"]["low"] < 0.8 < within["majority"]["high"] and within["majority"]["count"] == 5
+    assert "| repetitions, off by one at most | 40.0% | 40.0% | 40.0% | 40.0% | 80.0% | 40.0% |" in text
 
 
 @pytest.mark.slow

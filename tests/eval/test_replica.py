@@ -9,6 +9,7 @@ from synthetic import make_conversation, tokenizer
 
 from tml_jax.data.record import BACKGROUND, MODEL, USER, Conversation, Text, Word
 from tml_jax.eval import baselines, replica, streaming
+from tml_jax.eval.estimates import Estimate
 from tml_jax.serve.words import MicroTurn, Span
 
 CONFIG = small_config()
@@ -69,18 +70,23 @@ def spoken(words=("yes",), audio=True):
     return Conversation("a", 1.0, None, noise if audio else None, words=(Word(USER, "tell", 0.0, 0.2), *said))
 
 
-def test_heard_words_compares_the_sound_with_the_text_and_the_record():
-    conversations = [spoken(("yes", "indeed")), spoken(())]
-    sentence = replica.heard_words(conversations, [baselines.as_recorded(item) for item in conversations])
-    assert "over 1 replies" in sentence and sentence.count("%") == 2
+def test_heard_words_compares_the_sound_with_the_text_and_the_record(monkeypatch):
+    conversations = [spoken(("yes", "indeed")), spoken(("no", "never")), spoken(())]
+    # Of each reply first the model's sound, then that of the record.
+    heard = iter(["yes indeed", "yes indeed", "no ever more", "no never"])
+    monkeypatch.setattr(replica, "recognise", lambda samples, rate: next(heard))
+    sentence, rates = replica.heard_words(conversations, [baselines.as_recorded(item) for item in conversations])
+    assert "over 2 replies: 50.0% (0.0–100.0) word error" in sentence and "0.0% (0.0–0.0) for the recorded" in sentence
+    assert rates == {"model": Estimate(0.5, 0.0, 1.0, 4), "as recorded": Estimate(0.0, 0.0, 0.0, 4)}
 
 
 @pytest.mark.parametrize("conversation", [spoken(()), spoken(audio=False)])
 def test_heard_words_without_a_recorded_voice_says_so(conversation):
-    turns = [baselines.as_recorded(conversation)]
-    assert "No held-out conversation has timed words" in replica.heard_words([conversation], turns)
+    sentence, rates = replica.heard_words([conversation], [baselines.as_recorded(conversation)])
+    assert "No held-out conversation has timed words" in sentence and not rates
 
 
 def test_heard_words_of_a_silent_model_says_so():
     silent: list[MicroTurn] = baselines.as_recorded(spoken(()))
-    assert "The model wrote no words beside its sound" in replica.heard_words([spoken()], [silent])
+    sentence, rates = replica.heard_words([spoken()], [silent])
+    assert "The model wrote no words beside its sound" in sentence and not rates

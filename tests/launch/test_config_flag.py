@@ -51,3 +51,27 @@ def test_wrong_flag_is_one_line_and_exit_code_2(arguments, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr and len(done.stderr.strip().split("\n")) == 1
+
+
+INTERRUPTED = """
+import atexit, os, signal, sys
+from launch import config_flag
+atexit.register(print, "taken down")
+def main(argv):
+    print("working")
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        config_flag.interrupted("test", "nothing is kept")
+    finally:
+        print("tidied up")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where a shell runs this behind its back
+config_flag.run(main)
+"""
+
+
+def test_after_ctrl_c_a_command_says_all_it_has_to_say_and_takes_nothing_down_that_compiles():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "working\ntidied up\n", done.stderr
+    assert done.stderr == "launch.test: stopped by Ctrl-C; nothing is kept\n"
+    assert done.returncode == 130

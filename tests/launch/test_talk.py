@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import subprocess
+import sys
 import wave
 
 import numpy as np
@@ -249,6 +251,30 @@ def test_ctrl_c_writes_what_was_said_so_far_and_ends_the_background(prepared, ca
     assert caught.value.code == config_flag.INTERRUPTED and "Ctrl-C" in capsys.readouterr().err
     assert read_wav(prepared / "o" / "conversation.wav")[1].shape == (2, 3 * 4800)
     assert not Interrupted.desk._background.runner._runner._thread.is_alive()
+
+
+# The command itself, with a Ctrl-C while it compiles.
+COMPILING = """
+import atexit, os, runpy, signal, sys
+from tml_jax.serve import session
+class Talker:
+    def __init__(self, checkpoint, seed):
+        pass
+    def warm_up(self):
+        os.kill(os.getpid(), signal.SIGINT)
+session.Talker = Talker
+atexit.register(print, "taken down")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where a shell runs this behind its back
+sys.argv = ["talk", *sys.argv[1:]]
+runpy.run_module("launch.talk", run_name="__main__")
+"""
+
+
+def test_ctrl_c_while_it_compiles_ends_the_process_before_the_backend_is_taken_down(prepared):
+    flags = f"--checkpoint={prepared / 'model'}", f"--audio={prepared / 'in.wav'}", f"--output={prepared / 'out'}"
+    ended = subprocess.run([sys.executable, "-c", COMPILING, *flags], capture_output=True, text=True, timeout=300)
+    assert ended.stdout == "compiling\n" and ended.returncode == config_flag.INTERRUPTED, ended.stderr
+    assert ended.stderr == "launch.talk: stopped by Ctrl-C; nothing was said and nothing is written\n"
 
 
 def test_text_alone_has_no_microphone_and_lasts_until_after_the_last_text(prepared):

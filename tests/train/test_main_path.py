@@ -81,6 +81,8 @@ def test_train_evaluate_talk(config, tmp_path, capsys):
     assert found["as recorded (ceiling)"]["words"].startswith("100.0%")
     results = json.loads((run_dir / "eval" / "results.json").read_text())
     assert results.pop("step") == 2
+    assert ("recognised" in results) == ("Recognised by pocketsphinx" in table)
+    results.pop("recognised", None)
     assert {kind: list(scores) for kind, scores in results.items()} == {
         "policies": list(found)[:8],
         "families": ["answer", "pause", "all"],

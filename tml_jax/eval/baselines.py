@@ -138,11 +138,12 @@ def energy_threshold(params: Params, windows: Iterable[np.ndarray]) -> Iterator[
         yield _micro_turn(params, index, step)
 
 
+MAJORITY = "majority"
 POLICIES: dict[str, Policy] = {
     "always listening": always_listening,
     "always speaking": always_speaking,
     "energy threshold": energy_threshold,
-    "majority": majority,
+    MAJORITY: majority,
 }
 
 

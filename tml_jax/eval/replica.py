@@ -20,9 +20,11 @@ from tml_jax.eval import baselines
 from tml_jax.eval.abilities.ablations import mute
 from tml_jax.eval.conversation import write_example
 from tml_jax.eval.delegation import by_variant, planned, score_delegation
+from tml_jax.eval.estimates import Estimate
 from tml_jax.eval.interactivity import aggregate, by_family, measure, reply_frequency, table
 from tml_jax.eval.sound import plain_words, recognise, word_error_rate
 from tml_jax.eval.streaming import stream
+from tml_jax.eval.suites.report import cell
 from tml_jax.files import write_whole
 from tml_jax.serve.session import Talker
 from tml_jax.serve.words import MicroTurn
@@ -88,9 +90,12 @@ def evaluate(
     }
     scores = {name: aggregate(items) for name, items in measured.items()}
     families = by_family(measured["model"])
-    tables = f"{table(scores)}\nThe model, by family:\n\n{table(families)}\n{_heard_words(held_out, spoken, log)}"
+    sentence, recognised = _heard_words(held_out, spoken, log)
+    tables = f"{table(scores)}\nThe model, by family:\n\n{table(families)}\n{sentence}"
 
     results = {"policies": scores, "families": families}
+    if recognised:
+        results["recognised"] = recognised
     if tasks:
         results["tasks"] = by_variant([score_delegation(*pair) for pair in zip(held_out, spoken)])
         tables += f"\nTasks for the background, done by the embedded one:\n\n{table(results['tasks'])}"
@@ -107,7 +112,9 @@ def _bad_network(conversation: Conversation, index: int) -> Conversation:
     return lose_packets(conversation, np.random.default_rng(index), LOST_PACKETS, LOST_BURST)
 
 
-def heard_words(conversations: Sequence[Conversation], spoken: Sequence[Sequence[MicroTurn]]) -> str:
+def heard_words(
+    conversations: Sequence[Conversation], spoken: Sequence[Sequence[MicroTurn]]
+) -> tuple[str, dict[str, Estimate]]:
     """Whether the model's sound says what its text says, by an offline recogniser.
 
     Args:
@@ -115,7 +122,8 @@ def heard_words(conversations: Sequence[Conversation], spoken: Sequence[Sequence
       spoken: what the model put out in each.
 
     Returns:
-      A sentence with the word error rates of the model's sound and of the recorded voice.
+      A sentence with the word error rates of the model's sound and of the recorded voice; the two, 0 … , with
+      intervals over replies, as `model` and `as recorded`, or nothing where there was nothing to recognise.
     """
     said, heard, due, recorded = [], [], [], []
     has_reference = False
@@ -132,14 +140,15 @@ def heard_words(conversations: Sequence[Conversation], spoken: Sequence[Sequence
         due.append(reference)
         recorded.append(recognise(float_audio(conversation.model_audio), OUTPUT_RATE))
     if not has_reference:
-        return "No held-out conversation has timed words of the model with their sound: nothing was recognised.\n"
+        return "No held-out conversation has timed words of the model with their sound: nothing was recognised.\n", {}
     if not said:
-        return "The model wrote no words beside its sound, so there was nothing to recognise.\n"
-    return (
-        f"Recognised by pocketsphinx over {len(said)} replies: {100 * word_error_rate(said, heard):.1f}% word error "
-        f"between the model's text and its sound; {100 * word_error_rate(due, recorded):.1f}% for the recorded voice "
-        "it learned from.\n"
+        return "The model wrote no words beside its sound, so there was nothing to recognise.\n", {}
+    rates = {"model": word_error_rate(said, heard), "as recorded": word_error_rate(due, recorded)}
+    sentence = (
+        f"Recognised by pocketsphinx over {len(said)} replies: {cell(rates['model'], '%')} word error between the "
+        f"model's text and its sound; {cell(rates['as recorded'], '%')} for the recorded voice it learned from.\n"
     )
+    return sentence, rates
 
 
 def _fit_baselines(config: Config, log: Callable[[str], None]) -> baselines.Params | None:
@@ -157,10 +166,10 @@ def _fit_baselines(config: Config, log: Callable[[str], None]) -> baselines.Para
 
 def _heard_words(
     conversations: Sequence[Conversation], spoken: Sequence[Sequence[MicroTurn]], log: Callable[[str], None]
-) -> str:
-    """`heard_words`, or "" where no recogniser is installed: recordings train without the extra that brings it."""
+) -> tuple[str, dict[str, Estimate]]:
+    """`heard_words`, or nothing where no recogniser is installed: recordings train without the extra that brings it."""
     try:
         return heard_words(conversations, spoken)
     except ImportError as error:
         log(f"the words of the model's sound are not measured: {error}")
-        return ""
+        return "", {}

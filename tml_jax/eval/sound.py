@@ -12,8 +12,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tml_jax.config import OUTPUT_RATE
+from tml_jax.eval.estimates import Estimate, pooled
+from tml_jax.eval.interactivity import word_errors
 from tml_jax.eval.recognition import words_heard
 from tml_jax.eval.sentences import SENTENCES
+from tml_jax.eval.suites.report import cell
 from tml_jax.signal.mel import OWN, OWN_MEL_MIN, own_mel
 from tml_jax.signal.vocoder import init_vocoder, vocode
 
@@ -34,8 +37,9 @@ class SoundReport:
         the 20 ms around it, dB; about 0 without clicks.
       edge_click_original: the same of the originals, where nothing was cut: how far from 0 chance alone leads.
       speed: seconds of sound made in a second, one stream, a micro-turn a call, median call.
-      word_error_original: word error rate of the originals, 0 … ; None if nothing was recognised.
-      word_error: word error rate of the resynthesised clips; None likewise.
+      word_error_original: word error rate of the originals, 0 … , its interval over clips; None if nothing was
+        recognised.
+      word_error: that of the resynthesised clips; None likewise.
     """
 
     clips: int
@@ -45,8 +49,8 @@ class SoundReport:
     edge_click: float
     edge_click_original: float
     speed: float
-    word_error_original: float | None
-    word_error: float | None
+    word_error_original: Estimate | None
+    word_error: Estimate | None
 
     @property
     def mel_distance_db(self) -> float:
@@ -55,7 +59,7 @@ class SoundReport:
 
     def table(self) -> str:
         """The report as plain text, one figure a line."""
-        percent = lambda rate: "not measured" if rate is None else f"{100 * rate:.1f} %"  # noqa: E731
+        percent = lambda rate: "not measured" if rate is None else cell(rate, "%")  # noqa: E731
         rows = [
             ("clips", f"{self.clips} ({self.seconds:.1f} s)"),
             ("mel distance", f"{self.mel_distance:.4f} log10 ({self.mel_distance_db:.2f} dB)"),
@@ -91,21 +95,17 @@ def plain_words(text: str) -> str:
     return " ".join(re.sub(r"[^\w' ]", " ", text.lower()).split())
 
 
-def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
-    """Word errors over words of all references together (jiwer), after `plain_words`.
+def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> Estimate:
+    """Word errors over words of all references together, after `plain_words`, with its interval over references.
 
     Raises:
-      ImportError: the extra `replica` is not installed.
       ValueError: a reference has no words.
     """
-    try:
-        import jiwer
-    except ImportError as error:
-        raise ImportError("word error rates need jiwer") from error
-    plain = [plain_words(text) for text in references]
+    plain = [plain_words(text).split() for text in references]
     if not all(plain):
-        raise ValueError(f"reference {plain.index('')} has no words: leave such clips out")
-    return jiwer.wer(plain, [plain_words(text) for text in hypotheses])
+        raise ValueError(f"reference {plain.index([])} has no words: leave such clips out")
+    errors = [word_errors(due, plain_words(text).split()) for due, text in zip(plain, hypotheses, strict=True)]
+    return pooled(errors, [len(due) for due in plain])
 
 
 def resynthesise(samples: np.ndarray) -> np.ndarray:

@@ -14,13 +14,23 @@ from tml_jax.eval.delegation import Delegation
 from tml_jax.eval.estimates import Estimate, estimate, medians, ratio, resample_weights
 from tml_jax.eval.interactivity import Measurement
 
+NOT_NOTED = "not noted"
+
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What was observed in one scene: of timing and words, and of tasks for the background."""
+    """What was observed in one scene: of timing and words, and of tasks for the background.
+
+    Attributes:
+      measured: of timing and words.
+      tasks: for the background.
+      noise: behind the scene, a kind of `data/acoustics.py`; `faint` where that is little and all, `none` without a
+        microphone.
+    """
 
     measured: Measurement
     tasks: Delegation
+    noise: str = NOT_NOTED
 
     @property
     def family(self) -> str:
@@ -39,6 +49,7 @@ class Aim:
       target: to be reached; None where the figure is only shown.
       at_most: the target is a limit from above, else from below.
       median: the figure is the median of seconds, else a share.
+      counts: the cases judge the number that was counted.
     """
 
     name: str
@@ -47,6 +58,7 @@ class Aim:
     target: float | None = None
     at_most: bool = False
     median: bool = False
+    counts: bool = False
 
     @property
     def unit(self) -> str:
@@ -101,6 +113,28 @@ def figure(aim: Aim, scenes: Sequence[Seen], seed: int = 0, resamples: int = 100
     return estimate(drawn, int(counts.sum()))
 
 
+def with_best_constant(aim: Aim, scenes: Sequence[Seen]) -> Sequence[Seen]:
+    """The scenes as if the same number had been counted in each: the one that is right most often in these very scenes.
+
+    Nobody who gives the same number to every scene does better. The smallest, where several are as good.
+
+    Args:
+      aim: whose cases say what is right.
+      scenes: of any family.
+
+    Returns:
+      Those of the aim's families, with that number; all, as they are, where the aim does not judge counts.
+    """
+    judged = [item for item in scenes if item.family in aim.families] if aim.counts else []
+    numbers = [due for item in judged for due, _ in item.measured.counts]
+    if not numbers:
+        return scenes
+    return max(
+        ([_with_count(item, number) for item in judged] for number in range(min(numbers), max(numbers) + 1)),
+        key=lambda given: sum(sum(aim.cases(item)) for item in given),
+    )
+
+
 def passed(scene: Seen) -> bool:
     """Whether everything in a scene was right: each reply in time with the words due, no take-over, no false start.
 
@@ -141,6 +175,11 @@ def _holding(scene: Seen) -> list[bool]:
 
 def _counted(scene: Seen, tolerance: int) -> list[bool]:
     return [said is not None and abs(said - due) <= tolerance for due, said in scene.measured.counts]
+
+
+def _with_count(scene: Seen, number: int) -> Seen:
+    counts = tuple((due, number) for due, _ in scene.measured.counts)
+    return dataclasses.replace(scene, measured=dataclasses.replace(scene.measured, counts=counts))
 
 
 def _hits(hits: int, cases: int) -> list[bool]:
@@ -215,8 +254,10 @@ ABILITIES = (
         "counting",
         VIDEO_FROZEN,
         (
-            Aim("repetitions, off by one at most", ("repetition",), lambda scene: _counted(scene, 1), 0.90),
-            Aim("repetitions, exact", ("repetition",), lambda scene: _counted(scene, 0)),
+            Aim(
+                "repetitions, off by one at most", ("repetition",), lambda scene: _counted(scene, 1), 0.90, counts=True
+            ),
+            Aim("repetitions, exact", ("repetition",), lambda scene: _counted(scene, 0), counts=True),
         ),
     ),
     Ability(
@@ -235,7 +276,7 @@ ABILITIES = (
         (
             Aim("right word after a request", ("answer", "pause"), _timely),
             Aim("speaks though nobody asked", ("silence",), lambda scene: scene.measured.false_starts, at_most=True),
-            Aim("objects counted, exact", ("count_seen",), lambda scene: _counted(scene, 0)),
+            Aim("objects counted, exact", ("count_seen",), lambda scene: _counted(scene, 0), counts=True),
             Aim("says what comes into the picture", ("quiet_until_seen",), _timely),
             Aim("repeats while the user goes on", ("simultaneous",), _timely),
             Aim("backchannels in a pause", ("model_backchannel",), _timely),

@@ -4,12 +4,13 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tml_jax.eval.abilities.ablations import ABLATIONS
-from tml_jax.eval.abilities.aims import ABILITIES, PASSED, Ability, Aim, Seen, collapses, figure
+from tml_jax.eval.abilities.aims import ABILITIES, PASSED, Ability, Aim, Seen, collapses, figure, with_best_constant
 from tml_jax.eval.abilities.chart import Line, draw
+from tml_jax.eval.baselines import MAJORITY
 from tml_jax.eval.estimates import Estimate
 from tml_jax.eval.interactivity import NEVER_SECONDS, by_family, table
 from tml_jax.eval.suites.report import cell
@@ -26,8 +27,9 @@ with the words due and no others in the model's text; in `timed`, `cue` and what
 is due. A time to the reply is `never` where most requests got none. Intervals are bootstrap intervals over scenes. An
 ability collapses where a figure gets worse beyond both intervals and misses its target.
 `energy threshold` replies after 0.3 s of sound and 500 ms without; `majority` gives the family's most frequent reply
-at its most frequent time; `as recorded` plays the record. Everything right: each reply timely, no take-over or false
-start, yielded, kept, counted exactly, tasks those due.
+at its most frequent time, and counts by the one number that is right most often in these very scenes; `as recorded`
+plays the record. Everything right: each reply timely, no take-over or false start, yielded, kept, counted exactly,
+tasks those due.
 """
 
 
@@ -43,15 +45,14 @@ def write_report(output: pathlib.Path, facts: Mapping[str, Any], found: Found) -
       The tables, with the summary above them.
     """
     pooled = {name: [item for items in seeds.values() for item in items] for name, seeds in found.items()}
-    figures = {name: {aim.name: figure(aim, items) for aim in _aims()} for name, items in pooled.items()}
+    figures = {
+        name: {aim.name: figure(aim, _judged(name, aim, items)) for aim in _aims()} for name, items in pooled.items()
+    }
     spread = {
         aim.name: {seed: figure(aim, items, resamples=1).value for seed, items in found[MODEL].items()}
         for aim in _aims()
     }
-    families = {
-        family: {name: _passed(family, items) for name, items in pooled.items()}
-        for family in sorted({item.family for item in pooled[MODEL]})
-    }
+    families, noises = (_passed_by(key, pooled) for key in (lambda item: item.family, lambda item: item.noise))
     scores = by_family([item.measured for item in pooled[MODEL]])
     said = summary(facts, figures)
     text = "\n".join(
@@ -63,7 +64,9 @@ def write_report(output: pathlib.Path, facts: Mapping[str, Any], found: Found) -
             "What each ability rests on:\n",
             _collapse(figures),
             "Scenes in which everything was right:\n",
-            _families(families),
+            _passed_table("family", families),
+            "The same by the noise behind them; `wind` and `beeps` lie behind no scene of training:\n",
+            _passed_table("noise", noises),
             "The model by family, with the columns of `tml_jax/eval/interactivity.py`, by sound:\n",
             table(scores),
             NOTES,
@@ -73,7 +76,8 @@ def write_report(output: pathlib.Path, facts: Mapping[str, Any], found: Found) -
         **facts,
         "summary": said,
         "abilities": [_plain_ability(ability, figures, spread) for ability in ABILITIES],
-        "passed": {family: {name: _plain(part) for name, part in row.items()} for family, row in families.items()},
+        "passed": _plain_rows(families),
+        "passed_by_noise": _plain_rows(noises),
         "families": {name: _plain_score(score) for name, score in scores.items()},
     }
     write_whole(output / "results.json", json.dumps(results, indent=1, ensure_ascii=False))
@@ -106,13 +110,22 @@ def _aims() -> list[Aim]:
     return [aim for ability in ABILITIES for aim in ability.aims]
 
 
+def _judged(name: str, aim: Aim, items: Sequence[Seen]) -> Sequence[Seen]:
+    """What was observed of `name`; of the majority, what counts would be of the constant that serves the aim best."""
+    return with_best_constant(aim, items) if name == MAJORITY else items
+
+
 def _whole(ability: Ability, model: Mapping[str, Estimate]) -> bool:
     judged = [aim.reached(model[aim.name].value) for aim in ability.aims if aim.target is not None]
     return bool(judged) and all(judged)
 
 
-def _passed(family: str, items: Sequence[Seen]) -> Estimate:
-    return figure(dataclasses.replace(PASSED, families=(family,)), items)
+def _passed_by(key: Callable[[Seen], str], pooled: Mapping[str, Sequence[Seen]]) -> dict[str, dict[str, Estimate]]:
+    """Value of `key` → what was run → the share of its scenes in which everything was right."""
+    return {
+        value: {name: figure(PASSED, [item for item in items if key(item) == value]) for name, items in pooled.items()}
+        for value in sorted({key(item) for item in pooled[MODEL]})
+    }
 
 
 def _targets(model: Mapping[str, Estimate], spread: Mapping[str, Mapping[int, float]]) -> str:
@@ -147,11 +160,11 @@ def _collapse(figures: Figures) -> str:
     return markdown_table(rows)
 
 
-def _families(families: Mapping[str, Mapping[str, Estimate]]) -> str:
-    rows = [["family", "scenes", *next(iter(families.values()))]]
-    for family, row in families.items():
+def _passed_table(by: str, shares: Mapping[str, Mapping[str, Estimate]]) -> str:
+    rows = [[by, "scenes", *next(iter(shares.values()))]]
+    for value, row in shares.items():
         others = [_value(found.value, "%") for name, found in row.items() if name != MODEL]
-        rows.append([family, row[MODEL].count, _cell(row[MODEL], "%"), *others])
+        rows.append([value, row[MODEL].count, _cell(row[MODEL], "%"), *others])
     return markdown_table(rows)
 
 
@@ -187,6 +200,10 @@ def _listed(names: Sequence[str]) -> str:
 def _plain(found: Estimate) -> dict[str, Any]:
     fields = dataclasses.asdict(found)
     return {name: None if isinstance(part, float) and math.isnan(part) else part for name, part in fields.items()}
+
+
+def _plain_rows(rows: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, Any]]:
+    return {value: {name: _plain(part) for name, part in row.items()} for value, row in rows.items()}
 
 
 def _plain_score(score: Any) -> dict[str, Any]:

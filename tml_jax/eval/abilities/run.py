@@ -14,7 +14,7 @@ from typing import Any
 from tml_jax.data.record import Conversation
 from tml_jax.eval import baselines
 from tml_jax.eval.abilities.ablations import ABLATIONS
-from tml_jax.eval.abilities.aims import Seen
+from tml_jax.eval.abilities.aims import NOT_NOTED, Seen
 from tml_jax.eval.abilities.report import CEILING, MODEL, Found, write_report
 from tml_jax.eval.abilities.scenes import check_families, kept_scenes
 from tml_jax.eval.conversation import write_example
@@ -133,7 +133,7 @@ def _run(
 
     def measured(turns: Sequence[Sequence[MicroTurn]]) -> list[Seen]:
         return [
-            Seen(measure(scene, lines, frequency, sound=True), score_delegation(scene, lines))
+            Seen(measure(scene, lines, frequency, sound=True), score_delegation(scene, lines), _noise(scene))
             for scene, lines in zip(scenes, turns)
         ]
 
@@ -154,6 +154,11 @@ def _run(
         cell[name] = measured([baselines.run(*chosen, scene) for scene in scenes])
     cell[CEILING] = measured([baselines.as_recorded(scene) for scene in scenes])
     return cell
+
+
+def _noise(scene: Conversation) -> str:
+    """The kind of noise behind a scene, as `Seen` has it."""
+    return "faint" if scene.meta.get("near_clean") else scene.meta.get("noise", "none")
 
 
 def _differs(scene: Conversation, changed: Conversation) -> bool:
@@ -177,10 +182,13 @@ def _read(path: pathlib.Path, scenes: int) -> Cell | None:
     plain = json.loads(path.read_text())
     if len(plain[MODEL]) != scenes:
         return None
-    return {
-        name: [Seen(Measurement(**_tuples(item["measured"])), Delegation(**_tuples(item["tasks"]))) for item in items]
-        for name, items in plain.items()
-    }
+    return {name: [_seen(item) for item in items] for name, items in plain.items()}
+
+
+def _seen(item: dict[str, Any]) -> Seen:
+    """From JSON; cells of before did not note the noise."""
+    measured, tasks = Measurement(**_tuples(item["measured"])), Delegation(**_tuples(item["tasks"]))
+    return Seen(measured, tasks, item.get("noise", NOT_NOTED))
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -138,19 +138,19 @@ def score_qivd(scoring: Scoring) -> list[Section]:
 
 
 def load_repcount(data: pathlib.Path) -> list[Item]:
-    """Films of the test part, with their counts.
+    """Films of the test part, with their counts, and how many films of the table have none (`without`).
 
     Raises:
       SuiteError: a file is missing or has another form.
     """
     items = []
-    for row in read_csv(data / "annotation" / "test.csv", ("type", "name", "count")):
-        if not row["count"].strip():
-            continue
+    rows = read_csv(data / "annotation" / "test.csv", ("type", "name", "count"))
+    counted = [row for row in rows if row["count"].strip()]
+    for row in counted:
         film = _film(data / "video" / "test" / row["name"])
         action = row["type"].replace("_", " ")
         typed = (Text(USER, f"Count out reps for {action}.", 0.0),)
-        facts = {"count": round(float(row["count"])), "action": action}
+        facts = {"count": round(float(row["count"])), "action": action, "without": len(rows) - len(counted)}
         items.append(Item(film.stem, REPCOUNT, (), film, typed, tail=TAIL, facts=facts))
     return items
 
@@ -163,9 +163,8 @@ def score_repcount(scoring: Scoring) -> list[Section]:
         within[item.id] = float(abs(said - due) <= 1)
         if due:
             errors[item.id] = abs(said - due) / due
-    table = scoring.data / "annotation" / "test.csv"
-    without = sum(not row["count"].strip() for row in read_csv(table, ("type", "name", "count")))
-    notes = (f"{without} films have no count in {table.name} and are left out",) if without else ()
+    without = scoring.items[0].facts["without"] if scoring.items else 0
+    notes = (f"{without} films have no count in test.csv and are left out",) if without else ()
     metrics = Metric("within one", within), Metric("error of the count", errors, "")
     return [Section(REPCOUNT, len(within), metrics, notes)]
 
