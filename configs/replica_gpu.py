@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
     config.data.sources.named.weight = 0.75
     config.data.batch_size = 16
     config.data.workers = 14
-    config.train.steps = 12000
+    config.train.steps = 8000
     config.train.learning_rate = 4e-3
     config.train.warmup_steps = 300
     config.train.flow_draws = 4
