@@ -33,6 +33,12 @@ CARRIERS = {
         "and how much is {sum}", "so what is {sum}", "how much does {sum} make", "what comes out of {sum}",
         "{sum} what is that", "{sum} makes how much", "i want to know how much {sum} is", "*look at this sum {sum}",
         "let me know what {sum} is", "what do you get for {sum}",
+        "i'd like to know what {sum} is", "i'm looking for {sum}", "let's work out {sum}", "let's see {sum}",
+        "it's {sum} that i need", "what's {sum}", "how about {sum}", "my sum is {sum}", "here is a sum {sum}",
+        "a sum for you {sum}", "{sum} please", "{sum} what does it make", "{sum} do you know it",
+        "could it be that you know {sum}", "i never know what {sum} is", "help me with {sum}", "i have to know {sum}",
+        "for me {sum} please", "count together {sum}", "use your head what is {sum}", "if i take {sum} what do i get",
+        "the teacher asks what {sum} is", "{sum} is what", "say how much {sum} makes", "my son wants to know {sum}",
     ),
     scripts.HELD_OUT: (
         "i'd like the answer to {sum}", "can you figure out {sum} for us", "what might {sum} come to",
@@ -44,7 +50,7 @@ FOLLOWING = {
         f"{more} {asked}"
         for more in (
             "and", "also", "next", "one more", "and after that", "and please", "the next one", "another one", "and now",
-            "then",
+            "then", "besides", "and one more", "when you are done", "after this one", "i also need", "here is another",
         )
         for asked in ("{sum}", "what is {sum}", "how much is {sum}", "tell me {sum}", "work out {sum}", "i need {sum}")
     ),
@@ -54,11 +60,11 @@ FOLLOWING = {
 REFINING = {
     scripts.TRAIN: tuple(
         f"{but}{meant}"
-        for but in ("no ", "sorry ", "oh ", "no no ", "oh no ", "i am sorry ", "wait ")
+        for but in ("no ", "sorry ", "oh ", "no no ", "oh no ", "i am sorry ", "wait ", "well no ", "i got it wrong ")
         for meant in (
             "i meant {sum}", "i mean {sum}", "make that {sum}", "make it {sum}", "change it to {sum}",
             "it should be {sum}", "not that but {sum}", "i wanted {sum}", "it is {sum}", "i want {sum}",
-            "i should have said {sum}",
+            "i should have said {sum}", "it's {sum}", "do {sum}", "the sum is {sum}", "tell me {sum}", "i need {sum}",
         )
     ) + (
         "no {sum}", "i mean {sum}", "i meant {sum}", "change it to {sum}", "not that but {sum}", "actually {sum}",
@@ -76,6 +82,10 @@ NEAR_REQUESTS = {
         "i need to hear {word}", "how do you say {word}", "*work on this word {word}",
         "what comes next is {word} say it", "how much do i like the word {word} say it",
         "let me know how you say {word}", "what you say is {word}",
+        "i'd like to hear {word}", "it's your turn say {word}", "let's hear the word {word}", "please {word}",
+        "{word} please say it", "what i need to hear is {word}", "{word} now you say it", "{word} *repeat that",
+        "use your voice and say {word}", "the thing to say is {word}", "i'm waiting for the word {word}",
+        "i bet you can say {word}", "how about saying {word}",
     ),
     scripts.HELD_OUT: (
         "i'd be glad to hear the word {word}", "{word} is a nice word so do say it", "how would you read out {word}",
