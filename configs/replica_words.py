@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config = replica_gpu.get_config()
     config.name = "replica_words"
     config.data.directory = "data/replica_words"
-    config.data.generate = dict(scenes=18000, transcribed=3000, text=300, captioned=2000, named=4000, held_out=408)
+    config.data.generate = dict(scenes=16000, transcribed=3000, text=300, captioned=2000, named=4000, held_out=408)
     config.data.sources.transcribed.weight = 0.5
     config.data.sources.named.weight = 0.5
     config.data.seed = 4

@@ -19,6 +19,7 @@ from tml_jax.data.layout import gates
 from tml_jax.data.record import MODEL, OTHER, USER, to_bytes
 from tml_jax.data.scene_families import FAMILIES, draw_family, make_scene
 from tml_jax.data.scene_grids import GRIDS, Grids
+from tml_jax.data.scene_patterns import PATTERNS, phrases
 from tml_jax.data.scene_requests import CARRIERS, OPENINGS, wordings
 from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES
 from tml_jax.signal.pcm import float_audio
@@ -291,10 +292,15 @@ def test_the_splits_share_no_voice_wording_time_size_or_colour(records):
         kind: {split: sum((wordings(carrier) for carrier in carriers), ()) for split, carriers in by_split.items()}
         for kind, by_split in tables.items()
     }
+    for kind, patterns in PATTERNS.items():
+        for pattern in patterns:
+            composed = phrases(pattern)
+            assert len(set(composed)) == len(composed) >= 12, pattern
+            texts[{"sum": "CARRIERS", "word": "NEAR_REQUESTS"}.get(kind, kind)][scripts.TRAIN] += composed
     for kind, by_split in texts.items():
         train, held_out = by_split[scripts.TRAIN], by_split[scripts.HELD_OUT]
-        assert len(set(train)) == len(train) >= 16 and len(set(held_out)) == len(held_out) >= 3, kind
-        heard = [bare(text) for text in train]
+        assert len(set(train)) >= 16 and len(set(held_out)) == len(held_out) >= 3, kind
+        heard = sorted({bare(text) for text in train})
         for text in map(bare, held_out):
             # Nor is it one of training after an opening.
             later = [text[len(opening) + 1 :] for opening in map(bare, OPENINGS) if text.startswith(f"{opening} ")]

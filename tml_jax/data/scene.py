@@ -8,11 +8,13 @@ from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.clips import Clip
 from tml_jax.data.record import USER
 from tml_jax.data.scene_grids import GRIDS, Grids
+from tml_jax.data.scene_patterns import PATTERNS, draw_phrase
 from tml_jax.data.scene_render import Timeline
 from tml_jax.data.scene_requests import CARRIERS, OPENINGS, draw_wording
 from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES, Synthesizer, Voice, vary
 
 _OPENED_SHARE = 0.25  # of the requests of training
+_PATTERN_SHARE = 0.5  # of the same, for kinds that have patterns
 COUNT_PACE = 0.6  # seconds from number to number when the model counts
 
 
@@ -54,16 +56,18 @@ class Scene:
         """How many, of the split's `scene_scripts.AMOUNTS`."""
         return self.draw(scripts.AMOUNTS[self.split][kind])
 
-    def carrier(self, carriers: tuple[str, ...]) -> str:
-        """A wording, not filled in, of one of the carriers."""
-        return draw_wording(self.draw(carriers), self.rng)
+    def carrier(self, carriers: dict[str, tuple[str, ...]], kind: str = "") -> str:
+        """A wording, not filled in, of one of the split's carriers; in training of a pattern of the kind as often."""
+        if self.part == scripts.TRAIN and kind in PATTERNS and self.rng.random() < _PATTERN_SHARE:
+            return draw_phrase(self.draw(PATTERNS[kind]), self.rng)
+        return draw_wording(self.draw(carriers[self.part]), self.rng)
 
     def wording(self, kind: str, note: str = "wording", **fields: str) -> str:
         """A filled-in carrier of the split; the carrier (in meta, as `note`) and the fields are noted.
 
         In training an opening may come before it: people begin so, and it moves what is asked away from the beginning.
         """
-        carrier = self.carrier(CARRIERS[kind][self.part])
+        carrier = self.carrier(CARRIERS[kind], kind)
         self.meta.update({note: carrier}, **fields)
         text = carrier.format(**fields)
         if self.part == scripts.TRAIN and self.rng.random() < _OPENED_SHARE:

@@ -218,7 +218,10 @@ class _Play:
         """
         scene = self.scene
         task, words = scene.draw([each for each in SUMS if refines is None or each[0] != self.tasks[0].text])
-        carrier = scene.carrier((CARRIERS if not self.tasks else REFINING if refines else FOLLOWING)[scene.part])
+        if self.tasks:
+            carrier = scene.carrier(REFINING if refines else FOLLOWING)
+        else:
+            carrier = scene.carrier(CARRIERS, "sum")
         scene.meta["wording"] = scene.meta["wording"] or carrier
         if typed:
             written = task if scene.rng.random() < _SIGNS_SHARE else words
@@ -285,7 +288,7 @@ def _moved_on(play: _Play) -> float:
     scene = play.scene
     asked = play.ask(scene.lead(), 0.0)
     keyword = scene.keyword()
-    request = scene.carrier(REQUESTS["answer"][scene.part]).format(keyword=keyword)
+    request = scene.carrier(REQUESTS["answer"], "answer").format(keyword=keyword)
     begins = play.free + scene.lead()
     ends = scene.timeline.user(request, begins)
     play.free = scene.reply(keyword, ends, scene.draw(scene.grids.reply))
@@ -343,13 +346,13 @@ def _near_miss(play: _Play) -> float:
     scene = play.scene
     if scene.rng.random() < _REMARKS_SHARE:
         one, two = (str(word) for word in scene.rng.permutation(scripts.NUMBERS[:5])[:2])
-        scene.meta["wording"] = remark = scene.carrier(NEAR_REMARKS[scene.part])
+        scene.meta["wording"] = remark = scene.carrier(NEAR_REMARKS)
         end = scene.timeline.user(remark.format(one=one, two=two), scene.lead())
         end += scene.draw(scene.grids.event)
         scene.timeline.cue("hold", 0.0, end)
         return end
     word = scene.draw(scripts.KEYWORDS if scene.rng.random() < _KEYWORDS_SHARE else scripts.NUMBERS)
-    scene.meta["wording"] = request = scene.carrier(NEAR_REQUESTS[scene.part])
+    scene.meta["wording"] = request = scene.carrier(NEAR_REQUESTS, "word")
     scene.meta["keyword"] = word
     ends = scene.timeline.user(request.format(word=word), scene.lead())
     return scene.reply(word, ends, scene.draw(scene.grids.reply))
