@@ -47,19 +47,15 @@ def split_rows(placement: Placement | None, x: jax.Array) -> jax.Array:
 
 
 def training_placement(mesh: Mesh, config: MeshConfig) -> Placement | None:
-    """Where a train step runs; None on one device that is no TPU.
-
-    Transports multiply by `ragged_dot` there, of which XLA makes a product of all rows for every expert.
-    """
-    return None if _is_one(mesh, "cpu", "gpu") else Placement(mesh, config.transport, config.capacity)
+    """Where a train step runs; None where the products of one CPU device are the faster ones."""
+    return None if _is_one_cpu(mesh) else Placement(mesh, config.transport, config.capacity)
 
 
 def serving_placement(mesh: Mesh, sessions: int) -> Placement | None:
     """Where a micro-turn of so many sessions runs; None on one CPU device."""
     axes = ("data",) if sessions % mesh.shape["data"] == 0 else ()
-    return None if _is_one(mesh, "cpu") else Placement(mesh, "whole", batch_axes=axes)
+    return None if _is_one_cpu(mesh) else Placement(mesh, "whole", batch_axes=axes)
 
 
-def _is_one(mesh: Mesh, *platforms: str) -> bool:
-    """Whether it is a single device, of one of these platforms."""
-    return mesh.size == 1 and mesh.devices.flat[0].platform in platforms
+def _is_one_cpu(mesh: Mesh) -> bool:
+    return mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
