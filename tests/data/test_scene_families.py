@@ -11,7 +11,8 @@ from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.layout import gates
 from tml_jax.data.record import MODEL, OTHER, USER
-from tml_jax.data.scene_requests import CARRIERS, OPENINGS, wordings
+from tml_jax.data.scene_requests import CARRIERS, OPENINGS
+from tml_jax.data.scene_wordings import wordings
 from tml_jax.signal.pcm import float_audio
 
 EACH = 8  # scenes of each family and split

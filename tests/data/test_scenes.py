@@ -19,8 +19,9 @@ from tml_jax.data.layout import gates
 from tml_jax.data.record import MODEL, OTHER, USER, to_bytes
 from tml_jax.data.scene_families import FAMILIES, draw_family, make_scene
 from tml_jax.data.scene_grids import GRIDS, Grids
-from tml_jax.data.scene_patterns import PATTERNS, phrases
-from tml_jax.data.scene_requests import CARRIERS, OPENINGS, wordings
+from tml_jax.data.scene_patterns import PATTERNS
+from tml_jax.data.scene_requests import CARRIERS, OPENINGS
+from tml_jax.data.scene_wordings import phrases, wordings
 from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES
 from tml_jax.signal.pcm import float_audio
 

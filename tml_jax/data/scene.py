@@ -8,9 +8,10 @@ from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.clips import Clip
 from tml_jax.data.record import USER
 from tml_jax.data.scene_grids import GRIDS, Grids
-from tml_jax.data.scene_patterns import PATTERNS, draw_phrase
+from tml_jax.data.scene_patterns import PATTERNS
 from tml_jax.data.scene_render import Timeline
-from tml_jax.data.scene_requests import CARRIERS, OPENINGS, draw_wording
+from tml_jax.data.scene_requests import CARRIERS, OPENINGS
+from tml_jax.data.scene_wordings import draw_phrase, draw_wording
 from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES, Synthesizer, Voice, vary
 
 _OPENED_SHARE = 0.25  # of the requests of training

@@ -5,31 +5,6 @@ does not know others: with the held-out ones two words away from any of training
 the plain requests. Each pattern stands for hundreds.
 """
 
-import itertools
-import re
-
-import numpy as np
-
-_ALTERNATIVES = re.compile(r"\[([^\]]*)\]")
-
-
-def draw_phrase(pattern: str, rng: np.random.Generator) -> str:
-    """One of the `phrases` of a pattern, each as likely."""
-
-    def choose(match: re.Match) -> str:
-        parts = match.group(1).split("|")
-        return parts[int(rng.integers(len(parts)))]
-
-    return " ".join(_ALTERNATIVES.sub(choose, pattern).split())
-
-
-def phrases(pattern: str) -> tuple[str, ...]:
-    """All that a pattern stands for: `[a|b|]` is a, b or nothing."""
-    pieces = _ALTERNATIVES.split(pattern)  # every second one is a list of alternatives
-    choices = [piece.split("|") if index % 2 else [piece] for index, piece in enumerate(pieces)]
-    return tuple(" ".join("".join(parts).split()) for parts in itertools.product(*choices))
-
-
 _WHEN = "[when|once|as soon as|if|whenever|the moment]"
 _SAY = "[you say|say|answer|reply with|i want|i want to hear|give me|let me hear|tell me|it is]"
 _ASK = "[say|answer|reply with|give me|let me hear|tell me|i want|i want to hear|i need]"

@@ -1,12 +1,11 @@
 """What users ask for in generated scenes: a few wordings held out, and hundreds of each kind for training.
 
-The wordings of training are composed, as people compose them: what is asked for ("count to eight"), after words that
-ask for anything ("could you please", "i want you to"). With no more than seventeen wordings of each kind, a replica
-learned these by heart: it knew them nearly always, and others three times in four. Those held out have other turns of
-phrase: at least two words would have to be changed, added or left out to make one of any wording of training.
+The wordings of training are composed (`scene_wordings.py`), as people compose them: what is asked for ("count to
+eight"), after words that ask for anything ("could you please", "i want you to"); `scene_patterns.py` has more. With no
+more than seventeen wordings of each kind, a replica learned these by heart: it knew them nearly always, and others
+three times in four. Those held out have other turns of phrase: at least two words would have to be changed, added or
+left out to make one of any wording of training.
 """
-
-import numpy as np
 
 from tml_jax.data.scene_grids import HELD_OUT, TRAIN
 from tml_jax.data.scene_scripts import KEYWORDS
@@ -19,57 +18,7 @@ OPENINGS = (
 )  # fmt: skip
 """What may come before a request in training."""
 
-_BEFORE = (
-    "please", "can you", "could you", "would you", "can you please", "could you please", "would you please", "will you",
-    "will you please", "now",
-    "now please", "just", "i want you to", "i need you to", "i would like you to", "i am asking you to",
-    "i ask you to", "go ahead and", "try to", "you should", "you may", "you can now", "you have to", "you need to",
-    "it is time to", "do me a favour and", "be so kind and", "be nice and", "come on and", "why don't you",
-    "maybe you can", "perhaps you could", "i think you should", "are you able to", "can i ask you to",
-    "may i ask you to", "show me that you can", "help me and", "are you ready to", "do you want to", "how about you",
-    "i hope you can", "i wonder if you can", "you are going to", "get ready to", "remember to", "make sure to",
-    "do not forget to", "i expect you to", "it would be nice if you", "is it possible for you to", "next i want you to",
-)  # fmt: skip
-_AFTER = (
-    "please", "for me", "now", "for us", "if you can", "thank you", "with me", "right now", "once", "out loud", "to us",
-    "to me", "to them", "to everybody", "to the others", "my friend", "again", "and nothing else", "if you like",
-    "will you", "at once", "so that i can hear it", "to her", "to him", "to my mother", "to all of us",
-    "to the children", "to my friend", "to the man next door",
-)  # fmt: skip
-
-
-_PLAIN_SHARE, _AFTER_SHARE = 0.3, 0.35  # of wordings in which words could stand before, or follow
-
-
-def wordings(carrier: str) -> tuple[str, ...]:
-    """Every wording that a carrier stands for, the plain one first.
-
-    Args:
-      carrier: `*` stands where words may come that ask for anything, `+` where some may follow; only one of the two
-        happens in a wording. Without signs, it stands for itself.
-    """
-    plain, before, after = _composed(carrier)
-    return (plain, *before, *after)
-
-
-def draw_wording(carrier: str, rng: np.random.Generator) -> str:
-    """One of the `wordings` of a carrier; the plain one is likelier than any other."""
-    plain, before, after = _composed(carrier)
-    if not (before or after) or rng.random() < _PLAIN_SHARE:
-        return plain
-    composed = after if after and (not before or rng.random() < _AFTER_SHARE) else before
-    return composed[int(rng.integers(len(composed)))]
-
-
-def _composed(carrier: str) -> tuple[str, list[str], list[str]]:
-    """A carrier as it stands, with words before, and with words after."""
-    start, end = carrier.replace("+", ""), carrier.replace("*", "")
-    before = [start.replace("*", f"{words} ") for words in _BEFORE if "*" in start]
-    after = [end.replace("+", f" {words}") for words in _AFTER if "+" in end]
-    return start.replace("*", ""), before, after
-
-
-# {keyword}, {cue}, … are filled in; for `*` and `+` see `wordings`. A comma is where a `pause` scene pauses.
+# {keyword}, {cue}, … are filled in; for `*` and `+` see `scene_wordings.py`. A comma is where a `pause` scene pauses.
 CARRIERS = {
     "answer": {
         TRAIN: (
