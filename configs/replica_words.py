@@ -17,14 +17,20 @@ def get_config() -> ConfigDict:
     config = replica_gpu.get_config()
     config.name = "replica_words"
     config.data.directory = "data/replica_words"
-    config.data.generate = dict(scenes=16000, transcribed=3000, text=300, captioned=2000, named=4000, held_out=408)
-    config.data.sources.transcribed.weight = 0.5
-    config.data.sources.named.weight = 0.5
-    config.data.seed = 4
+    config.data.generate = dict(
+        scenes=14000, transcribed=2000, text=300, captioned=1000, named=2000, sought=8000, held_out=408
+    )
+    config.data.sources.update(
+        transcribed={"path": "transcribed", "weight": 0.25},
+        captioned={"path": "captioned", "weight": 0.1},
+        named={"path": "named", "weight": 0.25},
+        sought={"path": "sought", "weight": 1.0},
+    )
+    config.data.seed = 5
     config.data.batch_size = 4
     config.data.workers = 1
     config.train.init_from = "runs/replica_gpu"
-    config.train.steps = 4000
+    config.train.steps = 3000
     config.train.learning_rate = 1.2e-3
     config.train.warmup_steps = 100
     config.train.flow_draws = 2

@@ -12,7 +12,15 @@ from tml_jax.data.scene_render import Timeline, scene_duration
 from tml_jax.data.voices import TRAIN_VOICES, Synthesizer, vary
 
 # What the user types to ask for each kind of writing.
-TRANSCRIBE, WRITE, DESCRIBE, NAME = "transcribe", "write", "describe", "name"
+TRANSCRIBE, WRITE, DESCRIBE, NAME, SEEK = "transcribe", "write", "describe", "name", "find"
+SEEN = "there"  # what the model writes of an object that it was to look for
+# What the user says to have an object looked for.
+_SEEK = (
+    "find the {shape}", "look for the {shape}", "watch for a {shape}", "wait for the {shape}", "a {shape}", "{shape}",
+    "when the {shape} comes", "when you see a {shape}", "if there is a {shape}", "as soon as the {shape} appears",
+    "tell me when there is a {shape}", "show me the {shape}", "the {shape} please", "say when you see the {shape}",
+)  # fmt: skip
+_SPOKEN_SHARE = 0.7  # of these requests
 # Shown text stands well inside its micro-turn's window, so that no rounding can move it into a neighbour.
 _INSIDE = MICRO_TURN_SECONDS / 4
 # Words that scenes turn on.
@@ -130,20 +138,72 @@ def make_named(synthesizer: Synthesizer, name: str, rng: np.random.Generator) ->
     """
     timeline = Timeline(synthesizer, rng, TRAIN_VOICES[0])
     timeline.text(USER, NAME, 0.0)
-    duration, colours = _NAMED_MICRO_TURNS * MICRO_TURN_SECONDS, tuple(scripts.COLOURS[scripts.TRAIN].values())
-    times = frame_times(rng, duration + MICRO_TURN_SECONDS)  # the last may go with the end
-    shapes, named, turn = [], [], 1
-    while turn < _NAMED_MICRO_TURNS - 1:
-        others = [kind for kind in scripts.SHAPES if not named or kind != named[-1]]
-        named.append(others[int(rng.integers(len(others)))])
+    named = _parade(timeline, rng, 1, _NAMED_MICRO_TURNS, {kind: kind for kind in scripts.SHAPES})
+    meta = {"wording": " ".join(named), "split": scripts.TRAIN}
+    end = _NAMED_MICRO_TURNS * MICRO_TURN_SECONDS
+    return timeline.conversation(name, "named", end, meta, None, speaker=False)
+
+
+def make_sought(synthesizer: Synthesizer, name: str, rng: np.random.Generator) -> Conversation:
+    """The user asks for one kind of object, by voice or in writing; of those that come, the model notes each such one.
+
+    As dense as `named`: from scenes that wait for an object among others, two or three in ten seconds, replicas learned
+    to speak at the first that came, whatever it was.
+    """
+    kind = str(rng.choice(scripts.SHAPES))
+    voice = vary(TRAIN_VOICES[int(rng.integers(len(TRAIN_VOICES)))], rng)
+    speeds = GRIDS[scripts.TRAIN].speed
+    timeline = Timeline(synthesizer, rng, voice, speeds[int(rng.integers(len(speeds)))])
+    request = _SEEK[int(rng.integers(len(_SEEK)))].format(shape=kind)
+    timeline.text(USER, SEEK, 0.0)
+    asked, microphone = 0.0, None
+    if rng.random() < _SPOKEN_SHARE:
+        asked, microphone = timeline.user(request, float(rng.choice(GRIDS[scripts.TRAIN].lead))), True
+    else:
+        timeline.text(USER, kind, MICRO_TURN_SECONDS)
+    first = int(np.ceil(asked / MICRO_TURN_SECONDS)) + int(rng.integers(2, 5))
+    seen = _parade(timeline, rng, first, first + _NAMED_MICRO_TURNS, {kind: SEEN}, kind)
+    acoustics = draw_acoustics(rng, scripts.TRAIN) if microphone else None
+    meta = {"wording": request, "shape": kind, "seen": " ".join(seen), "split": scripts.TRAIN}
+    end = (first + _NAMED_MICRO_TURNS) * MICRO_TURN_SECONDS
+    return timeline.conversation(name, "sought", end, meta, acoustics, speaker=False)
+
+
+def _parade(
+    timeline: Timeline,
+    rng: np.random.Generator,
+    first: int,
+    end: int,
+    written: dict[str, str],
+    often: str = "",
+) -> list[str]:
+    """Objects come and go one after the other; returns their kinds.
+
+    Args:
+      timeline: gets the frames, and what the model writes.
+      rng: every draw.
+      first: micro-turn with which the first object comes.
+      end: the micro-turn after the last.
+      written: kind → what the model writes in the micro-turn after one came; nothing of other kinds.
+      often: a kind that every second object is, or "".
+    """
+    colours = tuple(scripts.COLOURS[scripts.TRAIN].values())
+    times = frame_times(rng, (end + 1) * MICRO_TURN_SECONDS)  # the last may go with the end
+    shapes, kinds, turn = [], [], first
+    while turn < end - 1:
+        others = [kind for kind in scripts.SHAPES if not kinds or kind != kinds[-1]]
+        kind = others[int(rng.integers(len(others)))]
+        if often in others and rng.random() < 0.5:
+            kind = often
+        kinds.append(kind)
         stays = 1 if rng.random() < 0.7 else 2
-        appears, gone = (frame_at(times, end * MICRO_TURN_SECONDS) for end in (turn, turn + stays))
+        appears, gone = (frame_at(times, at * MICRO_TURN_SECONDS) for at in (turn, turn + stays))
         colour = vary_colour(colours[int(rng.integers(len(colours)))], rng)
         radius = float(rng.choice(GRIDS[scripts.TRAIN].size))
         start, velocity = tuple(rng.uniform(10, 29, 2)), tuple(rng.uniform(-8, 8, 2))
-        shapes.append(Shape(named[-1], colour, radius, start, velocity, appears, gone))
-        timeline.text(MODEL, named[-1], round((turn + 1) * MICRO_TURN_SECONDS + _INSIDE, 6))
+        shapes.append(Shape(kind, colour, radius, start, velocity, appears, gone))
+        if kind in written:
+            timeline.text(MODEL, written[kind], round((turn + 1) * MICRO_TURN_SECONDS + _INSIDE, 6))
         turn += stays + int(rng.random() < 0.2)
     timeline.video(draw_video(rng, times, shapes), times)
-    meta = {"wording": " ".join(named), "split": scripts.TRAIN}
-    return timeline.conversation(name, "named", duration, meta, None, speaker=False)
+    return kinds

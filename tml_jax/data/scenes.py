@@ -21,7 +21,7 @@ SPLITS = {
     "held_out": scene_scripts.HELD_OUT,
     "extrapolation": scene_scripts.EXTRAPOLATION,
 }  # sources that are made of scenes
-SOURCES = (*SPLITS, "transcribed", "text", "captioned", "named")
+SOURCES = (*SPLITS, "transcribed", "text", "captioned", "named", "sought")
 # A chunk is the unit of work of a process. It pays once for loading the voice (about 0.7 s), and it is held in memory.
 _LARGEST_CHUNK = 100
 _LOSSY_SHARE = 0.15  # of training conversations over a network that loses packets
@@ -35,7 +35,7 @@ def generate(
     Args:
       source: `scenes` (the training split of every family), `held_out` (the held-out split, families equally often),
         `extrapolation` (the same beyond the times, amounts and levels of training), `transcribed`, `text`,
-        `captioned` or `named`.
+        `captioned`, `named` or `sought`.
       count: how many.
       seed: another seed gives other conversations; the result does not depend on `processes`.
       processes: processes to work in (spawned); 0 or 1: this one.
@@ -96,10 +96,11 @@ def make_conversation(
             "text": scene_texts.make_text,
             "captioned": scene_texts.make_captioned,
             "named": scene_texts.make_named,
+            "sought": scene_texts.make_sought,
         }
         record = makers[source](synthesizer, name, rng)
     record.meta["seed"] = seed
-    if source in ("scenes", "transcribed") and rng.random() < _LOSSY_SHARE:
+    if source in ("scenes", "transcribed", "sought") and rng.random() < _LOSSY_SHARE:
         record = lose_packets(record, rng)
     return record
 
