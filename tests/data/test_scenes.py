@@ -373,24 +373,46 @@ def test_text_has_no_sound_and_captions_name_colour_shape_and_direction():
         assert sign * moved[axis] > 3 and abs(moved[1 - axis]) < 1.5, record.id
 
 
+# Share of the square around it that each kind covers.
+COVERED = {"box": (0.85, 1.01), "ball": (0.6, 0.84), "ring": (0.4, 0.64), "cross": (0.3, 0.64)}
+
+
+def covered(record, turn):
+    """Of each frame of a micro-turn, the share of the square around its object that this covers."""
+    shares = []
+    for frame in record.frames[np.floor(record.frame_times / MICRO_TURN_SECONDS + 1e-6) == turn].astype(int):
+        stands_out = frame.max(axis=2) > 155  # no backdrop is as bright
+        rows, columns = np.nonzero(stands_out)
+        shares.append(stands_out.sum() / (max(np.ptp(rows), np.ptp(columns)) + 1) ** 2)
+    return shares
+
+
 def test_each_object_of_a_video_is_named_in_the_micro_turn_after_it_came():
     for record in scenes.generate("named", 6, 0, 1):
         assert record.texts[0].text == "name" and record.user_audio is None
         for text in record.texts[1:]:
-            turn = int(text.time / MICRO_TURN_SECONDS)
-            when = np.floor(record.frame_times / MICRO_TURN_SECONDS + 1e-6) == turn - 1
-            frames = record.frames[when].astype(int)
-            extents = []
-            for frame in frames:
-                stands_out = frame.max(axis=2) > 155  # no backdrop is as bright
-                rows, columns = np.nonzero(stands_out)
-                size = max(np.ptp(rows), np.ptp(columns)) + 1
-                extents.append(stands_out.sum() / size**2)
-            # Share of the square around it that each kind covers.
-            low, high = {"box": (0.85, 1.01), "ball": (0.6, 0.84), "ring": (0.4, 0.64), "cross": (0.3, 0.64)}[text.text]
-            assert len(frames) == 2 and all(low <= share <= high for share in extents), (record.id, text, extents)
+            shares, (low, high) = covered(record, int(text.time / MICRO_TURN_SECONDS) - 1), COVERED[text.text]
+            assert len(shares) == 2 and all(low <= share <= high for share in shares), (record.id, text, shares)
         kinds = [text.text for text in record.texts[1:]]
         assert len(kinds) >= 7 and all(one != other for one, other in zip(kinds, kinds[1:]))
+
+
+def test_of_the_objects_that_come_those_looked_for_are_noted_and_no_others():
+    spoken = 0
+    for record in scenes.generate("sought", 8, 0, 1):
+        kind, seen = record.meta["shape"], record.meta["seen"].split()
+        spoken += record.user_audio is not None
+        asked = " ".join(word.text for word in user_words(record))
+        typed = [text.text for text in record.texts if text.speaker == USER]
+        assert typed == (["find"] if asked else ["find", kind]) and asked in ("", record.meta["wording"])
+        noted = [text for text in record.texts if text.speaker == MODEL]
+        assert {text.text for text in noted} == {"there"} and len(noted) == seen.count(kind) >= 2
+        assert 0.25 < len(noted) / len(seen) < 0.75
+        for text in noted:
+            assert text.time > max((word.end for word in user_words(record)), default=0.0)
+            shares, (low, high) = covered(record, int(text.time / MICRO_TURN_SECONDS) - 1), COVERED[kind]
+            assert len(shares) == 2 and all(low <= share <= high for share in shares), (record.id, text, shares)
+    assert 2 <= spoken < 8
 
 
 def test_a_family_can_be_asked_for_by_name_with_any_seed_and_index(synthesizer):
