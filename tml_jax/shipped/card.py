@@ -15,7 +15,7 @@ _GENERATED = {
     "text": "sentences that the model writes",
     "captioned": "drawn frames that the model describes in writing",
     "named": "drawn objects, one after the other, that the model names in writing",
-    "sought": "the same, of which the model notes those that the user asked for",
+    "sought": "drawn objects, one after the other, of which the model notes those that it was to look for",
 }
 _VOICE = "hibari-tts"  # the package whose voice all generated sound has
 
