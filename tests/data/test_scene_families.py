@@ -128,8 +128,8 @@ def test_others_come_and_go_before_the_object_that_is_waited_for_or_in_its_place
 
 
 @pytest.mark.parametrize("family", ["visual", "visual_stop"])
-def test_when_an_object_comes_and_whether_it_is_the_first_do_not_tell_what_it_is(synthesizer, family):
-    """Delays and places of objects that are waited for beside those of others: neither gives them away."""
+def test_when_an_object_comes_does_not_tell_what_it_is_and_either_kind_comes_first_or_second(synthesizer, family):
+    """Delays of objects that are waited for beside those of others, first and second ones apart."""
     came = collections.defaultdict(lambda: ([], []))  # place → delays of others, of those waited for
     for record in play(synthesizer, (family,), (scripts.TRAIN,), 120, 22)[family, scripts.TRAIN]:
         since = cues_of(record, "hold")[0].start

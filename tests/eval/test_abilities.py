@@ -80,7 +80,10 @@ def scenes():
         scene("cue", [ask, ("go", 2.5, 2.8)], [after], [Cue("hold", 1.0, 2.8), respond(2.8, after)]),
         scene("visual", [ask], [appear], [Cue("hold", 1.6, 2.0), respond(2.0, appear)], event=2.0),
         scene("visual_stop", [ask], [appear, gone], [respond(2.0, appear), respond(3.2, gone)], event=2.0),
-        scene("repetition", [ask], seen, [respond(word[1] - 0.3, word) for word in seen], event=2.0),
+        scene(
+            "repetition", [ask], seen, [*(respond(word[1] - 0.3, word) for word in seen), Cue("hold", 4.6, 5.8)],
+            event=2.0,
+        ),
         scene(
             "delegation", [ask], [filler, result], [respond(1.0, filler), respond(3.0, result)],
             texts=(Text(MODEL, "3 + 4", 1.4, TASK), Text("background", "#1. 7", 3.0)),
@@ -213,6 +216,36 @@ def test_a_count_that_was_written_before_anything_was_to_be_counted_is_none():
 
     assert seen(baselines.as_recorded, [asked])[0].measured.counts == ((3, 3),)
     assert seen(knows, [asked])[0].measured.counts == ((3, None),)
+
+
+def test_who_counts_on_until_the_end_has_not_counted():
+    (asked,) = [each for each in scenes() if each.family == "repetition"]
+    (quiet,) = [cue for cue in asked.cues if cue.kind == "hold" and cue.start > 3]
+
+    def counts_on(conversation):
+        turns = baselines.as_recorded(conversation)
+        loud = next(turn for turn in turns if turn.samples.any())
+        at = int(quiet.start / 0.2) + 2
+        turns[at] = dataclasses.replace(loud, index=at, text=" four")
+        return turns
+
+    (right,), (wrong,) = seen(baselines.as_recorded, [asked]), seen(counts_on, [asked])
+    assert wrong.measured.counts == ((3, 4),)  # within one
+    name = "repetitions, off by one at most"
+    assert verdicts([right])[name] and not verdicts([wrong])[name]
+
+
+def test_where_nothing_is_due_a_word_at_any_time_is_wrong():
+    (asked,) = [each for each in scenes() if each.family == "visual"]
+    never = dataclasses.replace(asked, words=(), cues=(Cue("hold", 2.0, 3.0),), model_audio=None)
+
+    def late(conversation):
+        turns = silent(conversation)
+        loud = next(turn for turn in baselines.as_recorded(asked) if turn.samples.any())
+        return [*turns[:-2], dataclasses.replace(loud, index=len(turns) - 2), turns[-1]]
+
+    name = "right word when it appears"
+    assert verdicts(seen(silent, [never]))[name] and not verdicts(seen(late, [never]))[name]
 
 
 def test_an_ability_that_still_reaches_its_targets_has_not_collapsed():

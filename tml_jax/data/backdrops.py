@@ -2,14 +2,14 @@
 
 Replicas that had seen nothing but the pattern took any film behind the objects for an object. A crowded backdrop has
 texture of several scales that the camera pans over, things that move before it, light that changes, and sometimes a
-cut. It is dimmer than every object is, by at least a colour.
+cut. It is dimmer than every object is, in at least one of its colours.
 """
 
 import numpy as np
 
 FRAME_SIZE = 40  # rows and columns
 _CROWDED_SHARE = 0.6
-_BRIGHTEST = 115.0  # levels; every object has a colour above 190
+_BRIGHTEST = 115.0  # levels; every object has a colour of 165 or more
 _CUT_SHARE = 0.3  # of crowded backdrops
 _CANVAS = 2 * FRAME_SIZE  # rows and columns that the camera pans over, and over again
 

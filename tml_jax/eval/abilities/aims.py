@@ -174,12 +174,18 @@ def _holding(scene: Seen) -> list[bool]:
 
 
 def _counted(scene: Seen, tolerance: int) -> list[bool]:
-    return [said is not None and abs(said - due) <= tolerance for due, said in scene.measured.counts]
+    """Whether the last number is near enough, and nothing was said before there was anything to count nor after it.
+
+    Without the latter, who counts at a pace of their own until the scene ends is within one in all of them.
+    """
+    item = scene.measured
+    quiet = not any(item.take_overs)
+    return [quiet and said is not None and abs(said - due) <= tolerance for due, said in item.counts]
 
 
 def _with_count(scene: Seen, number: int) -> Seen:
     counts = tuple((due, number) for due, _ in scene.measured.counts)
-    return dataclasses.replace(scene, measured=dataclasses.replace(scene.measured, counts=counts))
+    return dataclasses.replace(scene, measured=dataclasses.replace(scene.measured, counts=counts, take_overs=()))
 
 
 def _hits(hits: int, cases: int) -> list[bool]:
@@ -197,7 +203,7 @@ def _in_time(scene: Seen) -> list[bool]:
     """
     item = scene.measured
     if not item.timely:
-        return [not any(item.take_overs)]
+        return [not any((*item.take_overs, *item.false_starts))]
     early = item.take_overs if len(item.take_overs) == len(item.timely) else [any(item.take_overs)] * len(item.timely)
     return [timely and not before for timely, before in zip(item.timely, early)]
 
