@@ -1,10 +1,10 @@
 """The replica that comes with the package: that of `configs/replica_gpu.py`, trained on by a small machine's CPU.
 
-  python -m launch.train --config=configs/replica_words.py
+  python -m launch.train --config=configs/replica_words.py --config.train.init_from=tml_jax/shipped/replica
 
-It goes on from the run of `configs/replica_gpu.py`, with scenes that this has not seen, and keeps its tokenizer. With
-`--config.train.init_from=tml_jax/shipped/replica` it trains on the copy that comes with the package, without a GPU.
-Another `data.seed` gives scenes that no part has seen.
+trains on the copy that comes with the package, and needs no GPU; without `init_from` it goes on from the run of
+`configs/replica_gpu.py`. It keeps the tokenizer of what it begins with. The shipped one was trained on twice (README,
+"The replica"). Another `data.seed` gives scenes that no part has seen.
 """
 
 from ml_collections import ConfigDict

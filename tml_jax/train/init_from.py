@@ -95,7 +95,12 @@ def adopt_files(directory: str | os.PathLike, run_dir: str | os.PathLike, model:
     Raises:
       CheckpointError: no such checkpoint, the new run has another tokenizer, or its rows for text are other ones.
     """
-    source, _ = find_checkpoint(directory)
+    try:
+        source, _ = find_checkpoint(directory)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f'config.train.init_from = {str(directory)!r}: {error}, or "" to begin with fresh weights'
+        ) from error
     theirs, path, own = read_config(source).model, source / TOKENIZER, pathlib.Path(run_dir) / TOKENIZER
     if theirs.vocab_size != model.vocab_size:
         return (
