@@ -1,4 +1,4 @@
-"""The replica of `configs/replica.py`, trained for longer, on one GPU: the model that is shipped.
+"""The replica of `configs/replica.py`, trained for longer, on one GPU: what the shipped model was trained on from.
 
   python -m launch.train --config=configs/replica_gpu.py
 

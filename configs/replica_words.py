@@ -20,12 +20,10 @@ def get_config() -> ConfigDict:
     config.data.generate = dict(
         scenes=14000, transcribed=2000, text=300, captioned=1000, named=2000, sought=8000, held_out=408
     )
-    config.data.sources.update(
-        transcribed={"path": "transcribed", "weight": 0.25},
-        captioned={"path": "captioned", "weight": 0.1},
-        named={"path": "named", "weight": 0.25},
-        sought={"path": "sought", "weight": 1.0},
-    )
+    config.data.sources.transcribed.weight = 0.25
+    config.data.sources.captioned.weight = 0.1
+    config.data.sources.named.weight = 0.25
+    config.data.sources.sought.weight = 1.0
     config.data.seed = 5
     config.data.batch_size = 4
     config.data.workers = 1

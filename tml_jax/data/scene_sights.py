@@ -149,7 +149,7 @@ def _wait_for(
     Returns:
       (the others, seconds at which the one comes or None where it never does).
     """
-    scene.meta.update(shape=kind, decoys=[], decoys_seen=[])
+    scene.meta.update(decoys=[], decoys_seen=[])
     others, comes = [], frame_at(times, asked + wait)
     for is_it in scene.draw(_COMINGS):
         if is_it:

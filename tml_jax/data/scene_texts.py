@@ -1,4 +1,4 @@
-"""Sources in which the model writes instead of speaking: transcription, plain text and captions."""
+"""Sources in which the model writes instead of speaking: transcription, plain text, captions and what comes."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from tml_jax.data.record import MODEL, USER, Conversation
 from tml_jax.data.scene_grids import GRIDS
 from tml_jax.data.scene_pictures import Shape, draw_video, frame_at, frame_times, vary_colour
 from tml_jax.data.scene_render import Timeline, scene_duration
-from tml_jax.data.voices import TRAIN_VOICES, Synthesizer, vary
+from tml_jax.data.voices import TRAIN_VOICES, Synthesizer, Voice, vary
 
 # What the user types to ask for each kind of writing.
 TRANSCRIBE, WRITE, DESCRIBE, NAME, SEEK = "transcribe", "write", "describe", "name", "find"
@@ -56,6 +56,12 @@ def _spoken_words(rng: np.random.Generator) -> str:
     return " ".join(str(word) for word in rng.choice(_TURNED_ON, int(rng.integers(2, 7))))
 
 
+def _speaker(rng: np.random.Generator) -> tuple[Voice, float]:
+    """A voice and a speed of training."""
+    voice, speeds = vary(TRAIN_VOICES[int(rng.integers(len(TRAIN_VOICES)))], rng), GRIDS[scripts.TRAIN].speed
+    return voice, speeds[int(rng.integers(len(speeds)))]
+
+
 def make_transcribed(synthesizer: Synthesizer, name: str, rng: np.random.Generator) -> Conversation:
     """The user speaks and the model writes down each word as soon as it has ended.
 
@@ -69,8 +75,7 @@ def make_transcribed(synthesizer: Synthesizer, name: str, rng: np.random.Generat
       micro-turn t; words of one window are shown together.
     """
     grids = GRIDS[scripts.TRAIN]
-    voice = vary(TRAIN_VOICES[int(rng.integers(len(TRAIN_VOICES)))], rng)
-    speed = grids.speed[int(rng.integers(len(grids.speed)))]
+    voice, speed = _speaker(rng)
     timeline = Timeline(synthesizer, rng, voice, speed)
     timeline.text(USER, TRANSCRIBE, 0.0)
     said = _spoken_words(rng)
@@ -151,19 +156,17 @@ def make_sought(synthesizer: Synthesizer, name: str, rng: np.random.Generator) -
     to speak at the first that came, whatever it was.
     """
     kind = str(rng.choice(scripts.SHAPES))
-    voice = vary(TRAIN_VOICES[int(rng.integers(len(TRAIN_VOICES)))], rng)
-    speeds = GRIDS[scripts.TRAIN].speed
-    timeline = Timeline(synthesizer, rng, voice, speeds[int(rng.integers(len(speeds)))])
+    timeline = Timeline(synthesizer, rng, *_speaker(rng))
     request = _SEEK[int(rng.integers(len(_SEEK)))].format(shape=kind)
     timeline.text(USER, SEEK, 0.0)
-    asked, microphone = 0.0, None
-    if rng.random() < _SPOKEN_SHARE:
-        asked, microphone = timeline.user(request, float(rng.choice(GRIDS[scripts.TRAIN].lead))), True
+    asked, spoken = 0.0, rng.random() < _SPOKEN_SHARE
+    if spoken:
+        asked = timeline.user(request, float(rng.choice(GRIDS[scripts.TRAIN].lead)))
     else:
         timeline.text(USER, kind, MICRO_TURN_SECONDS)
     first = int(np.ceil(asked / MICRO_TURN_SECONDS)) + int(rng.integers(2, 5))
     seen = _parade(timeline, rng, first, first + _NAMED_MICRO_TURNS, {kind: SEEN}, kind)
-    acoustics = draw_acoustics(rng, scripts.TRAIN) if microphone else None
+    acoustics = draw_acoustics(rng, scripts.TRAIN) if spoken else None
     meta = {"wording": request, "shape": kind, "seen": " ".join(seen), "split": scripts.TRAIN}
     end = (first + _NAMED_MICRO_TURNS) * MICRO_TURN_SECONDS
     return timeline.conversation(name, "sought", end, meta, acoustics, speaker=False)
