@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
             "captioned": {"path": "captioned", "weight": 0.25},
             "named": {"path": "named", "weight": 0.25},
             "sought": {"path": "sought", "weight": 0.5},
+            "noted": {"path": "noted", "weight": 0.75},
         },
         held_out="held_out",
         generate={
@@ -55,6 +56,7 @@ def get_config() -> ConfigDict:
             "captioned": 4000,
             "named": 4000,
             "sought": 4000,
+            "noted": 4000,
             "held_out": 408,
         },
         packing=dict(elements=512, audio_in=320, video=80, audio_out=112, outputs=160, segments=12),

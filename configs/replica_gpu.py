@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.model.vision_stages = ((1, 5, 5, 24), (1, 10, 10, 48), (1, 40, 40, 96), (2, 40, 40, 192))
     config.data.directory = "data/replica_gpu"
     config.data.generate = dict(
-        scenes=36000, transcribed=10000, text=300, captioned=4000, named=10000, sought=10000, held_out=408
+        scenes=36000, transcribed=10000, text=300, captioned=4000, named=10000, sought=10000, noted=12000, held_out=408
     )
     config.data.sources.transcribed.weight = 0.75
     config.data.sources.named.weight = 0.75

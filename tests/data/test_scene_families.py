@@ -11,8 +11,6 @@ from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.layout import gates
 from tml_jax.data.record import MODEL, OTHER, USER
-from tml_jax.data.scene_requests import CARRIERS, OPENINGS
-from tml_jax.data.scene_wordings import wordings
 from tml_jax.signal.pcm import float_audio
 
 EACH = 8  # scenes of each family and split
@@ -224,18 +222,3 @@ def test_the_model_shows_that_it_listens_in_the_pauses_of_a_story_only(records):
         assert len(sounds) in (2, 4) and said[-1].text == record.meta["keyword"] and len(said) == len(sounds) + 1
         assert not any(overlapped(word, heard) for word in said)
         assert said[-1].start > heard[-1].end
-
-
-def test_all_that_is_said_can_be_spoken(synthesizer):
-    texts = [
-        text for table in (scripts.TELEVISION, scripts.STORIES, scripts.FILLERS) for text in sum(table.values(), ())
-    ]
-    texts += [text for lines in sum(scripts.SIDE_TALK.values(), ()) for _, text in lines]
-    fields = dict(keyword="tiger", second="gone", shape="ball", action="bounces", story="it was closed")
-    for kind in ("visual_stop", "repetition", "count_seen", "quiet_until_seen", "repeat", "translate", "story"):
-        texts += [wordings(carrier)[0].format(**fields) for carrier in sum(CARRIERS[kind].values(), ())]
-    texts += [*OPENINGS, *wordings("*say"), *wordings("say+")]
-    texts += [scripts.GONE, scripts.LISTENING, *scripts.TRANSLATIONS, *scripts.SHAPES]
-    for text in texts:
-        speech = synthesizer.say(text)
-        assert [word.text for word in speech.words] == text.replace(",", "").split()

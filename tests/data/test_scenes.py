@@ -1,8 +1,6 @@
 """Generated scenes: what the record says is what is heard and seen, and the splits do not mix."""
 
 import collections
-import dataclasses
-import itertools
 import pathlib
 import subprocess
 import sys
@@ -10,38 +8,20 @@ import time
 
 import numpy as np
 import pytest
-from played import coloured, play, scenes_of, seen
+from played import scenes_of, seen
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE
-from tml_jax.data import scene_delegation, scenes
 from tml_jax.data import scene_scripts as scripts
+from tml_jax.data import scenes
 from tml_jax.data.layout import gates
 from tml_jax.data.record import MODEL, OTHER, USER, to_bytes
 from tml_jax.data.scene_families import FAMILIES, draw_family, make_scene
-from tml_jax.data.scene_grids import GRIDS, Grids
-from tml_jax.data.scene_patterns import PATTERNS
-from tml_jax.data.scene_requests import CARRIERS, OPENINGS
-from tml_jax.data.scene_wordings import phrases, wordings
-from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES
+from tml_jax.data.scene_grids import GRIDS
+from tml_jax.data.voices import HELD_OUT_VOICES
 from tml_jax.signal.pcm import float_audio
 
 MOST_FRAMES = 80  # micro-turns with a picture that a row of the replica holds
 EACH = 6  # scenes of each family and split
-# Kinds of carriers that a family uses, where that is not its own name.
-WORDINGS = {
-    "interruption": ("count",),
-    "backchannel": ("count",),
-    "side_talk": ("count", "answer"),
-    "background": ("count", "answer"),
-    "simultaneous": ("repeat", "translate"),
-    "model_backchannel": ("story",),
-    "delegation": ("CARRIERS", "FOLLOWING", "REFINING", "NEAR_REQUESTS", "NEAR_REMARKS"),
-}
-
-
-@pytest.fixture(scope="module")
-def records(synthesizer):
-    return play(synthesizer, FAMILIES, (scripts.TRAIN, scripts.HELD_OUT), EACH, 7)
 
 
 def level(audio, rate, start, end):
@@ -272,72 +252,6 @@ def test_scenes_are_short_and_begin_and_end_in_silence(records):
         assert record.duration - last >= 0.4, record.id
 
 
-def bare(wording):
-    """A wording without the words that change nothing."""
-    return " ".join(word for word in wording.replace(",", "").split() if word not in ("please", "now", "so", "then"))
-
-
-def talk(split):
-    """Every sentence that is said in scenes and asks for nothing, but for remarks of `silence`."""
-    exchanged = [text for lines in scripts.SIDE_TALK[split] for _, text in lines]
-    return {*exchanged, *scripts.FILLERS[split], *scripts.TELEVISION[split], *scripts.STORIES[split]}
-
-
-def words_apart(text, other):
-    """Words from where two texts begin to differ to where they are the same again: below 2 only where one word does."""
-    text, other = text.split(), other.split()
-    same = [0, 0]
-    for side, (one, two) in enumerate(((text, other), (text[::-1], other[::-1]))):
-        same[side] = next((at for at, (a, b) in enumerate(zip(one, two)) if a != b), min(len(one), len(two)))
-    return max(len(text), len(other)) - sum(same)
-
-
-def test_the_splits_share_no_voice_wording_time_size_or_colour(records):
-    assert not set(TRAIN_VOICES) & set(HELD_OUT_VOICES)
-    tables = {**CARRIERS, **{name: getattr(scene_delegation, name) for name in WORDINGS["delegation"]}}
-    texts = {
-        kind: {split: sum((wordings(carrier) for carrier in carriers), ()) for split, carriers in by_split.items()}
-        for kind, by_split in tables.items()
-    }
-    for kind, by_split in texts.items():
-        assert len(set(by_split[scripts.TRAIN])) == len(by_split[scripts.TRAIN]) >= 16, kind
-    for kind, patterns in PATTERNS.items():
-        for pattern in patterns:
-            composed = phrases(pattern)
-            assert len(set(composed)) == len(composed) >= 12, pattern
-            texts[{"sum": "CARRIERS", "word": "NEAR_REQUESTS"}.get(kind, kind)][scripts.TRAIN] += composed
-    for kind, by_split in texts.items():
-        train, held_out = by_split[scripts.TRAIN], by_split[scripts.HELD_OUT]
-        assert len(set(held_out)) == len(held_out) >= 3, kind
-        heard = sorted({bare(text) for text in train})
-        for text in map(bare, held_out):
-            # Nor is it one of training after an opening.
-            later = [text[len(opening) + 1 :] for opening in map(bare, OPENINGS) if text.startswith(f"{opening} ")]
-            near = [other for other in heard for mine in (text, *later) if words_apart(mine, other) < 2]
-            assert not near, (kind, text, near[:3])
-    for field in dataclasses.fields(Grids):
-        for one, other in itertools.combinations(scripts.SPLITS, 2):
-            values, others = (getattr(GRIDS[split], field.name) for split in (one, other))
-            assert values and others and min(abs(a - b) for a in values for b in others) > 1e-3, (
-                field.name,
-                one,
-                other,
-            )
-    assert not set(scripts.COLOURS[scripts.TRAIN]) & set(scripts.COLOURS[scripts.HELD_OUT])
-    told = {split: talk(split) | set(texts["silence"][split]) for split in (scripts.TRAIN, scripts.HELD_OUT)}
-    for line in told[scripts.HELD_OUT]:
-        near = [other for other in told[scripts.TRAIN] if words_apart(line, other) < min(2, len(line.split()))]
-        assert not near, (line, near)
-    for table in (scripts.INTERRUPTIONS, scripts.BACKCHANNELS):  # shared, but that training has more
-        assert set(table[scripts.TRAIN]) > set(table[scripts.HELD_OUT])
-    voices = {scripts.TRAIN: TRAIN_VOICES, scripts.HELD_OUT: HELD_OUT_VOICES}
-    for (family, split), found in records.items():
-        for record in found:
-            assert record.meta["voice"] in [voice.name for voice in voices[split]] and record.meta["split"] == split
-            kinds = WORDINGS.get(family, (family,))
-            assert record.meta["wording"] in ("", *(text for kind in kinds for text in texts[kind][split]))
-
-
 def test_held_out_families_are_equally_frequent_and_all_families_are_trained():
     held_out = collections.Counter(record.family for record in scenes.generate("held_out", 2 * len(FAMILIES), 3, 1))
     assert held_out == {family: 2 for family in FAMILIES}
@@ -356,74 +270,6 @@ def test_generation_does_not_depend_on_the_number_of_processes_and_keeps_order()
     assert [record.id for record in alone] == [f"scenes-11-{index:06d}" for index in range(5)]
     other = next(scenes.generate("scenes", 1, 12, 1))
     assert other.words != alone[0].words
-
-
-def test_transcription_shows_each_word_once_right_after_it_ended():
-    for record in scenes.generate("transcribed", 8, 0, 1):
-        assert record.texts[0].speaker == USER and record.texts[0].text == "transcribe" and record.texts[0].time == 0.0
-        shown = [(text.time, word) for text in record.texts[1:] for word in text.text.split()]
-        said = user_words(record)
-        assert [word for _, word in shown] == [word.text for word in said]
-        for (begins, _), word in zip(shown, said):
-            window, ended = int(begins / MICRO_TURN_SECONDS), int(word.end / MICRO_TURN_SECONDS + 1e-6)
-            assert window == ended + 1
-        assert not record.model_audio.any() and record.family == "transcribed"
-
-
-def test_text_has_no_sound_and_captions_name_colour_shape_and_direction():
-    for record in scenes.generate("text", 5, 0, 1):
-        assert record.user_audio is None and record.model_audio is None and record.frames is None
-        assert len(record.texts) >= 2 and all(text.speaker == MODEL for text in record.texts[1:])
-        assert max(text.time for text in record.texts) < record.duration
-    for record in scenes.generate("captioned", 12, 0, 1):
-        _, colour, kind, _, direction = record.texts[1].text.split()
-        assert kind in scripts.SHAPES
-        centres = np.asarray([np.argwhere(frame).mean(axis=0) for frame in coloured(record, scripts.TRAIN, colour)])
-        moved = centres[6] - centres[0]  # until the caption is due
-        axis, sign = {"left": (1, -1), "right": (1, 1), "up": (0, -1), "down": (0, 1)}[direction]
-        assert sign * moved[axis] > 3 and abs(moved[1 - axis]) < 1.5, record.id
-
-
-# Share of the square around it that each kind covers.
-COVERED = {"box": (0.85, 1.01), "ball": (0.6, 0.84), "ring": (0.4, 0.64), "cross": (0.3, 0.64)}
-
-
-def covered(record, turn):
-    """Of each frame of a micro-turn, the share of the square around its object that this covers."""
-    shares = []
-    for frame in record.frames[np.floor(record.frame_times / MICRO_TURN_SECONDS + 1e-6) == turn].astype(int):
-        stands_out = frame.max(axis=2) > 155  # no backdrop is as bright
-        rows, columns = np.nonzero(stands_out)
-        shares.append(stands_out.sum() / (max(np.ptp(rows), np.ptp(columns)) + 1) ** 2)
-    return shares
-
-
-def test_each_object_of_a_video_is_named_in_the_micro_turn_after_it_came():
-    for record in scenes.generate("named", 6, 0, 1):
-        assert record.texts[0].text == "name" and record.user_audio is None
-        for text in record.texts[1:]:
-            shares, (low, high) = covered(record, int(text.time / MICRO_TURN_SECONDS) - 1), COVERED[text.text]
-            assert len(shares) == 2 and all(low <= share <= high for share in shares), (record.id, text, shares)
-        kinds = [text.text for text in record.texts[1:]]
-        assert len(kinds) >= 7 and all(one != other for one, other in zip(kinds, kinds[1:]))
-
-
-def test_of_the_objects_that_come_those_looked_for_are_noted_and_no_others():
-    spoken = 0
-    for record in scenes.generate("sought", 20, 0, 1):
-        kind, seen = record.meta["shape"], record.meta["seen"].split()
-        spoken += record.user_audio is not None
-        asked = " ".join(word.text for word in user_words(record))
-        typed = [text.text for text in record.texts if text.speaker == USER]
-        assert typed == (["find"] if asked else ["find", kind]) and asked in ("", record.meta["wording"])
-        noted = [text for text in record.texts if text.speaker == MODEL]
-        assert {text.text for text in noted} == {"there"} and len(noted) == seen.count(kind) >= 2
-        assert 0.25 < len(noted) / len(seen) < 0.75
-        for text in noted:
-            assert text.time > max((word.end for word in user_words(record)), default=0.0)
-            shares, (low, high) = covered(record, int(text.time / MICRO_TURN_SECONDS) - 1), COVERED[kind]
-            assert len(shares) == 2 and all(low <= share <= high for share in shares), (record.id, text, shares)
-    assert 8 <= spoken < 19
 
 
 def test_a_family_can_be_asked_for_by_name_with_any_seed_and_index(synthesizer):

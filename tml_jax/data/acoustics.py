@@ -12,6 +12,8 @@ import numpy as np
 from tml_jax.config import INPUT_RATE
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.scene_grids import GRIDS
+from tml_jax.data.scene_patterns import patterns
+from tml_jax.data.scene_wordings import draw_phrase
 from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES, Voice, vary
 
 _TRAIN_NOISES = ("white", "pink", "hum", "babble", "clicks")
@@ -91,9 +93,9 @@ def draw_acoustics(rng: np.random.Generator, split: str) -> Acoustics:
     noise = draw(_TRAIN_NOISES if part == scripts.TRAIN else NOISES)
     talkers = ()
     if noise == "babble":
-        texts = scripts.TELEVISION[part] + scripts.FILLERS[part]
+        texts = patterns(part, "television") + patterns(part, "filler")
         talkers = tuple(
-            (vary(draw(TRAIN_VOICES if part == scripts.TRAIN else HELD_OUT_VOICES), rng), draw(texts))
+            (vary(draw(TRAIN_VOICES if part == scripts.TRAIN else HELD_OUT_VOICES), rng), draw_phrase(draw(texts), rng))
             for _ in range(_TALKERS)
         )
     rt60 = draw(grids.rt60) if rng.random() < _ROOM_SHARE else 0.0

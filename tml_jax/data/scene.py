@@ -8,14 +8,14 @@ from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.clips import Clip
 from tml_jax.data.record import USER
 from tml_jax.data.scene_grids import GRIDS, Grids
-from tml_jax.data.scene_patterns import PATTERNS
+from tml_jax.data.scene_patterns import patterns
 from tml_jax.data.scene_render import Timeline
 from tml_jax.data.scene_requests import CARRIERS, OPENINGS
 from tml_jax.data.scene_wordings import draw_phrase, draw_wording
 from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES, Synthesizer, Voice, vary
 
 _OPENED_SHARE = 0.25  # of the requests of training
-_PATTERN_SHARE = 0.5  # of the same, for kinds that have patterns
+_PATTERN_SHARE = 0.6  # of the same, for kinds that have patterns
 COUNT_PACE = 0.6  # seconds from number to number when the model counts
 
 
@@ -57,18 +57,24 @@ class Scene:
         """How many, of the split's `scene_scripts.AMOUNTS`."""
         return self.draw(scripts.AMOUNTS[self.split][kind])
 
-    def carrier(self, carriers: dict[str, tuple[str, ...]], kind: str = "") -> str:
-        """A wording, not filled in, of one of the split's carriers; in training of a pattern of the kind as often."""
-        if self.part == scripts.TRAIN and kind in PATTERNS and self.rng.random() < _PATTERN_SHARE:
-            return draw_phrase(self.draw(PATTERNS[kind]), self.rng)
-        return draw_wording(self.draw(carriers[self.part]), self.rng)
+    def said(self, kind: str, count: int = 1) -> list[str]:
+        """So many phrases of the split's patterns of a kind, not filled in, each of another pattern."""
+        found = patterns(self.part, kind)
+        return [draw_phrase(found[at], self.rng) for at in self.rng.choice(len(found), count, replace=False)]
+
+    def carrier(self, kind: str, carriers: tuple[str, ...]) -> str:
+        """A wording, not filled in, of the split: of its patterns, and in training as well of one of the carriers."""
+        held_out = self.part != scripts.TRAIN
+        if held_out or (patterns(self.part, kind) and self.rng.random() < _PATTERN_SHARE):
+            return self.said(kind)[0]
+        return draw_wording(self.draw(carriers), self.rng)
 
     def wording(self, kind: str, note: str = "wording", **fields: str) -> str:
         """A filled-in carrier of the split; the carrier (in meta, as `note`) and the fields are noted.
 
         In training an opening may come before it: people begin so, and it moves what is asked away from the beginning.
         """
-        carrier = self.carrier(CARRIERS[kind], kind)
+        carrier = self.carrier(kind, CARRIERS[kind])
         self.meta.update({note: carrier}, **fields)
         text = carrier.format(**fields)
         if self.part == scripts.TRAIN and self.rng.random() < _OPENED_SHARE:
@@ -78,6 +84,12 @@ class Scene:
     def keyword(self) -> str:
         """A keyword."""
         return self.draw(scripts.KEYWORDS)
+
+    def interruption(self) -> str:
+        """Words that stop the model."""
+        if self.part == scripts.TRAIN and self.rng.random() < _PATTERN_SHARE:
+            return self.said("interruption")[0]
+        return self.draw(scripts.INTERRUPTIONS[self.part])
 
     def lead(self) -> float:
         """When the user begins."""
@@ -115,13 +127,14 @@ class Scene:
         """The user and somebody else say their lines in turn; returns the end.
 
         Args:
-          lines: (speaker, text) of each; what is not the USER's is the other's.
+          lines: (speaker, pattern) of each; what is not the USER's is the other's.
           other: the other's voice.
           level: dB of the other's speech relative to the user's.
           start: seconds.
         """
         end = start
-        for index, (speaker, text) in enumerate(lines):
+        for index, (speaker, pattern) in enumerate(lines):
+            text = draw_phrase(pattern, self.rng)
             begins = end + (self.rng.uniform(0.15, 0.35) if index else 0.0)
             if speaker == USER:
                 end = self.timeline.user(text, begins)

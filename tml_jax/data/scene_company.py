@@ -1,14 +1,14 @@
 """Families in which others are heard, who do not speak to the model: the user's company, and a television."""
 
-from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.record import OTHER
 from tml_jax.data.scene import Scene
+from tml_jax.data.scene_patterns import exchanges
 
 
 def side_talk(scene: Scene) -> float:
     """The user and somebody else talk while the model counts, or before or after a request."""
     other, level = scene.another_voice(), scene.draw(scene.grids.beside)
-    lines = scene.draw(scripts.SIDE_TALK[scene.part])
+    lines = scene.draw(exchanges(scene.part))
     scene.meta.update(beside_db=level, when=scene.draw(("counting", "before", "after")))
     if scene.meta["when"] == "counting":
         due, starts = scene.ask_to_count()
@@ -31,8 +31,7 @@ def side_talk(scene: Scene) -> float:
 def background(scene: Scene) -> float:
     """A television runs, far softer than the user, before and under a request, or under the model's counting."""
     voice, level = scene.another_voice(), scene.draw(scene.grids.television)
-    texts = scene.rng.permutation(scripts.TELEVISION[scene.part])[:2]
-    lines = tuple((OTHER, str(text)) for text in texts)
+    lines = tuple((OTHER, text) for text in scene.said("television", 2))
     scene.meta.update(television_db=level, when=scene.draw(("counting", "asking")))
     if scene.meta["when"] == "counting":
         due, starts = scene.ask_to_count()

@@ -22,121 +22,99 @@ CANCELS = ("never mind", "forget it", "leave it")
 SIGNS = {"plus": "+", "minus": "-", "times": "*"}
 
 # {sum} is filled in, such as "three plus four".
-CARRIERS = {
-    scripts.TRAIN: (
-        "what is {sum}+", "how much is {sum}+", "*work out {sum}+", "*tell me what {sum} is",
-        "*tell me how much {sum} is", "do you know what {sum} is", "i want to know what {sum} is", "now what is {sum}",
-        "i need to know what {sum} is", "*tell me {sum}", "how much do i get for {sum}",
-        "do you know how much {sum} is", "{sum} is how much",
-        "what does {sum} make", "*give me {sum}", "*find out what {sum} is", "i wonder what {sum} is",
-        "*say what {sum} is", "what is the sum {sum}", "*do {sum}+", "*do the sum {sum}", "*find out how much {sum} is",
-        "and how much is {sum}", "so what is {sum}", "how much does {sum} make", "what comes out of {sum}",
-        "{sum} what is that", "{sum} makes how much", "i want to know how much {sum} is", "*look at this sum {sum}",
-        "let me know what {sum} is", "what do you get for {sum}",
-        "i'd like to know what {sum} is", "i'm looking for {sum}", "let's work out {sum}", "let's see {sum}",
-        "it's {sum} that i need", "what's {sum}", "how about {sum}", "my sum is {sum}", "here is a sum {sum}",
-        "a sum for you {sum}", "{sum} please", "{sum} what does it make", "{sum} do you know it",
-        "could it be that you know {sum}", "i never know what {sum} is", "help me with {sum}", "i have to know {sum}",
-        "for me {sum} please", "count together {sum}", "use your head what is {sum}", "if i take {sum} what do i get",
-        "the teacher asks what {sum} is", "{sum} is what", "say how much {sum} makes", "my son wants to know {sum}",
-    ),
-    scripts.HELD_OUT: (
-        "i'd like the answer to {sum}", "can you figure out {sum} for us", "what might {sum} come to",
-    ),
-}  # fmt: skip
+CARRIERS = (
+    "what is {sum}+", "how much is {sum}+", "*work out {sum}+", "*tell me what {sum} is",
+    "*tell me how much {sum} is", "do you know what {sum} is", "i want to know what {sum} is", "now what is {sum}",
+    "i need to know what {sum} is", "*tell me {sum}", "how much do i get for {sum}",
+    "do you know how much {sum} is", "{sum} is how much",
+    "what does {sum} make", "*give me {sum}", "*find out what {sum} is", "i wonder what {sum} is",
+    "*say what {sum} is", "what is the sum {sum}", "*do {sum}+", "*do the sum {sum}", "*find out how much {sum} is",
+    "and how much is {sum}", "so what is {sum}", "how much does {sum} make", "what comes out of {sum}",
+    "{sum} what is that", "{sum} makes how much", "i want to know how much {sum} is", "*look at this sum {sum}",
+    "let me know what {sum} is", "what do you get for {sum}",
+    "i'd like to know what {sum} is", "i'm looking for {sum}", "let's work out {sum}", "let's see {sum}",
+    "it's {sum} that i need", "what's {sum}", "how about {sum}", "my sum is {sum}", "here is a sum {sum}",
+    "a sum for you {sum}", "{sum} please", "{sum} what does it make", "{sum} do you know it",
+    "could it be that you know {sum}", "i never know what {sum} is", "help me with {sum}", "i have to know {sum}",
+    "for me {sum} please", "count together {sum}", "use your head what is {sum}", "if i take {sum} what do i get",
+    "the teacher asks what {sum} is", "{sum} is what", "say how much {sum} makes", "my son wants to know {sum}",
+)  # fmt: skip
 # A second sum, while the first is being worked out.
-FOLLOWING = {
-    scripts.TRAIN: tuple(
-        f"{more} {asked}"
-        for more in (
-            "and", "also", "next", "one more", "and after that", "and please", "the next one", "another one", "and now",
-            "then", "besides", "and one more", "when you are done", "after this one", "i also need", "here is another",
-        )
-        for asked in ("{sum}", "what is {sum}", "how much is {sum}", "tell me {sum}", "work out {sum}", "i need {sum}")
-    ),
-    scripts.HELD_OUT: ("while you are at it {sum}", "the other thing i'd like is {sum}", "on top of that {sum}"),
-}  # fmt: skip
+FOLLOWING = tuple(
+    f"{more} {asked}"
+    for more in (
+        "and", "also", "next", "one more", "and after that", "and please", "the next one", "another one", "and now",
+        "then", "besides", "and one more", "when you are done", "after this one", "i also need", "here is another",
+    )
+    for asked in ("{sum}", "what is {sum}", "how much is {sum}", "tell me {sum}", "work out {sum}", "i need {sum}")
+)  # fmt: skip
 # Another sum in place of the first, while that is being worked out.
-REFINING = {
-    scripts.TRAIN: tuple(
-        f"{but}{meant}"
-        for but in ("no ", "sorry ", "oh ", "no no ", "oh no ", "i am sorry ", "wait ", "well no ", "i got it wrong ")
-        for meant in (
-            "i meant {sum}", "i mean {sum}", "make that {sum}", "make it {sum}", "change it to {sum}",
-            "it should be {sum}", "not that but {sum}", "i wanted {sum}", "it is {sum}", "i want {sum}",
-            "i should have said {sum}", "it's {sum}", "do {sum}", "the sum is {sum}", "tell me {sum}", "i need {sum}",
-        )
-    ) + (
-        "no {sum}", "i mean {sum}", "i meant {sum}", "change it to {sum}", "not that but {sum}", "actually {sum}",
-        "actually i want {sum}", "no wait i want {sum}", "i should have said {sum}",
-    ),
-    scripts.HELD_OUT: ("scratch that it's {sum}", "that was wrong try {sum}", "let's do {sum} instead of that"),
-}  # fmt: skip
+REFINING = tuple(
+    f"{but}{meant}"
+    for but in ("no ", "sorry ", "oh ", "no no ", "oh no ", "i am sorry ", "wait ", "well no ", "i got it wrong ")
+    for meant in (
+        "i meant {sum}", "i mean {sum}", "make that {sum}", "make it {sum}", "change it to {sum}",
+        "it should be {sum}", "not that but {sum}", "i wanted {sum}", "it is {sum}", "i want {sum}",
+        "i should have said {sum}", "it's {sum}", "do {sum}", "the sum is {sum}", "tell me {sum}", "i need {sum}",
+    )
+) + (
+    "no {sum}", "i mean {sum}", "i meant {sum}", "change it to {sum}", "not that but {sum}", "actually {sum}",
+    "actually i want {sum}", "no wait i want {sum}", "i should have said {sum}",
+)  # fmt: skip
 # Requests for a word that is to be said, not worked out.
-NEAR_REQUESTS = {
-    scripts.TRAIN: (
-        "*say the word {word}", "*say {word}+", "*tell me the word {word}", "*tell me {word}",
-        "*give me the word {word}",
-        "*repeat the word {word}", "*repeat {word}", "*say the number {word}", "do you know how to say {word}",
-        "what i want to hear is {word}", "do you know the word {word} say it", "the word is {word} say it",
-        "i need to hear {word}", "how do you say {word}", "*work on this word {word}",
-        "what comes next is {word} say it", "how much do i like the word {word} say it",
-        "let me know how you say {word}", "what you say is {word}",
-        "i'd like to hear {word}", "it's your turn say {word}", "let's hear the word {word}", "please {word}",
-        "{word} please say it", "what i need to hear is {word}", "{word} now you say it", "{word} *repeat that",
-        "use your voice and say {word}", "the thing to say is {word}", "i'm waiting for the word {word}",
-        "i bet you can say {word}", "how about saying {word}",
-    ),
-    scripts.HELD_OUT: (
-        "i'd be glad to hear the word {word}", "{word} is a nice word so do say it", "how would you read out {word}",
-    ),
-}  # fmt: skip
+NEAR_REQUESTS = (
+    "*say the word {word}", "*say {word}+", "*tell me the word {word}", "*tell me {word}",
+    "*give me the word {word}",
+    "*repeat the word {word}", "*repeat {word}", "*say the number {word}", "do you know how to say {word}",
+    "what i want to hear is {word}", "do you know the word {word} say it", "the word is {word} say it",
+    "i need to hear {word}", "how do you say {word}", "*work on this word {word}",
+    "what comes next is {word} say it", "how much do i like the word {word} say it",
+    "let me know how you say {word}", "what you say is {word}",
+    "i'd like to hear {word}", "it's your turn say {word}", "let's hear the word {word}", "please {word}",
+    "{word} please say it", "what i need to hear is {word}", "{word} now you say it", "{word} *repeat that",
+    "use your voice and say {word}", "the thing to say is {word}", "i'm waiting for the word {word}",
+    "i bet you can say {word}", "how about saying {word}",
+)  # fmt: skip
 # What is told with numbers, or in words of questions, and asks for nothing.
-NEAR_REMARKS = {
-    scripts.TRAIN: (
-        "that is what i wanted to know", "i worked it out last night", "you know how much i like it",
-        "the bus came {one} minutes late", "my son learns {one} times {two}", "he is {one} and she is {two}",
-        "what is done is done", "it was minus {one} today", "there were {one} or {two} people",
-        "i called him {one} times", "i could not work it out", "it takes {one} times as long",
-        *(
-            f"{who} {what}"
-            for who in (
-                "i know", "i do not know", "he asked me", "they told me", "nobody knows", "i forgot", "we found out",
-                "my teacher said", "i told them", "he knows", "you do not know", "i wanted to know", "she asked",
-            )
-            for what in (
-                "how much it is", "what it is", "what it costs", "what {one} times {two} is", "how much is in the box",
-                "how much {one} plus {two} is", "what {one} minus {two} is",
-            )
-        ),
-        *(
-            f"{who} {what}"
-            for who in (
-                "we have", "i saw", "they bought", "my son lost", "there are", "he wants", "i ate", "you gave me",
-                "she made", "i had", "we found",
-            )
-            for what in (
-                "{one} lamps", "{one} cups of coffee", "{one} birds near the river", "{one} plus {two} at home",
-                "{one} minus {two} left", "{one} or {two} apples", "{one} times {two} apples", "{one} old shoes",
-            )
-        ),
-        # A sum that somebody has written or said is none to be worked out.
-        *(
-            f"{there} {{one}} {sign} {{two}} {where}"
-            for there in ("it says", "there is", "this is", "i read", "she wrote", "the book says", "that was")
-            for sign in ("plus", "minus", "times")
-            for where in (
-                "in the book", "on the wall", "in my letter", "on the table", "over there", "in the news", "at school",
-            )
-        ),
-        "we need {one} chairs", "he would not say how much it was", "it is {one} plus {two} on the paper",
-        "she knows what it is", "we met {one} times",
+NEAR_REMARKS = (
+    "that is what i wanted to know", "i worked it out last night", "you know how much i like it",
+    "the bus came {one} minutes late", "my son learns {one} times {two}", "he is {one} and she is {two}",
+    "what is done is done", "it was minus {one} today", "there were {one} or {two} people",
+    "i called him {one} times", "i could not work it out", "it takes {one} times as long",
+    *(
+        f"{who} {what}"
+        for who in (
+            "i know", "i do not know", "he asked me", "they told me", "nobody knows", "i forgot", "we found out",
+            "my teacher said", "i told them", "he knows", "you do not know", "i wanted to know", "she asked",
+        )
+        for what in (
+            "how much it is", "what it is", "what it costs", "what {one} times {two} is", "how much is in the box",
+            "how much {one} plus {two} is", "what {one} minus {two} is",
+        )
     ),
-    scripts.HELD_OUT: (
-        "the recipe takes {one} eggs", "on the blackboard we had {one} plus {two}", "nobody thought it was so much",
-        "what we heard was no surprise", "it rained {one} days in a row",
+    *(
+        f"{who} {what}"
+        for who in (
+            "we have", "i saw", "they bought", "my son lost", "there are", "he wants", "i ate", "you gave me",
+            "she made", "i had", "we found",
+        )
+        for what in (
+            "{one} lamps", "{one} cups of coffee", "{one} birds near the river", "{one} plus {two} at home",
+            "{one} minus {two} left", "{one} or {two} apples", "{one} times {two} apples", "{one} old shoes",
+        )
     ),
-}  # fmt: skip
+    # A sum that somebody has written or said is none to be worked out.
+    *(
+        f"{there} {{one}} {sign} {{two}} {where}"
+        for there in ("it says", "there is", "this is", "i read", "she wrote", "the book says", "that was")
+        for sign in ("plus", "minus", "times")
+        for where in (
+            "in the book", "on the wall", "in my letter", "on the table", "over there", "in the news", "at school",
+        )
+    ),
+    "we need {one} chairs", "he would not say how much it was", "it is {one} plus {two} on the paper",
+    "she knows what it is", "we met {one} times",
+)  # fmt: skip
 # What a background that is wrong says instead of a number.
 NONSENSE = {
     scripts.TRAIN: ("blue paper", "no such thing", "the old door", "it is raining"),
@@ -219,9 +197,9 @@ class _Play:
         scene = self.scene
         task, words = scene.draw([each for each in SUMS if refines is None or each[0] != self.tasks[0].text])
         if self.tasks:
-            carrier = scene.carrier(REFINING if refines else FOLLOWING)
+            carrier = scene.carrier("refining", REFINING) if refines else scene.carrier("following", FOLLOWING)
         else:
-            carrier = scene.carrier(CARRIERS, "sum")
+            carrier = scene.carrier("sum", CARRIERS)
         scene.meta["wording"] = scene.meta["wording"] or carrier
         if typed:
             written = task if scene.rng.random() < _SIGNS_SHARE else words
@@ -288,7 +266,7 @@ def _moved_on(play: _Play) -> float:
     scene = play.scene
     asked = play.ask(scene.lead(), 0.0)
     keyword = scene.keyword()
-    request = scene.carrier(REQUESTS["answer"], "answer").format(keyword=keyword)
+    request = scene.carrier("answer", REQUESTS["answer"]).format(keyword=keyword)
     begins = play.free + scene.lead()
     ends = scene.timeline.user(request, begins)
     play.free = scene.reply(keyword, ends, scene.draw(scene.grids.reply))
@@ -345,17 +323,22 @@ def _near_miss(play: _Play) -> float:
     """The user asks for a word, or tells something, in words that are near to those that ask for a sum."""
     scene = play.scene
     if scene.rng.random() < _REMARKS_SHARE:
-        one, two = (str(word) for word in scene.rng.permutation(scripts.NUMBERS[:5])[:2])
-        scene.meta["wording"] = remark = scene.carrier(NEAR_REMARKS)
-        end = scene.timeline.user(remark.format(one=one, two=two), scene.lead())
+        end = scene.timeline.user(near_remark(scene), scene.lead())
         end += scene.draw(scene.grids.event)
         scene.timeline.cue("hold", 0.0, end)
         return end
     word = scene.draw(scripts.KEYWORDS if scene.rng.random() < _KEYWORDS_SHARE else scripts.NUMBERS)
-    scene.meta["wording"] = request = scene.carrier(NEAR_REQUESTS, "word")
+    scene.meta["wording"] = request = scene.carrier("word", NEAR_REQUESTS)
     scene.meta["keyword"] = word
     ends = scene.timeline.user(request.format(word=word), scene.lead())
     return scene.reply(word, ends, scene.draw(scene.grids.reply))
+
+
+def near_remark(scene: Scene) -> str:
+    """What is told with numbers and asks for nothing; the carrier is noted in meta."""
+    one, two = (str(word) for word in scene.rng.permutation(scripts.NUMBERS[:5])[:2])
+    scene.meta["wording"] = remark = scene.carrier("near_remark", NEAR_REMARKS)
+    return remark.format(one=one, two=two, sum=f"{one} {scene.draw(tuple(SIGNS))} {two}")
 
 
 # Variant → (how it plays out, share of the family).

@@ -25,7 +25,7 @@ def simultaneous(scene: Scene) -> float:
 
 def model_backchannel(scene: Scene) -> float:
     """The user tells a story; the model shows after each piece that it listens, and answers the request at the end."""
-    pieces = [str(piece) for piece in scene.rng.permutation(scripts.STORIES[scene.part])[: scene.amount("beats")]]
+    pieces = scene.said("story_piece", scene.amount("beats"))
     text, start = scene.wording("story", story=pieces[0]), scene.lead()
     for following in [*pieces[1:], None]:
         end = scene.timeline.user(text, start)

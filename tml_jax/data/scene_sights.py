@@ -119,8 +119,7 @@ def quiet_until_seen(scene: Scene) -> float:
     talked, light = asked, None
     distractor = scene.draw(("none", "talk", "light"))
     if distractor == "talk":
-        filler = scene.draw(scripts.FILLERS[scene.part])
-        talked = scene.timeline.user(filler, asked + scene.rng.uniform(0.3, 0.6))
+        talked = scene.timeline.user(scene.said("filler")[0], asked + scene.rng.uniform(0.3, 0.6))
     elif distractor == "light":
         # It ends before the object comes, so that neither hides the other.
         begins = asked + scene.rng.uniform(0.0, 0.3) * (appears - asked)

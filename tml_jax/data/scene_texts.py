@@ -22,7 +22,7 @@ _SEEK = (
 )  # fmt: skip
 _SPOKEN_SHARE = 0.7  # of these requests
 # Shown text stands well inside its micro-turn's window, so that no rounding can move it into a neighbour.
-_INSIDE = MICRO_TURN_SECONDS / 4
+INSIDE = MICRO_TURN_SECONDS / 4
 # Words that scenes turn on.
 _TURNED_ON = (
     *scripts.KEYWORDS, *scripts.NUMBERS, *scripts.SHAPES, *scripts.CUE_WORDS, *scripts.TRANSLATIONS, "say", "please",
@@ -87,7 +87,7 @@ def make_transcribed(synthesizer: Synthesizer, name: str, rng: np.random.Generat
         window = int(np.floor((start + word.end) / MICRO_TURN_SECONDS + 1e-6)) + 1
         shown.setdefault(window, []).append(word.text)
     for window, words in shown.items():
-        timeline.text(MODEL, " ".join(words), round(window * MICRO_TURN_SECONDS + _INSIDE, 6))
+        timeline.text(MODEL, " ".join(words), round(window * MICRO_TURN_SECONDS + INSIDE, 6))
     meta = {"voice": voice.name, "speed": speed, "wording": said, "split": scripts.TRAIN}
     return timeline.conversation(name, "transcribed", end + 0.8, meta, draw_acoustics(rng, scripts.TRAIN))
 
@@ -99,7 +99,7 @@ def make_text(synthesizer: Synthesizer, name: str, rng: np.random.Generator) -> 
     window = 1
     for _ in range(int(rng.integers(1, 4))):
         sentence = random_sentence(rng)
-        timeline.text(MODEL, sentence, round(window * MICRO_TURN_SECONDS + _INSIDE, 6))
+        timeline.text(MODEL, sentence, round(window * MICRO_TURN_SECONDS + INSIDE, 6))
         window += -(-len(sentence) // _CHARACTERS) + 1
     end = window * MICRO_TURN_SECONDS
     return timeline.conversation(name, "text", end, {"split": scripts.TRAIN}, None, speaker=False)
@@ -129,7 +129,7 @@ def make_captioned(synthesizer: Synthesizer, name: str, rng: np.random.Generator
     timeline.video(draw_video(rng, times, (shape,)), times)
     timeline.text(USER, DESCRIBE, 0.0)
     caption = f"a {colour} {kind} moving {direction}"
-    timeline.text(MODEL, caption, round(3 * MICRO_TURN_SECONDS + _INSIDE, 6))
+    timeline.text(MODEL, caption, round(3 * MICRO_TURN_SECONDS + INSIDE, 6))
     meta = {"wording": caption, "split": scripts.TRAIN}
     return timeline.conversation(name, "captioned", duration, meta, None, speaker=False)
 
@@ -206,7 +206,7 @@ def _parade(
         start, velocity = tuple(rng.uniform(10, 29, 2)), tuple(rng.uniform(-8, 8, 2))
         shapes.append(Shape(kind, colour, radius, start, velocity, appears, gone))
         if kind in written:
-            timeline.text(MODEL, written[kind], round((turn + 1) * MICRO_TURN_SECONDS + _INSIDE, 6))
+            timeline.text(MODEL, written[kind], round((turn + 1) * MICRO_TURN_SECONDS + INSIDE, 6))
         turn += stays + int(rng.random() < 0.2)
     timeline.video(draw_video(rng, times, shapes), times)
     return kinds

@@ -43,7 +43,7 @@ def interruption(scene: Scene) -> float:
     and one micro-turn later it breaks off the word it is in.
     """
     due, starts = scene.ask_to_count()
-    words = scene.draw(scripts.INTERRUPTIONS[scene.part])
+    words = scene.interruption()
     scene.meta["break_in"] = words
     heard = scene.timeline.user(words, starts[0] + scene.draw(scene.grids.break_in))
     boundary = scene_duration(heard)
@@ -81,11 +81,11 @@ def cue(scene: Scene) -> float:
     """The user asks for a word at a cue, and talks on before and after giving it."""
     timeline, keyword, word = scene.timeline, scene.keyword(), scene.draw(scripts.CUE_WORDS)
     asked = timeline.user(scene.wording("cue", keyword=keyword, cue=word), scene.lead())
-    fillers = scene.rng.permutation(scripts.FILLERS[scene.part])[:2]
-    time = timeline.user(str(fillers[0]), asked + scene.rng.uniform(0.4, 0.8))
+    fillers = scene.said("filler", 2)
+    time = timeline.user(fillers[0], asked + scene.rng.uniform(0.4, 0.8))
     given = timeline.user(word, time + scene.rng.uniform(0.15, 0.35))
     timeline.cue("hold", asked, given)
-    talked = timeline.user(str(fillers[1]), given + scene.rng.uniform(0.1, 0.2))
+    talked = timeline.user(fillers[1], given + scene.rng.uniform(0.1, 0.2))
     return max(talked, scene.reply(keyword, given, scene.draw(scene.grids.cue_reply)))
 
 

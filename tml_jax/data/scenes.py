@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from absl import logging
 
-from tml_jax.data import scene_families, scene_scripts, scene_texts
+from tml_jax.data import scene_families, scene_notes, scene_scripts, scene_texts
 from tml_jax.data.clips import load_clips
 from tml_jax.data.packet_loss import lose_packets
 from tml_jax.data.record import Conversation
@@ -21,7 +21,7 @@ SPLITS = {
     "held_out": scene_scripts.HELD_OUT,
     "extrapolation": scene_scripts.EXTRAPOLATION,
 }  # sources that are made of scenes
-SOURCES = (*SPLITS, "transcribed", "text", "captioned", "named", "sought")
+SOURCES = (*SPLITS, "transcribed", "text", "captioned", "named", "sought", "noted")
 # A chunk is the unit of work of a process. It pays once for loading the voice (about 0.7 s), and it is held in memory.
 _LARGEST_CHUNK = 100
 _LOSSY_SHARE = 0.15  # of training conversations over a network that loses packets
@@ -35,7 +35,7 @@ def generate(
     Args:
       source: `scenes` (the training split of every family), `held_out` (the held-out split, families equally often),
         `extrapolation` (the same beyond the times, amounts and levels of training), `transcribed`, `text`,
-        `captioned`, `named` or `sought`.
+        `captioned`, `named`, `sought` or `noted`.
       count: how many.
       seed: another seed gives other conversations; the result does not depend on `processes`.
       processes: processes to work in (spawned); 0 or 1: this one.
@@ -97,10 +97,11 @@ def make_conversation(
             "captioned": scene_texts.make_captioned,
             "named": scene_texts.make_named,
             "sought": scene_texts.make_sought,
+            "noted": scene_notes.make_noted,
         }
         record = makers[source](synthesizer, name, rng)
     record.meta["seed"] = seed
-    if source in ("scenes", "transcribed", "sought") and rng.random() < _LOSSY_SHARE:
+    if source in ("scenes", "transcribed", "sought", "noted") and rng.random() < _LOSSY_SHARE:
         record = lose_packets(record, rng)
     return record
 

@@ -16,6 +16,7 @@ _GENERATED = {
     "captioned": "drawn frames that the model describes in writing",
     "named": "drawn objects, one after the other, that the model names in writing",
     "sought": "drawn objects, one after the other, of which the model notes those that it was to look for",
+    "noted": "requests and other talk, one after the other, of which the model notes what each asks of it",
 }
 _VOICE = "hibari-tts"  # the package whose voice all generated sound has
 

@@ -1,0 +1,142 @@
+"""No voice, wording, time, size or colour is in two splits; all that is said can be spoken."""
+
+import dataclasses
+import itertools
+import re
+
+from tml_jax.data import scene_delegation
+from tml_jax.data import scene_scripts as scripts
+from tml_jax.data.scene_grids import GRIDS, Grids
+from tml_jax.data.scene_patterns import exchanges, patterns
+from tml_jax.data.scene_requests import CARRIERS, OPENINGS
+from tml_jax.data.scene_wordings import phrases, wordings
+from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES
+
+# Kinds of request that a family uses, where that is not its own name.
+REQUESTS = {
+    "interruption": ("count",),
+    "backchannel": ("count",),
+    "side_talk": ("count", "answer"),
+    "background": ("count", "answer"),
+    "simultaneous": ("repeat", "translate"),
+    "model_backchannel": ("story",),
+    "delegation": ("sum", "following", "refining", "word", "near_remark"),
+}
+LISTS = {
+    **CARRIERS,
+    "sum": scene_delegation.CARRIERS,
+    "following": scene_delegation.FOLLOWING,
+    "refining": scene_delegation.REFINING,
+    "word": scene_delegation.NEAR_REQUESTS,
+    "near_remark": scene_delegation.NEAR_REMARKS,
+}  # kind → wordings of training, besides its patterns
+TALK = ("filler", "television", "story_piece", "side_talk")  # what asks for nothing, besides `silence`
+FIELDS = dict(
+    keyword="tiger", second="gone", shape="ball", action="bounces", story="it was closed", cue="go", delay="two",
+    sum="one plus two", word="six", one="one", two="two",
+)  # fmt: skip
+
+
+def lines(part, kind):
+    """The patterns of a kind, those of exchanges line by line."""
+    if kind != "side_talk":
+        return patterns(part, kind)
+    return tuple(pattern for exchange in exchanges(part) for _, pattern in exchange)
+
+
+def said(part, kind):
+    """Every wording of a kind, not filled in."""
+    composed = [phrase for pattern in lines(part, kind) for phrase in phrases(pattern)]
+    if part == scripts.TRAIN:
+        composed += [wording for carrier in LISTS.get(kind, ()) for wording in wordings(carrier)]
+    return composed
+
+
+def bare(wording):
+    """A wording without the words that change nothing."""
+    return " ".join(word for word in wording.replace(",", "").split() if word not in ("please", "now", "so", "then"))
+
+
+def words_apart(text, other):
+    """Words from where two texts begin to differ to where they are the same again: below 2 only where one word does."""
+    text, other = text.split(), other.split()
+    same = [0, 0]
+    for side, (one, two) in enumerate(((text, other), (text[::-1], other[::-1]))):
+        same[side] = next((at for at, (a, b) in enumerate(zip(one, two)) if a != b), min(len(one), len(two)))
+    return max(len(text), len(other)) - sum(same)
+
+
+def near(text, heard):
+    """Those of `heard`, bare, that are less than two words from a text, or from what follows an opening in it."""
+    text = bare(text)
+    later = [text[len(opening) + 1 :] for opening in map(bare, OPENINGS) if text.startswith(f"{opening} ")]
+    return [other for other in heard for mine in (text, *later) if words_apart(mine, other) < min(2, len(mine.split()))]
+
+
+def test_no_wording_is_twice_in_a_kind():
+    for part, kind in itertools.product((scripts.TRAIN, scripts.HELD_OUT), (*LISTS, *TALK)):
+        each = [(pattern, phrases(pattern)) for pattern in patterns(part, kind)] if kind != "side_talk" else []
+        each += [(carrier, wordings(carrier)) for carrier in LISTS.get(kind, ()) if part == scripts.TRAIN]
+        for line, composed in each:
+            assert len(set(composed)) == len(composed), (kind, line)
+        written = [line for line, _ in each] or exchanges(part)
+        assert len(set(written)) == len(written) >= (16 if part == scripts.TRAIN else 3), (part, kind)
+        if part == scripts.HELD_OUT:  # each stands for itself, so that figures can be told by wording
+            assert not any("[" in line for line in lines(part, kind))
+
+
+def test_what_is_held_out_is_two_words_from_anything_that_training_says():
+    talk = {bare(text) for kind in ("silence", *TALK) for text in said(scripts.TRAIN, kind)}
+    for kind in (*LISTS, *TALK):
+        heard = talk if kind in ("silence", *TALK) else {bare(text) for text in said(scripts.TRAIN, kind)}
+        for text in said(scripts.HELD_OUT, kind):
+            assert not (found := near(text, heard)), (kind, text, found[:3])
+
+
+def test_the_measure_of_nearness_knows_what_is_near():
+    heard = {"say it when i call", "hold your tongue"}
+    assert near("please say it now when i call", heard) == ["say it when i call"]  # these words change nothing
+    assert near("say that when i call", heard) and near("okay say it when i call", heard)
+    assert not near("speak up when i call", heard) and not near("keep your mouth shut", heard)
+
+
+def test_the_splits_share_no_voice_time_size_or_colour(records):
+    assert not set(TRAIN_VOICES) & set(HELD_OUT_VOICES)
+    for field in dataclasses.fields(Grids):
+        for one, other in itertools.combinations(scripts.SPLITS, 2):
+            values, others = (getattr(GRIDS[split], field.name) for split in (one, other))
+            assert values and others and min(abs(a - b) for a in values for b in others) > 1e-3, (
+                field.name,
+                one,
+                other,
+            )
+    assert not set(scripts.COLOURS[scripts.TRAIN]) & set(scripts.COLOURS[scripts.HELD_OUT])
+    for table in (scripts.INTERRUPTIONS, scripts.BACKCHANNELS):  # shared, but that training has more
+        assert set(table[scripts.TRAIN]) > set(table[scripts.HELD_OUT])
+    voices = {scripts.TRAIN: TRAIN_VOICES, scripts.HELD_OUT: HELD_OUT_VOICES}
+    texts = {(kind, split): {"", *said(split, kind)} for kind in LISTS for split in (scripts.TRAIN, scripts.HELD_OUT)}
+    for (family, split), found in records.items():
+        for record in found:
+            assert record.meta["voice"] in [voice.name for voice in voices[split]] and record.meta["split"] == split
+            kinds = REQUESTS.get(family, (family,))
+            assert any(record.meta["wording"] in texts[kind, split] for kind in kinds), (family, record.meta["wording"])
+
+
+def test_all_that_is_said_can_be_spoken(synthesizer):
+    written = [
+        line
+        for part in (scripts.TRAIN, scripts.HELD_OUT)
+        for kind in (*LISTS, *TALK, "interruption")
+        for line in lines(part, kind)
+    ]
+    written += [line for carriers in LISTS.values() for line in carriers]
+    written += [*OPENINGS, *wordings("*say"), *wordings("say+")]
+    written += [scripts.GONE, scripts.LISTENING, *scripts.TRANSLATIONS, *scripts.SHAPES]
+    written += [text for table in (scripts.INTERRUPTIONS, scripts.BACKCHANNELS) for text in table[scripts.TRAIN]]
+    words = {word for line in written for word in re.sub(r"[][|,*+]", " ", line.format(**FIELDS)).split()}
+    assert len(words) > 1500
+    for word in sorted(words):
+        speech = synthesizer.say(word)
+        assert [spoken.text for spoken in speech.words] == [word] and speech.duration > 0.1
+    together = "no i'm on the phone, it is three"
+    assert [word.text for word in synthesizer.say(together).words] == together.replace(",", "").split()

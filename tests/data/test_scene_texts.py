@@ -1,0 +1,109 @@
+"""Sources in which the model writes: what it writes is what was said or seen, and when."""
+
+import numpy as np
+from played import coloured
+
+from tml_jax.config import MICRO_TURN_SECONDS
+from tml_jax.data import scene_scripts as scripts
+from tml_jax.data import scenes
+from tml_jax.data.record import MODEL, USER
+
+
+def user_words(record):
+    return [word for word in record.words if word.speaker == USER]
+
+
+def test_transcription_shows_each_word_once_right_after_it_ended():
+    for record in scenes.generate("transcribed", 8, 0, 1):
+        assert record.texts[0].speaker == USER and record.texts[0].text == "transcribe" and record.texts[0].time == 0.0
+        shown = [(text.time, word) for text in record.texts[1:] for word in text.text.split()]
+        said = user_words(record)
+        assert [word for _, word in shown] == [word.text for word in said]
+        for (begins, _), word in zip(shown, said):
+            window, ended = int(begins / MICRO_TURN_SECONDS), int(word.end / MICRO_TURN_SECONDS + 1e-6)
+            assert window == ended + 1
+        assert not record.model_audio.any() and record.family == "transcribed"
+
+
+def test_text_has_no_sound_and_captions_name_colour_shape_and_direction():
+    for record in scenes.generate("text", 5, 0, 1):
+        assert record.user_audio is None and record.model_audio is None and record.frames is None
+        assert len(record.texts) >= 2 and all(text.speaker == MODEL for text in record.texts[1:])
+        assert max(text.time for text in record.texts) < record.duration
+    for record in scenes.generate("captioned", 12, 0, 1):
+        _, colour, kind, _, direction = record.texts[1].text.split()
+        assert kind in scripts.SHAPES
+        centres = np.asarray([np.argwhere(frame).mean(axis=0) for frame in coloured(record, scripts.TRAIN, colour)])
+        moved = centres[6] - centres[0]  # until the caption is due
+        axis, sign = {"left": (1, -1), "right": (1, 1), "up": (0, -1), "down": (0, 1)}[direction]
+        assert sign * moved[axis] > 3 and abs(moved[1 - axis]) < 1.5, record.id
+
+
+# Share of the square around it that each kind covers.
+COVERED = {"box": (0.85, 1.01), "ball": (0.6, 0.84), "ring": (0.4, 0.64), "cross": (0.3, 0.64)}
+
+
+def covered(record, turn):
+    """Of each frame of a micro-turn, the share of the square around its object that this covers."""
+    shares = []
+    for frame in record.frames[np.floor(record.frame_times / MICRO_TURN_SECONDS + 1e-6) == turn].astype(int):
+        stands_out = frame.max(axis=2) > 155  # no backdrop is as bright
+        rows, columns = np.nonzero(stands_out)
+        shares.append(stands_out.sum() / (max(np.ptp(rows), np.ptp(columns)) + 1) ** 2)
+    return shares
+
+
+def test_each_object_of_a_video_is_named_in_the_micro_turn_after_it_came():
+    for record in scenes.generate("named", 6, 0, 1):
+        assert record.texts[0].text == "name" and record.user_audio is None
+        for text in record.texts[1:]:
+            shares, (low, high) = covered(record, int(text.time / MICRO_TURN_SECONDS) - 1), COVERED[text.text]
+            assert len(shares) == 2 and all(low <= share <= high for share in shares), (record.id, text, shares)
+        kinds = [text.text for text in record.texts[1:]]
+        assert len(kinds) >= 7 and all(one != other for one, other in zip(kinds, kinds[1:]))
+
+
+def test_of_the_objects_that_come_those_looked_for_are_noted_and_no_others():
+    spoken = 0
+    for record in scenes.generate("sought", 20, 0, 1):
+        kind, seen = record.meta["shape"], record.meta["seen"].split()
+        spoken += record.user_audio is not None
+        asked = " ".join(word.text for word in user_words(record))
+        typed = [text.text for text in record.texts if text.speaker == USER]
+        assert typed == (["find"] if asked else ["find", kind]) and asked in ("", record.meta["wording"])
+        noted = [text for text in record.texts if text.speaker == MODEL]
+        assert {text.text for text in noted} == {"there"} and len(noted) == seen.count(kind) >= 2
+        assert 0.25 < len(noted) / len(seen) < 0.75
+        for text in noted:
+            assert text.time > max((word.end for word in user_words(record)), default=0.0)
+            shares, (low, high) = covered(record, int(text.time / MICRO_TURN_SECONDS) - 1), COVERED[kind]
+            assert len(shares) == 2 and all(low <= share <= high for share in shares), (record.id, text, shares)
+    assert 8 <= spoken < 19
+
+
+def utterances(record):
+    """(words of anyone, what is noted of them, micro-turns from the end of the last to the note) of each note."""
+    begins, found = 0.0, []
+    for text in record.texts[1:]:
+        words = [word for word in record.words if begins <= word.start < text.time]
+        last = np.floor(max(word.end for word in words) / MICRO_TURN_SECONDS + 1e-6)
+        found.append(([word.text for word in words], text.text, int(text.time / MICRO_TURN_SECONDS) - last))
+        begins = text.time
+    return found
+
+
+def test_what_each_utterance_asks_for_is_noted_soon_after_it():
+    noted = set()
+    for record in scenes.generate("noted", 60, 0, 2):
+        assert record.texts[0].text == "note" and record.model_audio is None
+        assert [text.text for text in record.texts[1:]] == record.meta["notes"] and 3 <= len(record.meta["notes"]) <= 5
+        for words, note, later in utterances(record):
+            assert later in (2, 3), (record.id, note)  # speech may go on for a moment after its last word
+            first, *slots = note.split()
+            noted.add(first if first in scripts.NUMBERS else note if not slots else len(slots))
+            if first.isdigit():  # a sum, as it is handed over
+                number = {str(value): word for value, word in enumerate(scripts.NUMBERS, 1)}
+                assert [number[first], number[slots[1]]] == [word for word in words if word in number.values()]
+            elif first in (*scripts.KEYWORDS, *scripts.CUE_WORDS, *scripts.SHAPES):
+                assert {first, *slots} <= set(words), (words, note)
+    assert {"nothing", "stop", "count", "translate", "what", 1, 2} <= noted
