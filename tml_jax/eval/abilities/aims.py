@@ -1,6 +1,7 @@
 """The abilities that the suite `interactivity` measures, their targets, and what each figure is made of.
 
-Every figure pools the cases of whole scenes, so its interval comes from drawing scenes. A case is one `Measurement`
+Every figure pools the cases of whole scenes; its interval comes from drawing wordings of what the user asks, each with
+all its scenes, since scenes of one wording are right or wrong together. A case is one `Measurement`
 entry, as the head of `eval/interactivity.py` defines them, judged by the sound that the model makes.
 """
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from tml_jax.eval.abilities.ablations import AUDIO_MUTED, TIME_SHUFFLED, VIDEO_FROZEN
 from tml_jax.eval.delegation import Delegation
-from tml_jax.eval.estimates import Estimate, estimate, medians, ratio, resample_weights
+from tml_jax.eval.estimates import Estimate, estimate, medians, ratio, resample_groups
 from tml_jax.eval.interactivity import Measurement
 
 NOT_NOTED = "not noted"
@@ -26,16 +27,23 @@ class Seen:
       tasks: for the background.
       noise: behind the scene, a kind of `data/acoustics.py`; `faint` where that is little and all, `none` without a
         microphone.
+      wording: of what the user asks, before it is filled in; "" where nobody asks.
     """
 
     measured: Measurement
     tasks: Delegation
     noise: str = NOT_NOTED
+    wording: str = NOT_NOTED
 
     @property
     def family(self) -> str:
         """Of the scene."""
         return self.measured.family
+
+    @property
+    def asked(self) -> str:
+        """Family and wording."""
+        return f"{self.family}: {self.wording or 'nothing is asked'}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +100,7 @@ class Ability:
 
 
 def figure(aim: Aim, scenes: Sequence[Seen], seed: int = 0, resamples: int = 1000) -> Estimate:
-    """The figure of an aim with its 95% interval over scenes; NaN with a count of 0 where there is no case.
+    """The figure of an aim with its 95% interval over wordings; NaN with a count of 0 where there is no case.
 
     Args:
       aim: what to measure.
@@ -100,10 +108,13 @@ def figure(aim: Aim, scenes: Sequence[Seen], seed: int = 0, resamples: int = 100
       seed: of the bootstrap.
       resamples: of the bootstrap.
     """
-    rows = [aim.cases(item) for item in scenes if not aim.families or item.family in aim.families]
+    judged = [item for item in scenes if not aim.families or item.family in aim.families]
+    rows = [aim.cases(item) for item in judged]
     if not any(len(row) for row in rows):
         return Estimate(np.nan, np.nan, np.nan, 0)
-    weights = resample_weights(len(rows), seed, resamples)
+    weights = resample_groups(
+        [str(at) if item.wording == NOT_NOTED else item.asked for at, item in enumerate(judged)], seed, resamples
+    )
     counts = np.asarray([len(row) for row in rows])
     if aim.median:
         values = np.asarray([value for row in rows for value in row], np.float64)

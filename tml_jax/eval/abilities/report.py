@@ -21,11 +21,12 @@ MODEL, CEILING = "model", "as recorded"
 Found = Mapping[str, Mapping[int, Sequence[Seen]]]  # what was run → seed → what was observed, a scene each
 Figures = Mapping[str, Mapping[str, Estimate]]  # what was run → aim → its figure
 
+_HARDEST, _ENOUGH = 15, 5  # wordings that the table shows; scenes that one must have
 NOTES = """\
 Times are those of the sound: 10 ms frames above −50 dBFS. A reply counts as timely within 0.4 s of the recorded one,
 with the words due and no others in the model's text; in `timed`, `cue` and what is seen, nothing may be said before it
-is due. A time to the reply is `never` where most requests got none. Intervals are bootstrap intervals over scenes. An
-ability collapses where a figure gets worse beyond both intervals and misses its target.
+is due. A time to the reply is `never` where most requests got none. Intervals are bootstrap intervals over wordings,
+each with all its scenes. An ability collapses where a figure gets worse beyond both intervals and misses its target.
 `energy threshold` replies after 0.3 s of sound and 500 ms without; `majority` gives the family's most frequent reply
 at its most frequent time, and counts by the one number that is right most often in these very scenes; `as recorded`
 plays the record. Everything right: each reply timely, no take-over or false start, yielded, kept, counted exactly,
@@ -53,6 +54,7 @@ def write_report(output: pathlib.Path, facts: Mapping[str, Any], found: Found) -
         for aim in _aims()
     }
     families, noises = (_passed_by(key, pooled) for key in (lambda item: item.family, lambda item: item.noise))
+    wordings = _passed_by(lambda item: item.asked, {MODEL: pooled[MODEL]})
     scores = by_family([item.measured for item in pooled[MODEL]])
     said = summary(facts, figures)
     text = "\n".join(
@@ -67,6 +69,8 @@ def write_report(output: pathlib.Path, facts: Mapping[str, Any], found: Found) -
             _passed_table("family", families),
             "The same by the noise behind them; `wind` and `beeps` lie behind no scene of training:\n",
             _passed_table("noise", noises),
+            f"The {_HARDEST} wordings of which fewest scenes were all right (`results.json` has all):\n",
+            _hardest(wordings),
             "The model by family, with the columns of `tml_jax/eval/interactivity.py`, by sound:\n",
             table(scores),
             NOTES,
@@ -78,6 +82,9 @@ def write_report(output: pathlib.Path, facts: Mapping[str, Any], found: Found) -
         "abilities": [_plain_ability(ability, figures, spread) for ability in ABILITIES],
         "passed": _plain_rows(families),
         "passed_by_noise": _plain_rows(noises),
+        "passed_by_wording": {
+            asked: {"share": row[MODEL].value, "scenes": row[MODEL].count} for asked, row in wordings.items()
+        },
         "families": {name: _plain_score(score) for name, score in scores.items()},
     }
     write_whole(output / "results.json", json.dumps(results, indent=1, ensure_ascii=False))
@@ -166,6 +173,13 @@ def _passed_table(by: str, shares: Mapping[str, Mapping[str, Estimate]]) -> str:
         others = [_value(found.value, "%") for name, found in row.items() if name != MODEL]
         rows.append([value, row[MODEL].count, _cell(row[MODEL], "%"), *others])
     return markdown_table(rows)
+
+
+def _hardest(wordings: Mapping[str, Mapping[str, Estimate]]) -> str:
+    often = [(asked, row[MODEL]) for asked, row in wordings.items() if row[MODEL].count >= _ENOUGH]
+    hardest = sorted(often, key=lambda each: each[1].value)[:_HARDEST]
+    rows = [[asked, found.count, _value(found.value, "%")] for asked, found in hardest]
+    return markdown_table([["wording", "scenes", "model"], *rows])
 
 
 def _lines(figures: Figures) -> list[Line]:

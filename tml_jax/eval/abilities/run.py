@@ -133,7 +133,12 @@ def _run(
 
     def measured(turns: Sequence[Sequence[MicroTurn]]) -> list[Seen]:
         return [
-            Seen(measure(scene, lines, frequency, sound=True), score_delegation(scene, lines), _noise(scene))
+            Seen(
+                measure(scene, lines, frequency, sound=True),
+                score_delegation(scene, lines),
+                _noise(scene),
+                scene.meta.get("wording", NOT_NOTED),
+            )
             for scene, lines in zip(scenes, turns)
         ]
 
@@ -186,9 +191,9 @@ def _read(path: pathlib.Path, scenes: int) -> Cell | None:
 
 
 def _seen(item: dict[str, Any]) -> Seen:
-    """From JSON; cells of before did not note the noise."""
+    """From JSON; cells of before did not note the noise, or the wording."""
     measured, tasks = Measurement(**_tuples(item["measured"])), Delegation(**_tuples(item["tasks"]))
-    return Seen(measured, tasks, item.get("noise", NOT_NOTED))
+    return Seen(measured, tasks, item.get("noise", NOT_NOTED), item.get("wording", NOT_NOTED))
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
