@@ -27,7 +27,7 @@ GENERATE = flags.DEFINE_enum("generate", None, scenes.SOURCES, "Source of genera
 RECORDINGS = flags.DEFINE_string("recordings", None, "Folder of recordings to import.")
 FAMILY = flags.DEFINE_string("family", None, "The only family of scenes to generate.")
 CLIPS = flags.DEFINE_string("clips", None, "Folder of videos to lie behind the pictures of generated scenes.")
-OUTPUT = flags.DEFINE_string("output", None, "Folder to make.", required=True)
+OUTPUT = flags.DEFINE_string("output", None, "Folder to make.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing --output.")
 COUNT = flags.DEFINE_integer("count", 100, "Conversations to generate.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of what is generated.", lower_bound=0)
@@ -115,8 +115,8 @@ def prepare() -> None:
     Raises:
       ValueError: the flags or the folders do not fit, or no recording can be used; nothing was written.
     """
-    if (GENERATE.value is None) == (RECORDINGS.value is None):
-        raise ValueError("give either --generate=SOURCE or --recordings=FOLDER")
+    if (GENERATE.value is None) == (RECORDINGS.value is None) or OUTPUT.value is None:
+        raise ValueError("give either --generate=SOURCE or --recordings=FOLDER, and --output=FOLDER")
     output = pathlib.Path(OUTPUT.value)
     if output.exists() and not OVERWRITE.value:
         raise ValueError(f"--output={output} exists already: choose another folder or give --overwrite")

@@ -123,7 +123,7 @@ def main(argv: Sequence[str]) -> None:
         runner, desks = background.make_runner(), background.desk_options()
         loaded = load_model(str(folder), delegate=runner is not None)
         engine = Engine(loaded, _SESSIONS.value)
-        print("compiling", flush=True)
+        print("compiling, which may take a minute", flush=True)
         engine.warm_up()
         metrics, ticks, helper = ServerMetrics(), TickLog(engine), None
         if runner is not None:

@@ -163,7 +163,7 @@ def main(argv: Sequence[str]) -> None:
             talker, user_audio, count, frames, texts, given = _load()
         except (OSError, ValueError, CheckpointError) as error:
             raise SystemExit(f"launch.talk: {error}") from error
-        print("compiling", flush=True)
+        print("compiling, which may take a minute", flush=True)
         talker.warm_up()
         print("  heard at  gate    words", flush=True)
         with contextlib.closing(talker.talk(user_audio, frames, texts, micro_turns=count, **given)) as talking:

@@ -68,7 +68,8 @@ def run(config: Config, run_dir: pathlib.Path, profile: range = range(0), starte
     if picture := curves.draw_curves(run_dir):
         print(f"curves: {picture}")
     print(f"model: {run_dir} (step {report.step})")
-    print(f"talk:  python -m launch.talk --checkpoint={run_dir} --audio=question.wav --output=answer")
+    background = " --background=local" if "scenes" in config.data.generate else ""  # they teach it to hand over sums
+    print(f"talk:  python -m launch.talk --checkpoint={run_dir}{background} --audio=question.wav --output=answer")
     return True
 
 
@@ -83,6 +84,8 @@ def main(argv: Sequence[str]) -> None:
         run_dir = _RUN_DIR.value or f"runs/{config.name}"
         if "://" in run_dir:
             raise ConfigError(f"--run_dir={run_dir}: must be a folder; mount the bucket (README, On a pod)")
+        if jax.process_index() == 0:
+            prepare.check_generated(config, log=lambda line: None)  # before there is a folder
         with alone(run_dir) if jax.process_index() == 0 else contextlib.nullcontext():
             done = run(config, pathlib.Path(run_dir), profiled_steps(config), goodput.process_start())
         if not done and jax.process_count() > 1:  # or the manager of the job would take it for done

@@ -211,6 +211,8 @@ def test_prepare_ends_with_one_line_if_no_recording_can_be_used(tmp_path):
     assert printed.splitlines()[-1].endswith("none of 2 can be used, see above")
     assert "Traceback" not in printed and "flags:" not in printed
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    code, printed = run_prepare()
+    assert code == 1 and "--generate=SOURCE or --recordings=FOLDER, and --output=FOLDER" in printed
 
 
 @pytest.mark.parametrize(

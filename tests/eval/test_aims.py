@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from by_hand import late, scenes, seen, silent, soundless, verdicts
+from by_hand import figures, late, results, scenes, seen, silent, soundless, verdicts
 
 from tml_jax.data.record import Cue
 from tml_jax.eval import baselines

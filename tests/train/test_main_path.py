@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -149,6 +152,14 @@ def test_without_held_out_conversations_nothing_is_trained(config, tmp_path):
     index.write_text(json.dumps({**json.loads(index.read_text()), "records": 0, "shards": []}))
     with pytest.raises(DataError, match="held_out: index.json lists 0 ids"):
         train.run(config, tmp_path / "run")
+
+
+def test_a_run_that_is_refused_for_its_clips_leaves_no_folder(tmp_path):
+    changes = {"config.data.clips": tmp_path / "none", "config.data.directory": tmp_path / "data"}
+    flags = [f"--{name}={value}" for name, value in {**changes, "run_dir": tmp_path / "run"}.items()]
+    command = [sys.executable, "-m", "launch.train", "--config=configs/replica.py", *flags]
+    done = subprocess.run(command, cwd=pathlib.Path(__file__).parents[2], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "none: no such folder" in done.stderr and not list(tmp_path.iterdir())
 
 
 @pytest.fixture

@@ -29,6 +29,18 @@ def ensure_data(config: Config, log: Callable[[str], None] = print) -> None:
       ConfigError: `config.data.generate` names a source that the mixture lacks or that cannot be generated.
       DataError: a source that is not generated is missing or broken.
     """
+    check_generated(config, log)
+    for name in dict.fromkeys((*config.data.generate, *config.data.sources, HELD_OUT)):
+        ensure_source(config, name, log)
+
+
+def check_generated(config: Config, log: Callable[[str], None] = print) -> None:
+    """Makes sure that what `config.data.generate` and `config.data.clips` name can be generated, and writes nothing.
+
+    Raises:
+      ConfigError: `config.data.generate` names a source that the mixture lacks or that cannot be generated.
+      DataError: there are no clips where they should be.
+    """
     for name in config.data.generate:
         source_directory(config, name)
     unknown = [name for name in config.data.generate if name not in scenes.SOURCES]
@@ -41,8 +53,6 @@ def ensure_data(config: Config, log: Callable[[str], None] = print) -> None:
             log(f"{directory} is there and stays as it is: config.data.clips changes nothing")
         else:
             load_clips(config.data.clips, scenes.SPLITS[name])
-    for name in dict.fromkeys((*config.data.generate, *config.data.sources, HELD_OUT)):
-        ensure_source(config, name, log)
 
 
 def ensure_source(config: Config, name: str, log: Callable[[str], None] = print) -> Sequence[Conversation]:

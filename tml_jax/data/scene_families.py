@@ -37,6 +37,8 @@ FAMILIES: dict[str, tuple[Callable[[Scene], float], float]] = {
     "delegation": (scene_delegation.delegation, 0.09),
 }
 
+SEEN = ("visual", "visual_stop", "repetition", "count_seen", "quiet_until_seen")  # families with pictures
+
 
 def make_scene(
     synthesizer: Synthesizer,

@@ -69,6 +69,8 @@ def check_request(source: str, count: int, seed: int, family: str | None, clips:
     if family is not None and family not in scene_families.FAMILIES:
         raise ValueError(f"family {family!r}: expected one of {', '.join(scene_families.FAMILIES)}")
     if clips:
+        if family is not None and family not in scene_families.SEEN:
+            raise ValueError(f"clips {clips}: family {family!r} has no pictures; {', '.join(scene_families.SEEN)} have")
         if source not in SPLITS:
             raise ValueError(f"clips {clips}: only {', '.join(SPLITS)} have pictures to put before them, not {source}")
         load_clips(clips, SPLITS[source])

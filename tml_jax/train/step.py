@@ -138,7 +138,7 @@ def make_train(config: Config, mesh: Mesh) -> Train:
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         grads, sums, extras = gradients(state, batch, key)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         metrics = mean_metrics(sums, config)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
         with jax.named_scope("optimizer"):
