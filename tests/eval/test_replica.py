@@ -10,6 +10,7 @@ from synthetic import make_conversation, tokenizer
 from tml_jax.data.record import BACKGROUND, MODEL, USER, Conversation, Text, Word
 from tml_jax.eval import baselines, replica, streaming
 from tml_jax.eval.estimates import Estimate
+from tml_jax.eval.sound import word_error_excess, word_error_rate
 from tml_jax.serve.words import MicroTurn, Span
 
 CONFIG = small_config()
@@ -77,7 +78,16 @@ def test_heard_words_compares_the_sound_with_the_text_and_the_record(monkeypatch
     monkeypatch.setattr(replica, "recognise", lambda samples, rate: next(heard))
     sentence, rates = replica.heard_words(conversations, [baselines.as_recorded(item) for item in conversations])
     assert "over 2 replies: 50.0% (0.0–100.0) word error" in sentence and "0.0% (0.0–0.0) for the recorded" in sentence
+    excess = rates.pop("excess")
     assert rates == {"model": Estimate(0.5, 0.0, 1.0, 4), "as recorded": Estimate(0.0, 0.0, 0.0, 4)}
+    assert excess == Estimate(0.5, 0.0, 1.0, 2) and "has 50.0% (0.0–100.0) more of its words wrong" in sentence
+
+
+def test_replies_are_compared_one_by_one_so_that_hard_ones_widen_nothing():
+    words = ["one two", "three four"] * 20
+    hard = ["one", "three four"] * 20  # every other one is half wrong, on both sides
+    found = word_error_excess(words, hard, words, hard)
+    assert found == Estimate(0.0, 0.0, 0.0, 40) and word_error_rate(words, hard).high > 0.27
 
 
 @pytest.mark.parametrize("conversation", [spoken(()), spoken(audio=False)])

@@ -81,3 +81,15 @@ def pooled(hits: Sequence[float], counts: Sequence[float], seed: int = 0, resamp
         return Estimate(np.nan, np.nan, np.nan, 0)
     weights = resample_weights(len(hits), seed, resamples)
     return estimate(ratio(weights @ np.asarray(hits), weights @ np.asarray(counts)), int(sum(counts)))
+
+
+def pooled_apart(
+    hits: Sequence[float], counts: Sequence[float], other_hits: Sequence[float], other_counts: Sequence[float]
+) -> Estimate:
+    """How far the ratio of `pooled` lies above that of others, item by item the same: both are drawn together."""
+    weights = resample_weights(len(hits))
+    one, other = (
+        ratio(weights @ np.asarray(hits), weights @ np.asarray(counts)),
+        ratio(weights @ np.asarray(other_hits), weights @ np.asarray(other_counts)),
+    )
+    return estimate(one - other, len(hits))

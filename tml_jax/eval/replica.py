@@ -22,7 +22,7 @@ from tml_jax.eval.conversation import write_example
 from tml_jax.eval.delegation import by_variant, planned, score_delegation
 from tml_jax.eval.estimates import Estimate
 from tml_jax.eval.interactivity import aggregate, by_family, measure, reply_frequency, table
-from tml_jax.eval.sound import plain_words, recognise, word_error_rate
+from tml_jax.eval.sound import plain_words, recognise, word_error_excess, word_error_rate
 from tml_jax.eval.streaming import stream
 from tml_jax.eval.suites.report import cell
 from tml_jax.files import write_whole
@@ -33,7 +33,7 @@ from tml_jax.train.checkpoint import find_checkpoint
 
 FIT_CONVERSATIONS = 500  # of each training source, that the baselines are fitted on
 LOST_PACKETS, LOST_BURST = 0.1, 3.0  # of the line with a bad network: share of packets, mean packets of a burst
-HEARD_REPLIES = 60  # replies whose sound is given to the recogniser
+HEARD_REPLIES = 120  # replies whose sound is given to the recogniser
 
 
 def evaluate(
@@ -123,7 +123,8 @@ def heard_words(
 
     Returns:
       A sentence with the word error rates of the model's sound and of the recorded voice; the two, 0 … , with
-      intervals over replies, as `model` and `as recorded`, or nothing where there was nothing to recognise.
+      intervals over replies, as `model` and `as recorded`, and how far the first lies above the second (`excess`), or
+      nothing where there was nothing to recognise.
     """
     said, heard, due, recorded = [], [], [], []
     has_reference = False
@@ -143,10 +144,15 @@ def heard_words(
         return "No held-out conversation has timed words of the model with their sound: nothing was recognised.\n", {}
     if not said:
         return "The model wrote no words beside its sound, so there was nothing to recognise.\n", {}
-    rates = {"model": word_error_rate(said, heard), "as recorded": word_error_rate(due, recorded)}
+    rates = {
+        "model": word_error_rate(said, heard),
+        "as recorded": word_error_rate(due, recorded),
+        "excess": word_error_excess(said, heard, due, recorded),
+    }
     sentence = (
         f"Recognised by pocketsphinx over {len(said)} replies: {cell(rates['model'], '%')} word error between the "
-        f"model's text and its sound; {cell(rates['as recorded'], '%')} for the recorded voice it learned from.\n"
+        f"model's text and its sound; {cell(rates['as recorded'], '%')} for the recorded voice it learned from; reply by "
+        f"reply the model has {cell(rates['excess'], '%')} more of its words wrong.\n"
     )
     return sentence, rates
 

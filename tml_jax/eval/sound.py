@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tml_jax.config import OUTPUT_RATE
-from tml_jax.eval.estimates import Estimate, pooled
+from tml_jax.eval.estimates import Estimate, pooled, pooled_apart
 from tml_jax.eval.interactivity import word_errors
 from tml_jax.eval.recognition import words_heard
 from tml_jax.eval.sentences import SENTENCES
@@ -101,11 +101,27 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> Est
     Raises:
       ValueError: a reference has no words.
     """
+    return pooled(*_word_errors(references, hypotheses))
+
+
+def word_error_excess(
+    references: Sequence[str], hypotheses: Sequence[str], other_references: Sequence[str], others: Sequence[str]
+) -> Estimate:
+    """How much higher the word error rate is than that of other recordings, clip by clip of the same conversation.
+
+    Raises:
+      ValueError: a reference has no words.
+    """
+    return pooled_apart(*_word_errors(references, hypotheses), *_word_errors(other_references, others))
+
+
+def _word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Word errors and words of each reference."""
     plain = [plain_words(text).split() for text in references]
     if not all(plain):
         raise ValueError(f"reference {plain.index([])} has no words: leave such clips out")
     errors = [word_errors(due, plain_words(text).split()) for due, text in zip(plain, hypotheses, strict=True)]
-    return pooled(errors, [len(due) for due in plain])
+    return errors, [len(due) for due in plain]
 
 
 def resynthesise(samples: np.ndarray) -> np.ndarray:
