@@ -151,8 +151,8 @@ def heard_words(
     }
     sentence = (
         f"Recognised by pocketsphinx over {len(said)} replies: {cell(rates['model'], '%')} word error between the "
-        f"model's text and its sound; {cell(rates['as recorded'], '%')} for the recorded voice it learned from; reply by "
-        f"reply the model has {cell(rates['excess'], '%')} more of its words wrong.\n"
+        f"model's text and its sound; {cell(rates['as recorded'], '%')} for the recorded voice it learned from; reply "
+        f"by reply the model has {cell(rates['excess'], '%')} more of its words wrong.\n"
     )
     return sentence, rates
 
