@@ -93,6 +93,12 @@ def test_what_is_held_out_is_two_words_from_anything_that_training_says():
             assert not (found := near(text, heard)), (kind, text, found[:3])
 
 
+def test_what_is_said_around_a_cue_is_no_cue():
+    for part in (scripts.TRAIN, scripts.HELD_OUT):
+        for phrase in said(part, "filler"):
+            assert not set(scripts.CUE_WORDS) & set(phrase.split()), phrase
+
+
 def test_the_measure_of_nearness_knows_what_is_near():
     heard = {"say it when i call", "hold your tongue"}
     assert near("please say it now when i call", heard) == ["say it when i call"]  # these words change nothing

@@ -21,9 +21,9 @@ _LONGEST = 30.0  # seconds for which frame times are laid out
 _LONGEST_ACTION = 4.3  # seconds of a repeated action in the splits of training length
 _CLIP_SHARE = 0.5  # of training scenes with pictures that have a clip behind them, where there are clips
 _REST = (0.3, 0.9)  # seconds without any object between two
-# Whether each object that comes is the one that is waited for, each sequence as likely: so is the first in three scenes
-# of seven, and the second, where there is one, in two of three.
-_COMINGS = ((True,), (True,), (True,), (False, True), (False, True), (False,), (False, False))
+# Whether each object that comes is the one that is waited for, each sequence as likely: so is the first in half of the
+# scenes, and the second, where there is one, in half of those.
+_COMINGS = (*[(True,)] * 4, *[(False,)] * 2, (False, True), (False, False))
 
 
 def visual(scene: Scene) -> float:
@@ -135,7 +135,7 @@ def _wait_for(
 ) -> tuple[tuple[Shape, ...], float | None]:
     """Which objects come before the one that is waited for, and when that comes, if it does.
 
-    When an object comes tells nothing of what it is, and whether it is the first or the second little (`_COMINGS`).
+    Neither when an object comes nor whether it is the first or the second tells what it is (`_COMINGS`).
 
     Args:
       scene: the scene; `meta` notes the shapes that were not asked for (`decoys`) and when each is seen (`decoys_seen`,
