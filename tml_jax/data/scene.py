@@ -15,7 +15,7 @@ from tml_jax.data.scene_wordings import draw_phrase, draw_wording
 from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES, Synthesizer, Voice, vary
 
 _OPENED_SHARE = 0.25  # of the requests of training
-_PATTERN_SHARE = 0.6  # of the same, for kinds that have patterns
+_PATTERN_SHARE = 0.7  # of the same, for kinds that have patterns
 COUNT_PACE = 0.6  # seconds from number to number when the model counts
 
 
