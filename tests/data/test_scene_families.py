@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS
 from tml_jax.data import scene_scripts as scripts
+from tml_jax.data import scene_sights
 from tml_jax.data.layout import gates
 from tml_jax.data.record import MODEL, OTHER, USER
 from tml_jax.signal.pcm import float_audio
@@ -124,6 +125,12 @@ def test_others_come_and_go_before_the_object_that_is_waited_for_or_in_its_place
             assert during.sum() >= 6 and np.all(bright.reshape(during.sum(), -1).sum(axis=1) > 15), record.id
             came = gone
     assert replies[False] >= 4 < replies[True] and min(others[count] for count in (0, 1, 2)) >= 3
+
+
+def test_an_object_that_comes_first_or_second_is_as_often_another_as_the_one_that_is_waited_for():
+    for place in (0, 1):
+        comes = [coming[place] for coming in scene_sights._COMINGS if len(coming) > place]
+        assert np.mean(comes) == 0.5
 
 
 @pytest.mark.parametrize("family", ["visual", "visual_stop"])

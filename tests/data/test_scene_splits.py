@@ -4,8 +4,13 @@ import dataclasses
 import itertools
 import re
 
-from tml_jax.data import scene_delegation
+import numpy as np
+import pytest
+from played import play
+
+from tml_jax.data import acoustics, scene, scene_delegation, scene_patterns
 from tml_jax.data import scene_scripts as scripts
+from tml_jax.data.scene_families import FAMILIES
 from tml_jax.data.scene_grids import GRIDS, Grids
 from tml_jax.data.scene_patterns import exchanges, patterns
 from tml_jax.data.scene_requests import CARRIERS, OPENINGS
@@ -87,10 +92,32 @@ def test_no_wording_is_twice_in_a_kind():
 
 def test_what_is_held_out_is_two_words_from_anything_that_training_says():
     talk = {bare(text) for kind in ("silence", *TALK) for text in said(scripts.TRAIN, kind)}
-    for kind in (*LISTS, *TALK):
+    for kind in (*LISTS, *TALK, "interruption"):
         heard = talk if kind in ("silence", *TALK) else {bare(text) for text in said(scripts.TRAIN, kind)}
+        if kind == "interruption":
+            heard |= set(scripts.INTERRUPTIONS[scripts.TRAIN])
         for text in said(scripts.HELD_OUT, kind):
             assert not (found := near(text, heard)), (kind, text, found[:3])
+
+
+@pytest.mark.parametrize("split", [scripts.HELD_OUT, scripts.EXTRAPOLATION])
+def test_all_that_is_heard_in_held_out_scenes_is_of_the_held_out_file(synthesizer, split, monkeypatch):
+    asked, carriers = set(), set()
+
+    def of_a_part(part, kind):
+        asked.add((part, kind))
+        return patterns(part, kind)
+
+    for module in (scene, acoustics, scene_patterns):
+        monkeypatch.setattr(module, "patterns", of_a_part)
+    scene_patterns.exchanges.cache_clear()
+    monkeypatch.setattr(scene, "draw_wording", lambda carrier, rng: carriers.add(carrier) or "say tiger")
+    play(synthesizer, FAMILIES, (split,), 8, 11)
+    for seed in range(200):
+        acoustics.draw_acoustics(np.random.default_rng(seed), split)
+    assert {part for part, _ in asked} == {scripts.HELD_OUT} and not carriers
+    assert {kind for _, kind in asked} >= {"cue", "sum", "silence", "interruption", *TALK}
+    scene_patterns.exchanges.cache_clear()
 
 
 def test_what_is_said_around_a_cue_is_no_cue():

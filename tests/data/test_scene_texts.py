@@ -1,12 +1,18 @@
 """Sources in which the model writes: what it writes is what was said or seen, and when."""
 
+import re
+
 import numpy as np
 from played import coloured
 
+from configs import replica
 from tml_jax.config import MICRO_TURN_SECONDS
+from tml_jax.data import scene_delegation, scenes
 from tml_jax.data import scene_scripts as scripts
-from tml_jax.data import scenes
 from tml_jax.data.record import MODEL, USER
+from tml_jax.data.scene_patterns import patterns
+from tml_jax.data.scene_requests import CARRIERS
+from tml_jax.data.scene_wordings import phrases, wordings
 
 
 def user_words(record):
@@ -87,23 +93,48 @@ def utterances(record):
     for text in record.texts[1:]:
         words = [word for word in record.words if begins <= word.start < text.time]
         last = np.floor(max(word.end for word in words) / MICRO_TURN_SECONDS + 1e-6)
-        found.append(([word.text for word in words], text.text, int(text.time / MICRO_TURN_SECONDS) - last))
+        found.append((" ".join(word.text for word in words), text.text, int(text.time / MICRO_TURN_SECONDS) - last))
         begins = text.time
     return found
 
 
+def note_due(asked):
+    """What is to be noted of a wording that was filled in."""
+    if set(asked) == {"wording", "sum"}:
+        number = {word: str(value) for value, word in enumerate(scripts.NUMBERS, 1)}
+        first, sign, second = asked["sum"].split()
+        return f"{number[first]} {scene_delegation.SIGNS[sign]} {number[second]}"
+    forms = ("{delay} {keyword}", "{cue} {keyword}", "{shape} {keyword}", "{shape} {keyword} {second}", "count {shape}")
+    for form in (*forms, "{keyword}", "{word}"):
+        if set(re.findall(r"{(\w+)}", form)) == set(asked) - {"wording", "action"}:
+            return form.format(**asked)
+    return None
+
+
 def test_what_each_utterance_asks_for_is_noted_soon_after_it():
     noted = set()
-    for record in scenes.generate("noted", 60, 0, 2):
+    for record in scenes.generate("noted", 80, 0, 2):
         assert record.texts[0].text == "note" and record.model_audio is None
-        assert [text.text for text in record.texts[1:]] == record.meta["notes"] and 3 <= len(record.meta["notes"]) <= 5
-        for words, note, later in utterances(record):
+        notes, asked = record.meta["notes"], record.meta["asked"]
+        assert [text.text for text in record.texts[1:]] == notes and 3 <= len(notes) == len(asked) <= 5
+        for (words, note, later), facts in zip(utterances(record), asked, strict=True):
             assert later in (2, 3), (record.id, note)  # speech may go on for a moment after its last word
-            first, *slots = note.split()
-            noted.add(first if first in scripts.NUMBERS else note if not slots else len(slots))
-            if first.isdigit():  # a sum, as it is handed over
-                number = {str(value): word for value, word in enumerate(scripts.NUMBERS, 1)}
-                assert [number[first], number[slots[1]]] == [word for word in words if word in number.values()]
-            elif first in (*scripts.KEYWORDS, *scripts.CUE_WORDS, *scripts.SHAPES):
-                assert {first, *slots} <= set(words), (words, note)
-    assert {"nothing", "stop", "count", "translate", "what", 1, 2} <= noted
+            if due := note_due(facts):
+                assert note == due, (words, note)
+                assert words.endswith(facts["wording"].replace(",", "").format(**facts)), (words, facts)
+                noted.add(frozenset(facts))
+            else:
+                noted.add(note)
+                assert note in ("nothing", "stop", "count", "how many", "what", "repeat", "translate")
+                kind = {"how many": "count_seen", "what": "quiet_until_seen"}.get(note, note)
+                if note not in ("nothing", "stop"):
+                    assert any(facts["wording"] in wordings(carrier) for carrier in CARRIERS[kind]) or any(
+                        facts["wording"] in phrases(pattern) for pattern in patterns(scripts.TRAIN, kind)
+                    ), (note, words)
+    assert len(noted) == 8 + 7, "of requests that are filled in, and of all else"
+
+
+def test_what_is_noted_fits_into_a_row_of_training():
+    most = 0.05 * replica.get_config().data.packing.audio_in  # seconds
+    lengths = [record.duration for record in scenes.generate("noted", 120, 1, 2)]
+    assert max(lengths) <= most and np.mean(lengths) > 8.0

@@ -87,7 +87,7 @@ def seen(player, conversations):
     frequency = reply_frequency(conversations)
     played = [player(each) for each in conversations]
     return [
-        Seen(measure(each, turns, frequency, sound=True), score_delegation(each, turns))
+        Seen(measure(each, turns, frequency, sound=True), score_delegation(each, turns), "faint", each.id)
         for each, turns in zip(conversations, played)
     ]
 

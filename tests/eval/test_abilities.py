@@ -118,7 +118,25 @@ def test_shares_are_told_for_each_kind_of_noise(by_hand, tmp_path, monkeypatch):
         for item in sum(cell.values(), []):
             del item["noise"]
         path.write_text(json.dumps(cell))
-    assert "| not noted | 16 | 81.2% (" in run.evaluate(Reactive, tmp_path, "m@1", **options), "cells of before"
+    assert run.evaluate(Reactive, tmp_path, "m@1", **options) == text, "cells of before are measured again"
+    for path in (tmp_path / "cells").iterdir():
+        assert all("noise" in item for item in json.loads(path.read_text())["model"])
+
+
+def test_what_is_said_that_decides_is_noted(by_hand, tmp_path, monkeypatch):
+    def made(*place):
+        facts = {"wording": "count", "break_in": "stop", "talk": "come in / in a minute"}
+        return [dataclasses.replace(each, meta=facts, family=place[2]) for each in by_hand_scenes(*place)]
+
+    by_hand_scenes = run.kept_scenes
+    monkeypatch.setattr(run, "kept_scenes", made)
+    options = {"scenes": 2, "seeds": (0,), "families": ("visual", "answer"), "log": lambda line: None}
+    run.evaluate(Reactive, tmp_path, "m@1", **options)
+    assert set(results(tmp_path)["passed_by_wording"]) == {"answer: count", "visual: count"}
+    assert [
+        run._wording(dataclasses.replace(made("", "", "visual", 0, 1)[0], family=family))
+        for family in ("interruption", "backchannel", "side_talk", "background", "timed")
+    ] == ["stop", "stop", "come in / in a minute", "come in / in a minute", "count"]
 
 
 def test_scenes_may_go_beyond_the_ranges_of_training(by_hand, tmp_path):

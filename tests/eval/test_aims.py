@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from by_hand import figures, late, results, scenes, seen, silent, soundless, verdicts
 
@@ -9,7 +10,7 @@ from tml_jax.data.record import Cue
 from tml_jax.eval import baselines
 from tml_jax.eval.abilities.aims import ABILITIES, collapses, figure, passed
 from tml_jax.eval.abilities.report import write_report
-from tml_jax.eval.estimates import Estimate
+from tml_jax.eval.estimates import Estimate, estimate, for_few_groups, resample_groups
 from tml_jax.eval.interactivity import NEVER_SECONDS
 
 
@@ -157,7 +158,7 @@ def test_figures_of_no_case_are_dashes_and_the_report_stands(tmp_path):
 def test_the_majority_counts_by_the_number_that_is_right_most_often(tmp_path):
     (one,) = seen(late(0), [each for each in scenes() if each.family == "repetition"])
     counted = [dataclasses.replace(one.measured, counts=((due, 1),)) for due in (2, 2, 4, 4, 5)]
-    observed = [dataclasses.replace(one, measured=each) for each in counted]
+    observed = [dataclasses.replace(one, measured=each, wording=str(at)) for at, each in enumerate(counted)]
     names = ("model", "audio muted", "video frozen", "time shuffled", baselines.MAJORITY, "as recorded")
     facts = {"model": "m", "split": "held_out", "scenes": 5, "seeds": [0], "families": ["repetition"]}
     text = write_report(tmp_path, facts, {name: {0: observed} for name in names})
@@ -178,26 +179,39 @@ def cued(player):
 
 def test_scenes_of_one_wording_are_right_or_wrong_together_and_widen_the_interval():
     aim = next(aim for ability in ABILITIES for aim in ability.aims if aim.name == "right word at the cue")
-    (right,), (wrong,) = (
-        seen(player, [each for each in scenes() if each.family == "cue"]) for player in (late(0), silent)
-    )
-    observed = [right] * 30 + [wrong] * 10
-    alone = figure(aim, observed)
-    asked = [dataclasses.replace(each, wording=str(at // 10)) for at, each in enumerate(observed)]
-    together = figure(aim, asked)
+    observed = [cued(late(0))] * 30 + [cued(silent)] * 10
+
+    def worded(*wordings):
+        return [dataclasses.replace(each, wording=wording) for each, wording in zip(observed, wordings, strict=True)]
+
+    alone = figure(aim, worded(*map(str, range(40))))
+    together = figure(aim, worded(*(str(at // 10) for at in range(40))))
     assert alone.value == together.value == 0.75 and alone.count == together.count == 40
-    assert together.low <= 0.25 < 0.55 < alone.low and alone.high < together.high == 1.0
-    assert figure(aim, [dataclasses.replace(each, wording="0") for each in observed]).low == 0.75  # one says nothing
+    assert together.low == 0.0 < 0.55 < alone.low and alone.high < together.high == 1.0
+    assert figure(aim, worded(*["one"] * 40)).low == 0.75  # one wording says nothing of others
+
+
+def test_intervals_of_ten_groups_hold_what_they_should():
+    draw, held, plain = np.random.default_rng(0), 0, 0
+    for _ in range(300):
+        rights = np.clip(draw.normal(0.7, 0.15, 10), 0, 1)  # of each wording; 0.7 of all there might be
+        groups = np.repeat(np.arange(10), 20)
+        cases = draw.random(200) < rights[groups]
+        weights = resample_groups([str(group) for group in groups], resamples=400)
+        found = estimate(weights @ cases / weights.sum(axis=1), 200)
+        wide = for_few_groups(found, 10, share=True)
+        held += wide.low <= 0.7 <= wide.high
+        plain += found.low <= 0.7 <= found.high
+    assert held / 300 > 0.92 > plain / 300, (held, plain)
+    times = for_few_groups(Estimate(0.1, -0.1, 0.3, 9), 10, share=False)
+    assert times.low < -0.1 and times.high == pytest.approx(0.2 - times.low)
 
 
 def test_the_wordings_that_are_hardest_are_told(tmp_path):
-    (right,), (wrong,) = (
-        seen(player, [each for each in scenes() if each.family == "cue"]) for player in (late(0), silent)
-    )
+    right, wrong = cued(late(0)), cued(silent)
     observed = [dataclasses.replace(right, wording="say {keyword} at {cue}")] * 6
-    observed += [dataclasses.replace(wrong, wording="{cue} it is")] * 5 + [
-        dataclasses.replace(wrong, wording="rare")
-    ] * 4
+    observed += [dataclasses.replace(wrong, wording="{cue} it is")] * 5
+    observed += [dataclasses.replace(wrong, wording="rare")] * 4
     names = ("model", "audio muted", "video frozen", "time shuffled", "as recorded")
     facts = {"model": "m", "split": "held_out", "scenes": 15, "seeds": [0], "families": ["cue"]}
     text = write_report(tmp_path, facts, {name: {0: observed} for name in names})

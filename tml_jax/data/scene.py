@@ -74,9 +74,7 @@ class Scene:
 
         In training an opening may come before it: people begin so, and it moves what is asked away from the beginning.
         """
-        carrier = self.carrier(kind, CARRIERS[kind])
-        self.meta.update({note: carrier}, **fields)
-        text = carrier.format(**fields)
+        text = self.fill(self.carrier(kind, CARRIERS[kind]), note, **fields)
         if self.part == scripts.TRAIN and self.rng.random() < _OPENED_SHARE:
             return f"{self.draw(OPENINGS)} {text}"
         return text
@@ -85,9 +83,14 @@ class Scene:
         """A keyword."""
         return self.draw(scripts.KEYWORDS)
 
+    def fill(self, carrier: str, note: str = "wording", **fields: str) -> str:
+        """A carrier filled in; it (in meta, as `note`) and the fields are noted."""
+        self.meta.update({note: carrier}, **fields)
+        return carrier.format(**fields)
+
     def interruption(self) -> str:
-        """Words that stop the model."""
-        if self.part == scripts.TRAIN and self.rng.random() < _PATTERN_SHARE:
+        """Words that stop the model; of those held out, half are shared with training, as everybody says them."""
+        if self.rng.random() < (_PATTERN_SHARE if self.part == scripts.TRAIN else 0.5):
             return self.said("interruption")[0]
         return self.draw(scripts.INTERRUPTIONS[self.part])
 

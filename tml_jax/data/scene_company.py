@@ -10,6 +10,7 @@ def side_talk(scene: Scene) -> float:
     other, level = scene.another_voice(), scene.draw(scene.grids.beside)
     lines = scene.draw(exchanges(scene.part))
     scene.meta.update(beside_db=level, when=scene.draw(("counting", "before", "after")))
+    scene.meta["talk"] = " / ".join(text for _, text in lines)
     if scene.meta["when"] == "counting":
         due, starts = scene.ask_to_count()
         begins = starts[0] + scene.draw(scene.grids.break_in)
@@ -33,6 +34,7 @@ def background(scene: Scene) -> float:
     voice, level = scene.another_voice(), scene.draw(scene.grids.television)
     lines = tuple((OTHER, text) for text in scene.said("television", 2))
     scene.meta.update(television_db=level, when=scene.draw(("counting", "asking")))
+    scene.meta["talk"] = " / ".join(text for _, text in lines)
     if scene.meta["when"] == "counting":
         due, starts = scene.ask_to_count()
         begins = starts[0] + scene.rng.uniform(0.2, 0.8)

@@ -23,6 +23,7 @@ from tml_jax.data.voices import Synthesizer, Voice
 NOTE = "note"  # what the user types to have it noted
 NOTHING = "nothing"  # what is noted of an utterance that asks for nothing, or that is not for the model
 _UTTERANCES = (3, 6)  # of a record: at least, and fewer than
+_LATEST = 10.0  # seconds at which one may still begin, but for the first three: a row of training holds 16 s
 _BETWEEN = (0.5, 0.9)  # seconds from one to the next: longer than within an utterance
 
 
@@ -66,13 +67,13 @@ def _plain(scene: Scene) -> tuple[str, str]:
 
 def _sum(scene: Scene) -> tuple[str, str]:
     task, words = scene.draw(scene_delegation.SUMS)
-    return scene.carrier("sum", scene_delegation.CARRIERS).format(sum=words), task
+    return scene.fill(scene.carrier("sum", scene_delegation.CARRIERS), sum=words), task
 
 
 def _word(scene: Scene) -> tuple[str, str]:
     """A word to be said, in the manner of a sum."""
     word = scene.draw((*scripts.KEYWORDS, *scripts.NUMBERS))
-    return scene.carrier("word", scene_delegation.NEAR_REQUESTS).format(word=word), word
+    return scene.fill(scene.carrier("word", scene_delegation.NEAR_REQUESTS), word=word), word
 
 
 def _interruption(scene: Scene) -> tuple[str, str]:
@@ -113,14 +114,18 @@ def make_noted(synthesizer: Synthesizer, name: str, rng: np.random.Generator) ->
     Returns:
       The conversation. The note of an utterance that ends within [0.2 t, 0.2 (t + 1)) is shown in window t + 2: "go
       tiger" for that word at that cue, "three tiger", "ball tiger gone", "tiger" at once, a sum as it is handed over,
-      `NOTHING`; `meta["notes"]` has all.
+      `NOTHING`. `meta["notes"]` has all, and `meta["asked"]` for each the wording and what it was filled in with.
     """
     scene = new_scene(synthesizer, rng, scripts.TRAIN)
     scene.timeline.text(USER, NOTE, 0.0)
-    end, notes = scene.lead(), []
+    voice, end, notes, asked = {"voice": scene.meta["voice"], "speed": scene.meta["speed"]}, scene.lead(), [], []
     other, level = scene.another_voice(), scene.draw(scene.grids.beside)
     shares = np.asarray([share for _, share in _KINDS])
-    for _ in range(int(rng.integers(*_UTTERANCES))):
+    for number in range(int(rng.integers(*_UTTERANCES))):
+        if number >= _UTTERANCES[0] and end > _LATEST:
+            break
+        scene.meta.clear()
+        scene.meta.update(voice)
         drawn = int(rng.choice(len(_KINDS) + 1, p=[*shares, 1 - shares.sum()]))
         if drawn < len(_KINDS):
             text, note = _KINDS[drawn][0](scene)
@@ -130,8 +135,9 @@ def make_noted(synthesizer: Synthesizer, name: str, rng: np.random.Generator) ->
         window = int(np.floor(end / MICRO_TURN_SECONDS + 1e-6)) + 2
         scene.timeline.text(MODEL, note, round(window * MICRO_TURN_SECONDS + INSIDE, 6))
         notes.append(note)
+        asked.append({name: text for name, text in scene.meta.items() if name not in voice})
         end += rng.uniform(*_BETWEEN)
-    meta = {"voice": scene.meta["voice"], "speed": scene.meta["speed"], "notes": notes, "split": scripts.TRAIN}
+    meta = {**voice, "notes": notes, "asked": asked, "split": scripts.TRAIN}
     acoustics = draw_acoustics(rng, scripts.TRAIN)
     return scene.timeline.conversation(name, "noted", end + 0.6, meta, acoustics, speaker=False)
 

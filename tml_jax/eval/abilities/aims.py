@@ -1,7 +1,7 @@
 """The abilities that the suite `interactivity` measures, their targets, and what each figure is made of.
 
-Every figure pools the cases of whole scenes; its interval comes from drawing wordings of what the user asks, each with
-all its scenes, since scenes of one wording are right or wrong together. A case is one `Measurement`
+Every figure pools the cases of whole scenes; its interval comes from drawing wordings, each with all its scenes, since
+scenes of one wording are right or wrong together. A case is one `Measurement`
 entry, as the head of `eval/interactivity.py` defines them, judged by the sound that the model makes.
 """
 
@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from tml_jax.data.scene_scripts import HELD_OUT, INTERRUPTIONS
 from tml_jax.eval.abilities.ablations import AUDIO_MUTED, TIME_SHUFFLED, VIDEO_FROZEN
 from tml_jax.eval.delegation import Delegation
-from tml_jax.eval.estimates import Estimate, estimate, medians, ratio, resample_groups
+from tml_jax.eval.estimates import Estimate, estimate, for_few_groups, medians, ratio, resample_groups
 from tml_jax.eval.interactivity import Measurement
 
-NOT_NOTED = "not noted"
+NOTHING_ASKED = "nothing is asked"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,23 +28,19 @@ class Seen:
       tasks: for the background.
       noise: behind the scene, a kind of `data/acoustics.py`; `faint` where that is little and all, `none` without a
         microphone.
-      wording: of what the user asks, before it is filled in; "" where nobody asks.
+      wording: what is said that decides, before it is filled in: what breaks in where something does, else what the
+        user asks, `NOTHING_ASKED` where nobody does.
     """
 
     measured: Measurement
     tasks: Delegation
-    noise: str = NOT_NOTED
-    wording: str = NOT_NOTED
+    noise: str
+    wording: str
 
     @property
     def family(self) -> str:
         """Of the scene."""
         return self.measured.family
-
-    @property
-    def asked(self) -> str:
-        """Family and wording."""
-        return f"{self.family}: {self.wording or 'nothing is asked'}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,16 +109,16 @@ def figure(aim: Aim, scenes: Sequence[Seen], seed: int = 0, resamples: int = 100
     rows = [aim.cases(item) for item in judged]
     if not any(len(row) for row in rows):
         return Estimate(np.nan, np.nan, np.nan, 0)
-    weights = resample_groups(
-        [str(at) if item.wording == NOT_NOTED else item.asked for at, item in enumerate(judged)], seed, resamples
-    )
+    groups = [item.wording for item in judged]
+    weights = resample_groups(groups, seed, resamples)
     counts = np.asarray([len(row) for row in rows])
     if aim.median:
         values = np.asarray([value for row in rows for value in row], np.float64)
         drawn = medians(values, weights[:, np.repeat(np.arange(len(rows)), counts)])
     else:
         drawn = ratio(weights @ np.asarray([sum(row) for row in rows]), weights @ counts)
-    return estimate(drawn, int(counts.sum()))
+    found = estimate(drawn, int(counts.sum()))
+    return for_few_groups(found, len(set(groups)), share=not aim.median)
 
 
 def with_best_constant(aim: Aim, scenes: Sequence[Seen]) -> Sequence[Seen]:
@@ -219,6 +216,11 @@ def _in_time(scene: Seen) -> list[bool]:
     return [timely and not before for timely, before in zip(item.timely, early)]
 
 
+def _yields(scene: Seen, shared: bool | None = None) -> Sequence[bool]:
+    """Whether the model yielded; of the scenes alone whose words training has (`shared`), or has not."""
+    return scene.measured.yields if shared in (None, scene.wording in INTERRUPTIONS[HELD_OUT]) else ()
+
+
 def _take_overs(scene: Seen) -> Sequence[bool]:
     return scene.measured.take_overs
 
@@ -247,7 +249,9 @@ ABILITIES = (
         "yielding and holding",
         AUDIO_MUTED,
         (
-            Aim("yields to an interruption within 0.4 s", ("interruption",), lambda scene: scene.measured.yields, 0.95),
+            Aim("yields to an interruption within 0.4 s", ("interruption",), _yields, 0.95),
+            Aim("the same, to words that training has", ("interruption",), lambda scene: _yields(scene, True)),
+            Aim("the same, to other words", ("interruption",), lambda scene: _yields(scene, False)),
             Aim("holds its turn under backchannels", ("backchannel",), _holding, 0.95),
             Aim("holds under side talk", ("side_talk",), _holding, 0.95),
             Aim("holds under background speech", ("background",), _holding, 0.95),

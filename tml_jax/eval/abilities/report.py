@@ -54,7 +54,7 @@ def write_report(output: pathlib.Path, facts: Mapping[str, Any], found: Found) -
         for aim in _aims()
     }
     families, noises = (_passed_by(key, pooled) for key in (lambda item: item.family, lambda item: item.noise))
-    wordings = _passed_by(lambda item: item.asked, {MODEL: pooled[MODEL]})
+    wordings = _passed_by(lambda item: f"{item.family}: {item.wording}", {MODEL: pooled[MODEL]})
     scores = by_family([item.measured for item in pooled[MODEL]])
     said = summary(facts, figures)
     text = "\n".join(

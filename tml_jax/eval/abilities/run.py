@@ -14,7 +14,7 @@ from typing import Any
 from tml_jax.data.record import Conversation
 from tml_jax.eval import baselines
 from tml_jax.eval.abilities.ablations import ABLATIONS
-from tml_jax.eval.abilities.aims import NOT_NOTED, Seen
+from tml_jax.eval.abilities.aims import NOTHING_ASKED, Seen
 from tml_jax.eval.abilities.report import CEILING, MODEL, Found, write_report
 from tml_jax.eval.abilities.scenes import check_families, kept_scenes
 from tml_jax.eval.conversation import write_example
@@ -29,6 +29,9 @@ from tml_jax.serve.words import MicroTurn
 HELD_OUT, EXTRAPOLATION, TRAINING = "held_out", "extrapolation", "scenes"  # sources of scenes
 REQUEST = "answer"  # the family in which the model is asked for a word
 FIT_SCENES, FEWEST_FIT, FIT_SEED = 64, 8, 0  # of each family's training split, that the policies are fitted on
+# Family → the fact of a scene that says what decides, where that is not the wording of the request.
+_DECIDES = {"interruption": "break_in", "backchannel": "break_in", "side_talk": "talk", "background": "talk"}
+_NOTED = {field.name for field in dataclasses.fields(Seen)}
 Cell = dict[str, list[Seen]]  # what was run → what was observed, a scene each
 
 
@@ -137,7 +140,7 @@ def _run(
                 measure(scene, lines, frequency, sound=True),
                 score_delegation(scene, lines),
                 _noise(scene),
-                scene.meta.get("wording", NOT_NOTED),
+                _wording(scene),
             )
             for scene, lines in zip(scenes, turns)
         ]
@@ -166,6 +169,12 @@ def _noise(scene: Conversation) -> str:
     return "faint" if scene.meta.get("near_clean") else scene.meta.get("noise", "none")
 
 
+def _wording(scene: Conversation) -> str:
+    """What is said that decides, as `Seen` has it."""
+    decides = _DECIDES.get(scene.family, "wording")
+    return scene.meta.get(decides) or NOTHING_ASKED
+
+
 def _differs(scene: Conversation, changed: Conversation) -> bool:
     """Whether a change of a scene changed what the model gets; where there are no frames, none can be frozen."""
     same = scene.frames is changed.frames and scene.user_audio is changed.user_audio
@@ -181,19 +190,19 @@ def _write(path: pathlib.Path, cell: Cell) -> None:
 
 
 def _read(path: pathlib.Path, scenes: int) -> Cell | None:
-    """A cell with as many scenes, or None."""
+    """A cell with as many scenes that notes all that is told of them now, or None."""
     if not path.exists():
         return None
     plain = json.loads(path.read_text())
-    if len(plain[MODEL]) != scenes:
+    if len(plain[MODEL]) != scenes or not all(_NOTED <= set(item) for item in plain[MODEL]):
         return None
     return {name: [_seen(item) for item in items] for name, items in plain.items()}
 
 
 def _seen(item: dict[str, Any]) -> Seen:
-    """From JSON; cells of before did not note the noise, or the wording."""
+    """From JSON."""
     measured, tasks = Measurement(**_tuples(item["measured"])), Delegation(**_tuples(item["tasks"]))
-    return Seen(measured, tasks, item.get("noise", NOT_NOTED), item.get("wording", NOT_NOTED))
+    return Seen(measured, tasks, item["noise"], item["wording"])
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
