@@ -199,12 +199,13 @@ def test_intervals_of_ten_groups_hold_what_they_should():
         cases = draw.random(200) < rights[groups]
         weights = resample_groups([str(group) for group in groups], resamples=400)
         found = estimate(weights @ cases / weights.sum(axis=1), 200)
-        wide = for_few_groups(found, 10, share=True)
+        wide = for_few_groups(found, 10, (0.0, 1.0))
         held += wide.low <= 0.7 <= wide.high
         plain += found.low <= 0.7 <= found.high
     assert held / 300 > 0.92 > plain / 300, (held, plain)
-    times = for_few_groups(Estimate(0.1, -0.1, 0.3, 9), 10, share=False)
+    times = for_few_groups(Estimate(0.1, -0.1, 0.3, 9), 10, (-np.inf, 10.0))
     assert times.low < -0.1 and times.high == pytest.approx(0.2 - times.low)
+    assert for_few_groups(Estimate(0.4, 0.3, 9.9, 9), 10, (-np.inf, 10.0)).high == 10.0, "which stands for never"
 
 
 def test_the_wordings_that_are_hardest_are_told(tmp_path):

@@ -43,7 +43,7 @@ def resample_groups(groups: Sequence[str], seed: int = 0, resamples: int = 1000)
     return resample_weights(len(names), seed, resamples)[:, of]
 
 
-def for_few_groups(found: Estimate, groups: int, share: bool) -> Estimate:
+def for_few_groups(found: Estimate, groups: int, bounds: tuple[float, float]) -> Estimate:
     """An interval of `resample_groups` made wider, as far as so few groups call for.
 
     The quantiles of a bootstrap over G groups are too near: its variance is (G − 1) / G of what it should be, and its
@@ -53,13 +53,13 @@ def for_few_groups(found: Estimate, groups: int, share: bool) -> Estimate:
     Args:
       found: from draws of groups.
       groups: how many there were.
-      share: whether the figure lies in 0 … 1, and its interval with it.
+      bounds: between which the figure lies, whatever the cases, and its interval with it.
     """
     if groups < 2 or math.isnan(found.low):
         return found
     wider = float(stats.t.ppf(0.975, groups - 1) / stats.norm.ppf(0.975)) * math.sqrt(groups / (groups - 1))
     low, high = found.value - wider * (found.value - found.low), found.value + wider * (found.high - found.value)
-    return dataclasses.replace(found, low=max(low, 0.0) if share else low, high=min(high, 1.0) if share else high)
+    return dataclasses.replace(found, low=max(low, bounds[0]), high=min(high, bounds[1]))
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

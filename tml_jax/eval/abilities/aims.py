@@ -6,6 +6,7 @@ entry, as the head of `eval/interactivity.py` defines them, judged by the sound 
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ from tml_jax.data.scene_scripts import HELD_OUT, INTERRUPTIONS
 from tml_jax.eval.abilities.ablations import AUDIO_MUTED, TIME_SHUFFLED, VIDEO_FROZEN
 from tml_jax.eval.delegation import Delegation
 from tml_jax.eval.estimates import Estimate, estimate, for_few_groups, medians, ratio, resample_groups
-from tml_jax.eval.interactivity import Measurement
+from tml_jax.eval.interactivity import NEVER_SECONDS, Measurement
 
 NOTHING_ASKED = "nothing is asked"
 
@@ -118,7 +119,7 @@ def figure(aim: Aim, scenes: Sequence[Seen], seed: int = 0, resamples: int = 100
     else:
         drawn = ratio(weights @ np.asarray([sum(row) for row in rows]), weights @ counts)
     found = estimate(drawn, int(counts.sum()))
-    return for_few_groups(found, len(set(groups)), share=not aim.median)
+    return for_few_groups(found, len(set(groups)), (-math.inf, NEVER_SECONDS) if aim.median else (0.0, 1.0))
 
 
 def with_best_constant(aim: Aim, scenes: Sequence[Seen]) -> Sequence[Seen]:
