@@ -94,14 +94,14 @@ def interrupted(command: str, what: str) -> NoReturn:
     raise SystemExit(INTERRUPTED) from None
 
 
-def run(main: Callable[[Sequence[str]], None]) -> None:
-    """`app.run` for a command that compiles: after Ctrl-C (`INTERRUPTED`) the process is gone at once.
+def run(main: Callable[[Sequence[str]], None], **options: Any) -> None:
+    """`app.run` and its options for a command that compiles: after Ctrl-C (`INTERRUPTED`) the process is gone at once.
 
     XLA compiles in threads of its own, which Ctrl-C does not stop: one that still compiles while the interpreter takes
     the backend down ends the process with a segmentation fault.
     """
     try:
-        app.run(main)
+        app.run(main, **options)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
             for stream in (sys.stdout, sys.stderr):

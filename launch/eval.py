@@ -109,6 +109,8 @@ def _interactivity() -> None:
         raise ValueError("give --output=FOLDER, where the scenes, what was measured, and the tables go")
     if not all(seed.isdecimal() for seed in _SEEDS.value):
         raise ValueError(f"--seeds={','.join(_SEEDS.value)}: expected whole numbers from 0 on, such as 0,1,2")
+    if _DATA.value is not None and not pathlib.Path(_DATA.value).is_dir():
+        raise ValueError(f"--data={_DATA.value}: no such folder; make it first, or leave --data out")
     run_dir, checkpoint = find_checkpoint(_checkpoint())
     weights = _WEIGHTS.value or read_config(run_dir).serve.weights
     name = f"{_checkpoint()}, step {checkpoint.name}{'' if weights == 'whole' else f', {weights}'}"
@@ -174,6 +176,9 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     logging.set_verbosity(logging.WARNING)  # Orbax says much at INFO
     try:
+        given = [name for name in ("scenes", "seeds", "split", "families") if not flags.FLAGS[name].using_default_value]
+        if given and _SUITE.value != "interactivity":
+            raise ValueError(f"--{given[0]} goes with --suite=interactivity, not with {_SUITE.value}")
         own = {"sound": _sound, "replica": _replica, "interactivity": _interactivity, "parity": _parity}
         own.get(_SUITE.value, _benchmark)()
     except (CheckpointError, ConfigError, ConvertError, OSError, ValueError) as error:

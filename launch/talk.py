@@ -177,7 +177,10 @@ def main(argv: Sequence[str]) -> None:
         if "desk" in given:
             given["desk"].close()
             tell_left(given["desk"].left)
-    files = write_conversation(_OUTPUT.value, user_audio, micro_turns, frames, texts)
+    try:
+        files = write_conversation(_OUTPUT.value, user_audio, micro_turns, frames, texts)
+    except OSError as error:
+        raise SystemExit(f"launch.talk: --output={_OUTPUT.value} cannot be written: {error}") from error
 
     compute = np.asarray([turn.compute_seconds for turn in micro_turns])
     factor = compute.mean() / MICRO_TURN_SECONDS

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Sequence
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 from jax.experimental import multihost_utils
 
 from launch import config_flag, distributed, huge_pages
@@ -94,6 +94,8 @@ def main(argv: Sequence[str]) -> None:
         distributed.end(error, 2)
     except RunBusyError as error:
         distributed.end(error, distributed.START_AGAIN)
+    except KeyboardInterrupt:  # in the steps a signal is waited for; this is before or after them
+        config_flag.interrupted("train", "what was made and saved is kept, and the same command goes on")
     except _EXPECTED as error:
         distributed.end(error, 1)
     except Exception as error:
@@ -119,4 +121,4 @@ def profiled_steps(config: Config) -> range:
 
 if __name__ == "__main__":
     huge_pages.restart()
-    app.run(main, flags_parser=config_flag.parse)
+    config_flag.run(main, flags_parser=config_flag.parse)

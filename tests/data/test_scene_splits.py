@@ -78,6 +78,32 @@ def near(text, heard):
     return [other for other in heard for mine in (text, *later) if words_apart(mine, other) < min(2, len(mine.split()))]
 
 
+@pytest.mark.parametrize(
+    "before, after, told",
+    [
+        ("[cue]", "[cu]", "kind 'cu' is not known"),
+        ("[side_talk]", "[answer]", "kind 'answer' is there twice"),
+        ("at {cue} say", "at {queue} say", "cue is filled in with cue keyword: 'at {queue}"),
+        ("at {cue} say", "at noon say", "cue is filled in with cue keyword"),
+        ("[it is|]", "[it is|", "closed and not within one another"),
+        ("[it is|]", "[it is|[a]]", "closed and not within one another"),
+        ("at {cue}", "At {cue}!", "small letters"),
+        ("other: busy", "usr: busy", "expected `user: … / other: …`"),
+        ("other: busy", "busy", "expected `user: … / other: …`"),
+    ],
+)
+def test_a_damaged_file_of_wordings_is_refused_with_the_line(before, after, told):
+    others = (*LISTS, "interruption", "filler", "television", "story_piece")
+    rest = "".join(f"[{kind}]\n{patterns(scripts.HELD_OUT, kind)[0]}\n" for kind in others if kind != "cue")
+    whole = "[cue]\nat {cue} say [it is|] {keyword}\n# a comment\n\n" + rest + "[side_talk]\nother: busy / user: no\n"
+    assert scene_patterns.read_kinds(whole, "w.txt")["cue"] == ("at {cue} say [it is|] {keyword}",)
+    assert whole.count(before) == 1
+    with pytest.raises(ValueError, match=rf"^w\.txt:\d+: .*{told}"):
+        scene_patterns.read_kinds(whole.replace(before, after), "w.txt")
+    with pytest.raises(ValueError, match="^w.txt: kind 'cue' has no pattern"):
+        scene_patterns.read_kinds(whole.replace("at {cue} say [it is|] {keyword}\n", ""), "w.txt")
+
+
 def test_no_wording_is_twice_in_a_kind():
     for part, kind in itertools.product((scripts.TRAIN, scripts.HELD_OUT), (*LISTS, *TALK)):
         each = [(pattern, phrases(pattern)) for pattern in patterns(part, kind)] if kind != "side_talk" else []

@@ -167,6 +167,8 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, command, monkeypatch):
         ({"output": str(tmp_path / "o"), "checkpoint": str(tmp_path)}, "no checkpoint in"),
         ({"output": str(tmp_path / "o"), "families": ["timed", "juggling"]}, "family 'juggling' is not known: choose"),
         ({"output": str(tmp_path / "o"), "seeds": ["one"]}, "--seeds=one: expected whole numbers"),
+        ({"output": str(tmp_path / "o"), "data": str(tmp_path / "none")}, "none: no such folder"),
+        ({"suite": "replica", "families": ["timed"]}, "--families goes with --suite=interactivity, not with replica"),
     ]
     for given, line in cases:
         with flagsaver.flagsaver(**{**flags, **given}), pytest.raises(SystemExit, match=rf"^launch\.eval: .*{line}"):

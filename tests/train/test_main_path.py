@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -160,6 +162,17 @@ def test_a_run_that_is_refused_for_its_clips_leaves_no_folder(tmp_path):
     command = [sys.executable, "-m", "launch.train", "--config=configs/replica.py", *flags]
     done = subprocess.run(command, cwd=pathlib.Path(__file__).parents[2], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and "none: no such folder" in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_while_data_are_made_ends_with_one_line(tmp_path):
+    flags_given = f"--config.data.directory={tmp_path / 'data'}", f"--run_dir={tmp_path / 'run'}"
+    command = [sys.executable, "-m", "launch.train", "--config=configs/replica.py", *flags_given]
+    root = pathlib.Path(__file__).parents[2]
+    with subprocess.Popen(command, cwd=root, stdout=-1, stderr=-1, text=True, start_new_session=True) as process:
+        assert process.stdout.readline().startswith("generating ")
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 130 and "launch.train: stopped by Ctrl-C; what was made and saved is kept" in said
 
 
 @pytest.fixture

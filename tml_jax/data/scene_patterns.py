@@ -1,6 +1,8 @@
 """Turns of phrase, as patterns in text files: `wordings/train.txt`, and `wordings/held_out.txt` for what is held out.
 
-A file has kinds, such as "[cue]", and under each a pattern a line: "[when|once] [i say|you hear] {cue} say {keyword}".
+A file has kinds, such as "[cue]", and under each a pattern a line: "[when|once] [i say|you hear] {cue} say {keyword}",
+which stands for every choice of one from each bracket (nothing is a choice, too: "[please|]"). A line of `side_talk` is
+an exchange: "other: are you [busy|ready] / user: in a minute". A line that begins with # is a comment.
 Lists of wordings, as in `scene_requests.py`, hold the same few turns again and again, and a replica that knows these
 does not know others: with held-out ones two words away from any of training, it understood half of the cues and of the
 plain requests. Each pattern stands for dozens. Fields and commas are those of `scene_requests.CARRIERS`.
@@ -8,10 +10,21 @@ plain requests. Each pattern stands for dozens. Fields and commas are those of `
 
 import functools
 import importlib.resources
+import re
 
 from tml_jax.data.record import OTHER, USER
 
 _SPEAKERS = {"user": USER, "other": OTHER}
+# Kind → what its patterns are filled in with, each exactly once.
+_FIELDS = {
+    "answer": "keyword", "pause": "keyword", "count": "", "timed": "delay keyword", "cue": "cue keyword",
+    "visual": "keyword shape", "visual_stop": "keyword second shape", "repetition": "action shape", "count_seen": "",
+    "quiet_until_seen": "", "repeat": "", "translate": "", "sum": "sum", "following": "sum", "refining": "sum",
+    "word": "word", "silence": "", "filler": "", "television": "", "story": "story", "story_piece": "",
+    "side_talk": "", "interruption": "",
+}  # fmt: skip
+_FREE = {"near_remark": {"one", "two", "sum"}}  # kinds that may be filled in with any of these, or with none
+_PATTERN = re.compile(r"(?:[a-z0-9' ,]|\{[a-z]+\}|\[[a-z0-9' |]*\])+")
 
 
 def patterns(part: str, kind: str) -> tuple[str, ...]:
@@ -40,10 +53,51 @@ def exchanges(part: str) -> tuple[tuple[tuple[str, str], ...], ...]:
 @functools.cache
 def _kinds(part: str) -> dict[str, tuple[str, ...]]:
     text = importlib.resources.files("tml_jax.data").joinpath("wordings", f"{part}.txt").read_text("utf-8")
+    return read_kinds(text, f"wordings/{part}.txt")
+
+
+def read_kinds(text: str, name: str) -> dict[str, tuple[str, ...]]:
+    """Kind → its patterns, of a file's text.
+
+    Args:
+      text: of the file.
+      name: of the file, for errors.
+
+    Raises:
+      ValueError: a line is not as the head of this module says, or a kind is missing, unknown or there twice.
+    """
     kinds: dict[str, list[str]] = {}
-    for line in text.splitlines():
+    kind = ""
+    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
+        if not line or line.startswith("#"):
+            continue
         if line.startswith("[") and line.endswith("]") and line[1:-1].isidentifier():
-            kinds[line[1:-1]] = found = []
-        elif line and not line.startswith("#"):
-            found.append(line)
-    return {kind: tuple(found) for kind, found in kinds.items()}
+            kind, wrong = line[1:-1], ""
+            if kind not in _FIELDS and kind not in _FREE or kind in kinds:
+                wrong = f"kind {kind!r} is {'there twice' if kind in kinds else 'not known'}"
+            kinds[kind] = []
+        else:
+            wrong = _fault(kind, line) if kind else "a pattern before any kind, such as [cue]"
+            kinds.setdefault(kind, []).append(line)
+        if wrong:
+            raise ValueError(f"{name}:{number}: {wrong}: {line!r}")
+    if missing := [each for each in (*_FIELDS, *_FREE) if not kinds.get(each)]:
+        raise ValueError(f"{name}: kind {missing[0]!r} has no pattern")
+    return {each: tuple(found) for each, found in kinds.items()}
+
+
+def _fault(kind: str, line: str) -> str:
+    """What is wrong with a line of a kind, or ""."""
+    lines = [line]
+    if kind == "side_talk":
+        spoken = [part.partition(": ") for part in line.split(" / ")]
+        if any(who not in _SPEAKERS for who, _, _ in spoken):
+            return "expected `user: … / other: …`, or the other way round"
+        lines = [text for _, _, text in spoken]
+    if not all(map(_PATTERN.fullmatch, lines)):
+        return "expected small letters, {fields} and [choices|between|bars], closed and not within one another"
+    fields = re.findall(r"{(\w+)}", line)
+    free = _FREE.get(kind)
+    if set(fields) - free if free is not None else sorted(fields) != sorted(_FIELDS[kind].split()):
+        return f"{kind} is filled in with {', '.join(sorted(free)) if free else _FIELDS[kind] or 'nothing'}"
+    return ""
