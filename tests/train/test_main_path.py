@@ -1,6 +1,7 @@
 """The main path as a person walks it: train, evaluate, talk; on noise in place of voices, with nothing replaced."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -168,10 +169,16 @@ def test_ctrl_c_while_data_are_made_ends_with_one_line(tmp_path):
     flags_given = f"--config.data.directory={tmp_path / 'data'}", f"--run_dir={tmp_path / 'run'}"
     command = [sys.executable, "-m", "launch.train", "--config=configs/replica.py", *flags_given]
     root = pathlib.Path(__file__).parents[2]
-    with subprocess.Popen(command, cwd=root, stdout=-1, stderr=-1, text=True, start_new_session=True) as process:
-        assert process.stdout.readline().startswith("generating ")
-        os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=120)
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background ignores it
+    with subprocess.Popen(
+        command, cwd=root, stdout=-1, stderr=-1, text=True, start_new_session=True, preexec_fn=heard
+    ) as process:
+        try:
+            assert process.stdout.readline().startswith("generating ")
+            os.killpg(process.pid, signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130 and "launch.train: stopped by Ctrl-C; what was made and saved is kept" in said
 
 
