@@ -29,7 +29,7 @@ from tml_jax.serve.program import load_model  # noqa: E402
 from tml_jax.signal.media import resample, write_wav  # noqa: E402
 
 # Seconds of silence, and what is said then; the last silence is long, or the recording begins anew.
-SPOKEN = ((3.0, "what is three plus four"), (5.0, "and what is two plus two"), (60.0, ""))
+SPOKEN = ((3.0, "what is three plus four"), (5.0, "please work out two times three"), (60.0, ""))
 READ = "[...document.querySelectorAll('#tasks li')].filter((card) => card.dataset.state === 'read').length"
 
 
