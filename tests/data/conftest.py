@@ -1,13 +1,11 @@
 """What tests of the data share."""
 
 import pytest
-from played import Played, play
+from played import EACH, Played, play
 
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.scene_families import FAMILIES
 from tml_jax.data.voices import Synthesizer
-
-_EACH = 6  # scenes of each family and split
 
 
 @pytest.fixture(scope="session")
@@ -18,4 +16,4 @@ def synthesizer() -> Synthesizer:
 @pytest.fixture(scope="session")
 def records(synthesizer: Synthesizer) -> Played:
     """A few scenes of each family, of training and held out."""
-    return play(synthesizer, FAMILIES, (scripts.TRAIN, scripts.HELD_OUT), _EACH, 7)
+    return play(synthesizer, FAMILIES, (scripts.TRAIN, scripts.HELD_OUT), EACH, 7)

@@ -5,11 +5,12 @@ from collections.abc import Iterable
 import numpy as np
 
 from tml_jax.data import scene_scripts as scripts
-from tml_jax.data.record import Conversation
+from tml_jax.data.record import Conversation, Cue, Word
 from tml_jax.data.scene_families import make_scene
 from tml_jax.data.scene_pictures import TINGED
 from tml_jax.data.voices import Synthesizer
 
+EACH = 6  # scenes of each family and split in the fixture `records`
 Played = dict[tuple[str, str], list[Conversation]]  # (family, split) → scenes
 
 
@@ -28,6 +29,16 @@ def play(synthesizer: Synthesizer, families: Iterable[str], splits: Iterable[str
 def scenes_of(played: Played, *families: str) -> list[Conversation]:
     """Those of some families, of every split."""
     return [record for (family, _), found in played.items() if family in families for record in found]
+
+
+def words_of(record: Conversation, speaker: str) -> list[Word]:
+    """What one of them says."""
+    return [word for word in record.words if word.speaker == speaker]
+
+
+def cues_of(record: Conversation, kind: str) -> list[Cue]:
+    """Those of one kind."""
+    return [cue for cue in record.cues if cue.kind == kind]
 
 
 def coloured(record: Conversation, split: str, colour: str) -> np.ndarray:

@@ -4,7 +4,7 @@ import collections
 
 import numpy as np
 import pytest
-from played import coloured, play, scenes_of, seen
+from played import coloured, cues_of, play, scenes_of, seen, words_of
 from scipy import ndimage
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS
@@ -31,14 +31,6 @@ FAMILIES = (
 @pytest.fixture(scope="module")
 def records(synthesizer):
     return play(synthesizer, FAMILIES, SPLITS, EACH, 12)
-
-
-def words_of(record, speaker):
-    return [word for word in record.words if word.speaker == speaker]
-
-
-def cues_of(record, kind):
-    return [cue for cue in record.cues if cue.kind == kind]
 
 
 def window(seconds):

@@ -3,7 +3,7 @@
 import re
 
 import numpy as np
-from played import coloured
+from played import coloured, words_of
 
 from configs import replica
 from tml_jax.config import MICRO_TURN_SECONDS
@@ -15,15 +15,11 @@ from tml_jax.data.scene_requests import CARRIERS
 from tml_jax.data.scene_wordings import phrases, wordings
 
 
-def user_words(record):
-    return [word for word in record.words if word.speaker == USER]
-
-
 def test_transcription_shows_each_word_once_right_after_it_ended():
     for record in scenes.generate("transcribed", 8, 0, 1):
         assert record.texts[0].speaker == USER and record.texts[0].text == "transcribe" and record.texts[0].time == 0.0
         shown = [(text.time, word) for text in record.texts[1:] for word in text.text.split()]
-        said = user_words(record)
+        said = words_of(record, USER)
         assert [word for _, word in shown] == [word.text for word in said]
         for (begins, _), word in zip(shown, said):
             window, ended = int(begins / MICRO_TURN_SECONDS), int(word.end / MICRO_TURN_SECONDS + 1e-6)
@@ -74,14 +70,14 @@ def test_of_the_objects_that_come_those_looked_for_are_noted_and_no_others():
     for record in scenes.generate("sought", 20, 0, 1):
         kind, seen = record.meta["shape"], record.meta["seen"].split()
         spoken += record.user_audio is not None
-        asked = " ".join(word.text for word in user_words(record))
+        asked = " ".join(word.text for word in words_of(record, USER))
         typed = [text.text for text in record.texts if text.speaker == USER]
         assert typed == (["find"] if asked else ["find", kind]) and asked in ("", record.meta["wording"])
         noted = [text for text in record.texts if text.speaker == MODEL]
         assert {text.text for text in noted} == {"there"} and len(noted) == seen.count(kind) >= 2
         assert 0.25 < len(noted) / len(seen) < 0.75
         for text in noted:
-            assert text.time > max((word.end for word in user_words(record)), default=0.0)
+            assert text.time > max((word.end for word in words_of(record, USER)), default=0.0)
             shares, (low, high) = covered(record, int(text.time / MICRO_TURN_SECONDS) - 1), COVERED[kind]
             assert len(shares) == 2 and all(low <= share <= high for share in shares), (record.id, text, shares)
     assert 8 <= spoken < 19

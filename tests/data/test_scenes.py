@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from played import scenes_of, seen
+from played import EACH, cues_of, scenes_of, seen, words_of
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS, OUTPUT_RATE
 from tml_jax.data import scene_scripts as scripts
@@ -21,7 +21,6 @@ from tml_jax.data.voices import HELD_OUT_VOICES
 from tml_jax.signal.pcm import float_audio
 
 MOST_FRAMES = 80  # micro-turns with a picture that a row of the replica holds
-EACH = 6  # scenes of each family and split
 
 
 def level(audio, rate, start, end):
@@ -38,25 +37,9 @@ def spoken(record, start, end):
     return level(record.user_audio, INPUT_RATE, start, end)
 
 
-def model_words(record):
-    return [word for word in record.words if word.speaker == MODEL]
-
-
-def user_words(record):
-    return [word for word in record.words if word.speaker == USER]
-
-
-def other_words(record):
-    return [word for word in record.words if word.speaker == OTHER]
-
-
 def cue(record, kind):
     (found,) = [item for item in record.cues if item.kind == kind]
     return found
-
-
-def cues_of(record, kind):
-    return [cue for cue in record.cues if cue.kind == kind]
 
 
 def window(seconds):
@@ -65,27 +48,27 @@ def window(seconds):
 
 def test_words_are_where_the_sound_is_and_nowhere_else(records):
     for record in scenes_of(records, *FAMILIES):
-        for word in model_words(record):
+        for word in words_of(record, MODEL):
             assert heard(record, word.start, word.end) > -40, (record.id, word)
         silent = np.ones(len(record.model_audio), bool)
-        words = model_words(record)
+        words = words_of(record, MODEL)
         for word, after in zip(words, [*words[1:], words[-1]]) if words else ():
             end = after.start if word.end < after.start < word.end + 0.05 else word.end  # run together, as in "mm hm"
             silent[int(word.start * OUTPUT_RATE) - 2 : int(np.ceil(end * OUTPUT_RATE)) + 2] = False
         assert not record.model_audio[silent].any(), record.id
-        if not user_words(record) or other_words(record) or not record.meta["near_clean"]:
+        if not words_of(record, USER) or words_of(record, OTHER) or not record.meta["near_clean"]:
             continue
-        floor = spoken(record, 0.0, user_words(record)[0].start - 0.01)
-        for word in user_words(record):
+        floor = spoken(record, 0.0, words_of(record, USER)[0].start - 0.01)
+        for word in words_of(record, USER):
             assert spoken(record, word.start, word.end) > floor + 10, (record.id, word)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_due_has_happened_in_a_micro_turn_that_is_over_when_the_model_speaks(records, family):
     for record in scenes_of(records, family):
-        happened = [word.end for word in user_words(record)] + [text.time for text in record.texts]
+        happened = [word.end for word in words_of(record, USER)] + [text.time for text in record.texts]
         happened += [] if record.frame_times is None else record.frame_times.tolist()
-        spoken = model_words(record)
+        spoken = words_of(record, MODEL)
         if family == "delegation":  # a result that comes while the model speaks is due once it has finished
             happened += [word.end for word in spoken]
         for cue in cues_of(record, "respond"):
@@ -114,8 +97,8 @@ def test_what_is_due_has_happened_in_a_micro_turn_that_is_over_when_the_model_sp
 def test_noise_lies_as_far_below_the_users_speech_as_noted(records):
     below, near_clean = [], 0
     for record in scenes_of(records, "answer", "timed", "pause", "cue"):
-        if user_words(record) and record.meta["noise"] in ("white", "pink", "hum"):
-            words = user_words(record)
+        if words_of(record, USER) and record.meta["noise"] in ("white", "pink", "hum"):
+            words = words_of(record, USER)
             noise = spoken(record, 0.0, words[0].start)  # no echo of the room yet
             below.append(spoken(record, words[0].start, words[-1].end) - noise)
             assert abs(below[-1] - record.meta["noise_below_speech_db"]) < 6, record.id
@@ -137,7 +120,7 @@ def test_replies_are_the_words_due_and_come_in_time(records, split):
         found = [record for record in records[family, split] if cues_of(record, "respond")]
         assert len(found) == EACH or (family == "visual" and found)
         for record in found:
-            due, (word,) = cue(record, "respond"), model_words(record)
+            due, (word,) = cue(record, "respond"), words_of(record, MODEL)
             assert word.text == due.text == record.meta["keyword"]
             extra = 0.2 if record.meta.get("typed") else 0.0
             assert low + extra - 1e-6 <= word.start - due.start <= high + extra + 1e-6, record.id
@@ -148,7 +131,7 @@ def test_replies_are_the_words_due_and_come_in_time(records, split):
 
 def test_the_user_is_silent_during_hold_and_the_request_ends_after_it(records):
     for record in scenes_of(records, "pause"):
-        hold, words = cue(record, "hold"), user_words(record)
+        hold, words = cue(record, "hold"), words_of(record, USER)
         assert 0.5 - 1e-6 <= hold.end - hold.start <= 1.65 and hold.end - hold.start == pytest.approx(
             record.meta["pause"]
         )
@@ -160,12 +143,12 @@ def test_the_user_is_silent_during_hold_and_the_request_ends_after_it(records):
 
 def test_the_model_is_silent_soon_after_an_interruption_and_was_speaking_before(records):
     for record in scenes_of(records, "interruption"):
-        stop, words = cue(record, "yield"), model_words(record)
-        last = [word for word in user_words(record) if word.end <= stop.start + 1e-6][-1]
+        stop, words = cue(record, "yield"), words_of(record, MODEL)
+        last = [word for word in words_of(record, USER) if word.end <= stop.start + 1e-6][-1]
         assert last.end == pytest.approx(stop.start) and stop.end - stop.start == pytest.approx(0.4)
         assert last.text == record.meta["break_in"].split()[-1]
         assert heard(record, stop.end, record.duration) == -120 and record.duration - stop.end > 0.35
-        begun = [word for word in user_words(record)][-len(record.meta["break_in"].split())].start
+        begun = [word for word in words_of(record, USER)][-len(record.meta["break_in"].split())].start
         assert any(word.start < begun for word in words), record.id
         # Nothing is known before the micro-turn is over in which the interruption ends.
         boundary = np.ceil(stop.start / MICRO_TURN_SECONDS - 1e-6) * MICRO_TURN_SECONDS
@@ -176,7 +159,7 @@ def test_the_model_is_silent_soon_after_an_interruption_and_was_speaking_before(
 
 def test_the_model_counts_on_through_a_backchannel_at_a_steady_pace(records):
     for record in scenes_of(records, "backchannel"):
-        keep, words = cue(record, "keep"), model_words(record)
+        keep, words = cue(record, "keep"), words_of(record, MODEL)
         assert tuple(word.text for word in words) == scripts.NUMBERS
         np.testing.assert_allclose(np.diff([word.start for word in words]), 0.6, atol=1e-6)
         assert words[0].start < keep.start < keep.end == pytest.approx(words[-1].end)
@@ -184,22 +167,22 @@ def test_the_model_counts_on_through_a_backchannel_at_a_steady_pace(records):
         assert max(gaps) < 0.35
         steps = np.arange(keep.start, keep.end - 0.4, 0.1)
         assert all(heard(record, step, step + 0.4) > -45 for step in steps), record.id
-        assert user_words(record)[-1].end < keep.end
+        assert words_of(record, USER)[-1].end < keep.end
 
 
 def test_timed_replies_come_exactly_as_long_after_the_request_as_asked(records):
     for record in scenes_of(records, "timed"):
         delay = scripts.DELAYS[record.meta["delay"]]
-        assert record.meta["delay"] in [word.text for word in user_words(record)]
-        assert model_words(record)[0].start - user_words(record)[-1].end == pytest.approx(delay, abs=1e-6)
+        assert record.meta["delay"] in [word.text for word in words_of(record, USER)]
+        assert words_of(record, MODEL)[0].start - words_of(record, USER)[-1].end == pytest.approx(delay, abs=1e-6)
 
 
 def test_cued_replies_run_over_the_users_speech(records):
     for record in scenes_of(records, "cue"):
-        reply, due = model_words(record)[0], cue(record, "respond").start
-        given = [word for word in user_words(record) if abs(word.end - due) < 1e-6]
+        reply, due = words_of(record, MODEL)[0], cue(record, "respond").start
+        given = [word for word in words_of(record, USER) if abs(word.end - due) < 1e-6]
         assert [word.text for word in given] == [record.meta["cue"]]
-        after = [word for word in user_words(record) if word.start > due]
+        after = [word for word in words_of(record, USER) if word.start > due]
         assert after and after[0].start < reply.end and after[-1].end > reply.start, record.id
 
 
@@ -215,12 +198,12 @@ def test_the_object_comes_into_sight_when_the_cue_says_so(records):
             due = cue(record, "respond").start
             np.testing.assert_array_equal(shown[alone], record.frame_times[alone] >= due - 1e-6)
             assert record.frame_times[shown & alone][0] == pytest.approx(due) and not shown.all()
-            assert due > user_words(record)[-1].end
+            assert due > words_of(record, USER)[-1].end
 
 
 def test_nobody_speaks_for_the_model_when_nothing_is_asked(records):
     for record in scenes_of(records, "silence"):
-        assert not record.model_audio.any() and not model_words(record)
+        assert not record.model_audio.any() and not words_of(record, MODEL)
         assert [item.kind for item in record.cues] == ["hold"] and record.cues[0].end <= record.duration + 1e-6
         assert not {word.text for word in record.words} & {"say", "count", *scripts.NUMBERS}
 
@@ -234,7 +217,7 @@ def test_typed_requests_have_no_user_speech(synthesizer):
     assert 4 <= len(typed) <= 24
     for record in typed:
         (text,) = record.texts
-        assert text.speaker == USER and record.meta["keyword"] in text.text.split() and not user_words(record)
+        assert text.speaker == USER and record.meta["keyword"] in text.text.split() and not words_of(record, USER)
         assert record.user_audio is None or spoken(record, 0, record.duration) < (
             -50 if record.meta["near_clean"] else -25
         )
@@ -298,7 +281,7 @@ def test_extrapolation_begins_where_training_ends(synthesizer):
             assert name not in meta or meta[name] > longest, record.id
         if family == "timed":
             assert scripts.DELAYS[meta["delay"]] > 4.0
-        spoken_count = len(model_words(record))
+        spoken_count = len(words_of(record, MODEL))
         assert family != "repetition" or spoken_count == meta["repetitions"] >= 6
     source = list(scenes.generate("extrapolation", len(FAMILIES), 1, 1))
     assert [record.family for record in source] == list(FAMILIES) and not any(record.gaps for record in source)

@@ -124,8 +124,7 @@ def make_noted(synthesizer: Synthesizer, name: str, rng: np.random.Generator) ->
     for number in range(int(rng.integers(*_UTTERANCES))):
         if number >= _UTTERANCES[0] and end > _LATEST:
             break
-        scene.meta.clear()
-        scene.meta.update(voice)
+        scene.meta.clear()  # so that it has the facts of this utterance alone
         drawn = int(rng.choice(len(_KINDS) + 1, p=[*shares, 1 - shares.sum()]))
         if drawn < len(_KINDS):
             text, note = _KINDS[drawn][0](scene)
@@ -135,7 +134,7 @@ def make_noted(synthesizer: Synthesizer, name: str, rng: np.random.Generator) ->
         window = int(np.floor(end / MICRO_TURN_SECONDS + 1e-6)) + 2
         scene.timeline.text(MODEL, note, round(window * MICRO_TURN_SECONDS + INSIDE, 6))
         notes.append(note)
-        asked.append({name: text for name, text in scene.meta.items() if name not in voice})
+        asked.append(dict(scene.meta))
         end += rng.uniform(*_BETWEEN)
     meta = {**voice, "notes": notes, "asked": asked, "split": scripts.TRAIN}
     acoustics = draw_acoustics(rng, scripts.TRAIN)

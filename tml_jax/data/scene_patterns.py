@@ -21,9 +21,9 @@ _FIELDS = {
     "visual": "keyword shape", "visual_stop": "keyword second shape", "repetition": "action shape", "count_seen": "",
     "quiet_until_seen": "", "repeat": "", "translate": "", "sum": "sum", "following": "sum", "refining": "sum",
     "word": "word", "silence": "", "filler": "", "television": "", "story": "story", "story_piece": "",
-    "side_talk": "", "interruption": "",
+    "side_talk": "", "interruption": "", "near_remark": "",
 }  # fmt: skip
-_FREE = {"near_remark": {"one", "two", "sum"}}  # kinds that may be filled in with any of these, or with none
+_OPTIONAL = {"near_remark": ("one", "two", "sum")}  # what there may be besides
 _PATTERN = re.compile(r"(?:[a-z0-9' ,]|\{[a-z]+\}|\[[a-z0-9' |]*\])+")
 
 
@@ -45,8 +45,7 @@ def exchanges(part: str) -> tuple[tuple[tuple[str, str], ...], ...]:
       part: `scene_grids.TRAIN` or `HELD_OUT`.
     """
     return tuple(
-        tuple((_SPEAKERS[who], text) for who, text in (line.split(": ", 1) for line in exchange.split(" / ")))
-        for exchange in patterns(part, "side_talk")
+        tuple((_SPEAKERS[who], text) for who, text in _spoken(exchange)) for exchange in patterns(part, "side_talk")
     )
 
 
@@ -73,7 +72,7 @@ def read_kinds(text: str, name: str) -> dict[str, tuple[str, ...]]:
             continue
         if line.startswith("[") and line.endswith("]") and line[1:-1].isidentifier():
             kind, wrong = line[1:-1], ""
-            if kind not in _FIELDS and kind not in _FREE or kind in kinds:
+            if kind not in _FIELDS or kind in kinds:
                 wrong = f"kind {kind!r} is {'there twice' if kind in kinds else 'not known'}"
             kinds[kind] = []
         else:
@@ -81,7 +80,7 @@ def read_kinds(text: str, name: str) -> dict[str, tuple[str, ...]]:
             kinds.setdefault(kind, []).append(line)
         if wrong:
             raise ValueError(f"{name}:{number}: {wrong}: {line!r}")
-    if missing := [each for each in (*_FIELDS, *_FREE) if not kinds.get(each)]:
+    if missing := [each for each in _FIELDS if not kinds.get(each)]:
         raise ValueError(f"{name}: kind {missing[0]!r} has no pattern")
     return {each: tuple(found) for each, found in kinds.items()}
 
@@ -90,14 +89,18 @@ def _fault(kind: str, line: str) -> str:
     """What is wrong with a line of a kind, or ""."""
     lines = [line]
     if kind == "side_talk":
-        spoken = [part.partition(": ") for part in line.split(" / ")]
-        if any(who not in _SPEAKERS for who, _, _ in spoken):
+        if any(who not in _SPEAKERS for who, _ in _spoken(line)):
             return "expected `user: … / other: …`, or the other way round"
-        lines = [text for _, _, text in spoken]
+        lines = [text for _, text in _spoken(line)]
     if not all(map(_PATTERN.fullmatch, lines)):
         return "expected small letters, {fields} and [choices|between|bars], closed and not within one another"
-    fields = re.findall(r"{(\w+)}", line)
-    free = _FREE.get(kind)
-    if set(fields) - free if free is not None else sorted(fields) != sorted(_FIELDS[kind].split()):
-        return f"{kind} is filled in with {', '.join(sorted(free)) if free else _FIELDS[kind] or 'nothing'}"
+    optional = _OPTIONAL.get(kind, ())
+    fields = [field for field in re.findall(r"{(\w+)}", line) if field not in optional]
+    if sorted(fields) != sorted(_FIELDS[kind].split()):
+        return f"{kind} is filled in with {_FIELDS[kind] or ' '.join(optional) or 'nothing'}"
     return ""
+
+
+def _spoken(exchange: str) -> list[tuple[str, str]]:
+    """(who, text) of each line of an exchange; everything is `who` where no speaker is named."""
+    return [(who, text) for who, _, text in (line.partition(": ") for line in exchange.split(" / "))]
