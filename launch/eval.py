@@ -58,8 +58,8 @@ _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "For `interactivity`: seeds
 _SPLIT = flags.DEFINE_enum(
     "split",
     "held_out",
-    ["held_out", "extrapolation"],
-    "For `interactivity`: within the ranges of training, or beyond.",
+    ["development", "held_out", "extrapolation"],
+    "For `interactivity`: within the ranges of training, or beyond; or the scenes that are there to choose by.",
 )
 _FAMILIES = flags.DEFINE_list("families", [], "For `interactivity`: families of scenes; none: all.")
 _EVALUATOR = flags.DEFINE_enum(

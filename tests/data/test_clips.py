@@ -31,6 +31,7 @@ def test_one_film_of_three_is_held_out_and_no_black_bar_is_seen(clips):
     trained, held_out = load_clips(clips, scripts.TRAIN), load_clips(clips, scripts.HELD_OUT)
     assert [film.name for film in trained] == ["a.mp4", "c.mp4"] and [film.name for film in held_out] == ["b.mp4"]
     assert [film.name for film in load_clips(clips, scripts.EXTRAPOLATION)] == ["b.mp4"]
+    assert [film.name for film in load_clips(clips, scripts.DEVELOPMENT)] == ["a.mp4", "c.mp4"]
     for film in (*trained, *held_out):
         assert film.frames.shape == (15, 40, 40, 3) and film.frames.dtype == np.uint8  # 1.5 s at ten frames a second
         assert np.abs(film.frames.astype(int) - COLOURS[film.name]).max() < 12, film.name

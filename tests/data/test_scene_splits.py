@@ -14,7 +14,7 @@ from tml_jax.data.scene_families import FAMILIES
 from tml_jax.data.scene_grids import GRIDS, Grids
 from tml_jax.data.scene_patterns import exchanges, patterns
 from tml_jax.data.scene_requests import CARRIERS, OPENINGS
-from tml_jax.data.scene_wordings import phrases, wordings
+from tml_jax.data.scene_wordings import draw_phrase, phrases, wordings
 from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES
 
 # Kinds of request that a family uses, where that is not its own name.
@@ -35,6 +35,7 @@ LISTS = {
     "word": scene_delegation.NEAR_REQUESTS,
     "near_remark": scene_delegation.NEAR_REMARKS,
 }  # kind → wordings of training, besides its patterns
+PARTS = (scripts.TRAIN, scripts.DEVELOPMENT, scripts.HELD_OUT)  # of the wordings
 TALK = ("filler", "television", "story_piece", "side_talk")  # what asks for nothing, besides `silence`
 FIELDS = dict(
     keyword="tiger", second="gone", shape="ball", action="bounces", story="it was closed", cue="go", delay="two",
@@ -104,30 +105,45 @@ def test_a_damaged_file_of_wordings_is_refused_with_the_line(before, after, told
         scene_patterns.read_kinds(whole.replace("at {cue} say [it is|] {keyword}\n", ""), "w.txt")
 
 
+def test_choices_of_nothing_leave_no_space_behind():
+    composed = {"say, {keyword}", "please say, {keyword}", "say this, {keyword}", "please say this, {keyword}"}
+    pattern = "[please|] say [|this], {keyword}"
+    assert set(phrases(pattern)) == composed
+    assert {draw_phrase(pattern, np.random.default_rng(seed)) for seed in range(40)} == composed
+
+
 def test_no_wording_is_twice_in_a_kind():
-    for part, kind in itertools.product((scripts.TRAIN, scripts.HELD_OUT), (*LISTS, *TALK)):
+    for part, kind in itertools.product(PARTS, (*LISTS, *TALK)):
         each = [(pattern, phrases(pattern)) for pattern in patterns(part, kind)] if kind != "side_talk" else []
         each += [(carrier, wordings(carrier)) for carrier in LISTS.get(kind, ()) if part == scripts.TRAIN]
         for line, composed in each:
             assert len(set(composed)) == len(composed), (kind, line)
         written = [line for line, _ in each] or exchanges(part)
         assert len(set(written)) == len(written) >= (16 if part == scripts.TRAIN else 3), (part, kind)
-        if part == scripts.HELD_OUT:  # each stands for itself, so that figures can be told by wording
+        if part != scripts.TRAIN:  # each stands for itself, so that figures can be told by wording
             assert not any("[" in line for line in lines(part, kind))
 
 
-def test_what_is_held_out_is_two_words_from_anything_that_training_says():
-    talk = {bare(text) for kind in ("silence", *TALK) for text in said(scripts.TRAIN, kind)}
+@pytest.mark.parametrize(
+    "part, other",
+    [
+        (scripts.HELD_OUT, scripts.TRAIN),
+        (scripts.DEVELOPMENT, scripts.TRAIN),
+        (scripts.DEVELOPMENT, scripts.HELD_OUT),
+    ],
+)
+def test_what_is_held_out_is_two_words_from_anything_that_another_part_says(part, other):
+    talk = {bare(text) for kind in ("silence", *TALK) for text in said(other, kind)}
     for kind in (*LISTS, *TALK, "interruption"):
-        heard = talk if kind in ("silence", *TALK) else {bare(text) for text in said(scripts.TRAIN, kind)}
-        if kind == "interruption":
+        heard = talk if kind in ("silence", *TALK) else {bare(text) for text in said(other, kind)}
+        if kind == "interruption" and other == scripts.TRAIN:
             heard |= set(scripts.INTERRUPTIONS[scripts.TRAIN])
-        for text in said(scripts.HELD_OUT, kind):
+        for text in said(part, kind):
             assert not (found := near(text, heard)), (kind, text, found[:3])
 
 
-@pytest.mark.parametrize("split", [scripts.HELD_OUT, scripts.EXTRAPOLATION])
-def test_all_that_is_heard_in_held_out_scenes_is_of_the_held_out_file(synthesizer, split, monkeypatch):
+@pytest.mark.parametrize("split", [scripts.DEVELOPMENT, scripts.HELD_OUT, scripts.EXTRAPOLATION])
+def test_all_that_is_heard_in_held_out_scenes_is_of_their_own_file(synthesizer, split, monkeypatch):
     asked, carriers = set(), set()
 
     def of_a_part(part, kind):
@@ -141,13 +157,13 @@ def test_all_that_is_heard_in_held_out_scenes_is_of_the_held_out_file(synthesize
     play(synthesizer, FAMILIES, (split,), 8, 11)
     for seed in range(200):
         acoustics.draw_acoustics(np.random.default_rng(seed), split)
-    assert {part for part, _ in asked} == {scripts.HELD_OUT} and not carriers
+    assert {part for part, _ in asked} == {scripts.wordings_of(split)} and not carriers
     assert {kind for _, kind in asked} >= {"cue", "sum", "silence", "interruption", *TALK}
     scene_patterns.exchanges.cache_clear()
 
 
 def test_what_is_said_around_a_cue_is_no_cue():
-    for part in (scripts.TRAIN, scripts.HELD_OUT):
+    for part in PARTS:
         for phrase in said(part, "filler"):
             assert not set(scripts.CUE_WORDS) & set(phrase.split()), phrase
 
@@ -162,7 +178,7 @@ def test_the_measure_of_nearness_knows_what_is_near():
 def test_the_splits_share_no_voice_time_size_or_colour(records):
     assert not set(TRAIN_VOICES) & set(HELD_OUT_VOICES)
     for field in dataclasses.fields(Grids):
-        for one, other in itertools.combinations(scripts.SPLITS, 2):
+        for one, other in itertools.combinations((scripts.TRAIN, scripts.HELD_OUT, scripts.EXTRAPOLATION), 2):
             values, others = (getattr(GRIDS[split], field.name) for split in (one, other))
             assert values and others and min(abs(a - b) for a in values for b in others) > 1e-3, (
                 field.name,
@@ -182,12 +198,7 @@ def test_the_splits_share_no_voice_time_size_or_colour(records):
 
 
 def test_all_that_is_said_can_be_spoken(synthesizer):
-    written = [
-        line
-        for part in (scripts.TRAIN, scripts.HELD_OUT)
-        for kind in (*LISTS, *TALK, "interruption")
-        for line in lines(part, kind)
-    ]
+    written = [line for part in PARTS for kind in (*LISTS, *TALK, "interruption") for line in lines(part, kind)]
     written += [line for carriers in LISTS.values() for line in carriers]
     written += [*OPENINGS, *wordings("*say"), *wordings("say+")]
     written += [scripts.GONE, scripts.LISTENING, *scripts.TRANSLATIONS, *scripts.SHAPES]

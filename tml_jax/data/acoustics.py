@@ -93,7 +93,8 @@ def draw_acoustics(rng: np.random.Generator, split: str) -> Acoustics:
     noise = draw(_TRAIN_NOISES if part == scripts.TRAIN else NOISES)
     talkers = ()
     if noise == "babble":
-        texts = patterns(part, "television") + patterns(part, "filler")
+        wordings = scripts.wordings_of(split)
+        texts = patterns(wordings, "television") + patterns(wordings, "filler")
         talkers = tuple(
             (vary(draw(TRAIN_VOICES if part == scripts.TRAIN else HELD_OUT_VOICES), rng), draw_phrase(draw(texts), rng))
             for _ in range(_TALKERS)

@@ -1,6 +1,6 @@
 """Real clips behind the drawn objects of generated scenes: any video files of the user's own.
 
-A third of the files is held out: scenes of training never have what lies behind those of the other splits.
+A third of the files is held out: scenes of training and development never have what lies behind those of the other splits.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ import pathlib
 import numpy as np
 
 from tml_jax.data.recordings import ENDINGS
-from tml_jax.data.scene_grids import TRAIN
 from tml_jax.data.scene_pictures import FRAME_RATE, FRAME_SIZE
+from tml_jax.data.scene_scripts import HELD_OUT, part_of
 from tml_jax.data.shards import DataError
 from tml_jax.signal.media import MediaError, kinds, read_video
 
@@ -53,7 +53,7 @@ def load_clips(folder: str | os.PathLike, split: str) -> tuple[Clip, ...]:
                 "are not searched), expected two at least: one in three is held out"
             )
         held_out = files[1::_HELD_OUT_EVERY]
-        return tuple(_load(path) for path in files if (path in held_out) == (split != TRAIN))
+        return tuple(_load(path) for path in files if (path in held_out) == (part_of(split) == HELD_OUT))
     except MediaError as error:
         raise DataError(f"clips: {error}; repair or remove the file") from error
 

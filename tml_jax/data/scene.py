@@ -47,8 +47,13 @@ class Scene:
 
     @property
     def part(self) -> str:
-        """The part of the scripts, TRAIN or HELD_OUT, that holds the split's wordings and colours."""
+        """The part of the scripts, TRAIN or HELD_OUT, that holds the split's colours."""
         return scripts.part_of(self.split)
+
+    @property
+    def wordings(self) -> str:
+        """The part of the scripts, TRAIN, DEVELOPMENT or HELD_OUT, that holds what is said."""
+        return scripts.wordings_of(self.split)
 
     def draw(self, values: tuple) -> object:
         """One of the values, each as likely."""
@@ -60,13 +65,13 @@ class Scene:
 
     def said(self, kind: str, count: int = 1) -> list[str]:
         """So many phrases of the split's patterns of a kind, not filled in, each of another pattern."""
-        found = patterns(self.part, kind)
+        found = patterns(self.wordings, kind)
         return [draw_phrase(found[at], self.rng) for at in self.rng.choice(len(found), count, replace=False)]
 
     def carrier(self, kind: str, carriers: tuple[str, ...]) -> str:
         """A wording, not filled in, of the split: of its patterns, and in training as well of one of the carriers."""
-        held_out = self.part != scripts.TRAIN
-        if held_out or (patterns(self.part, kind) and self.rng.random() < _PATTERN_SHARE):
+        others = self.wordings != scripts.TRAIN
+        if others or (patterns(self.wordings, kind) and self.rng.random() < _PATTERN_SHARE):
             return self.said(kind)[0]
         return draw_wording(self.draw(carriers), self.rng)
 
@@ -76,7 +81,7 @@ class Scene:
         In training an opening may come before it: people begin so, and it moves what is asked away from the beginning.
         """
         text = self.fill(self.carrier(kind, CARRIERS[kind]), note, **fields)
-        if self.part == scripts.TRAIN and self.rng.random() < _OPENED_SHARE:
+        if self.wordings == scripts.TRAIN and self.rng.random() < _OPENED_SHARE:
             return f"{self.draw(OPENINGS)} {text}"
         return text
 
@@ -91,9 +96,9 @@ class Scene:
 
     def interruption(self) -> str:
         """Words that stop the model; of those held out, half are shared with training, as everybody says them."""
-        if self.rng.random() < (_PATTERN_SHARE if self.part == scripts.TRAIN else _NEW_INTERRUPTIONS):
+        if self.rng.random() < (_PATTERN_SHARE if self.wordings == scripts.TRAIN else _NEW_INTERRUPTIONS):
             return self.said("interruption")[0]
-        return self.draw(scripts.INTERRUPTIONS[self.part])
+        return self.draw(scripts.INTERRUPTIONS[self.wordings])
 
     def lead(self) -> float:
         """When the user begins."""
@@ -149,7 +154,7 @@ class Scene:
 
 def split_voices(split: str) -> tuple[Voice, ...]:
     """The voices that may be heard in a split, but for the model's."""
-    return TRAIN_VOICES if split == scripts.TRAIN else HELD_OUT_VOICES
+    return TRAIN_VOICES if scripts.part_of(split) == scripts.TRAIN else HELD_OUT_VOICES
 
 
 def new_scene(synthesizer: Synthesizer, rng: np.random.Generator, split: str, clips: tuple[Clip, ...] = ()) -> Scene:

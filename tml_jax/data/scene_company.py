@@ -8,7 +8,7 @@ from tml_jax.data.scene_patterns import exchanges
 def side_talk(scene: Scene) -> float:
     """The user and somebody else talk while the model counts, or before or after a request."""
     other, level = scene.another_voice(), scene.draw(scene.grids.beside)
-    lines = scene.draw(exchanges(scene.part))
+    lines = scene.draw(exchanges(scene.wordings))
     scene.meta.update(beside_db=level, when=scene.draw(("counting", "before", "after")))
     scene.meta["talk"] = " / ".join(text for _, text in lines)
     if scene.meta["when"] == "counting":

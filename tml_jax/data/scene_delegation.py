@@ -129,6 +129,7 @@ GAP = 0.4  # seconds of silence that make an utterance one of its own
 _TYPED_SHARE = 0.2  # of scenes with one sum
 _SIGNS_SHARE = 0.5  # of typed sums, in figures
 _REMARKS_SHARE = 0.5  # of near misses
+_FOLLOWING_SHARE = 0.5  # of second sums, in words that go on from the first
 _KEYWORDS_SHARE = 0.3  # of words to be said; others are numbers
 
 
@@ -183,7 +184,13 @@ class _Play:
     free: float = 0.0
 
     def ask(
-        self, start: float, delay: float, fault: str = "", typed: bool = False, refines: int | None = None
+        self,
+        start: float,
+        delay: float,
+        fault: str = "",
+        typed: bool = False,
+        refines: int | None = None,
+        follows: bool = False,
     ) -> float:
         """The user asks for a sum, the model hands it over and says the filler; returns the time of the task.
 
@@ -193,13 +200,14 @@ class _Play:
           fault: what is wrong with it, if anything.
           typed: whether the user types.
           refines: number of the only task, in place of which this one is asked for; None for a new one.
+          follows: whether it is asked for in words that go on from another.
         """
         scene = self.scene
         task, words = scene.draw([each for each in SUMS if refines is None or each[0] != self.tasks[0].text])
-        if self.tasks:
-            carrier = scene.carrier("refining", REFINING) if refines else scene.carrier("following", FOLLOWING)
-        else:
-            carrier = scene.carrier("sum", CARRIERS)
+        kind, carriers = (
+            ("refining", REFINING) if refines else ("following", FOLLOWING) if follows else ("sum", CARRIERS)
+        )
+        carrier = scene.carrier(kind, carriers)
         scene.meta["wording"] = scene.meta["wording"] or carrier
         if typed:
             written = task if scene.rng.random() < _SIGNS_SHARE else words
@@ -299,13 +307,21 @@ def _followed(play: _Play) -> float:
     """The user asks for another sum meanwhile, so two run at once; each result is spoken as it comes."""
     scene = play.scene
     first = play.ask(scene.lead(), 0.0)
-    second = play.ask(play.free + scene.lead(), 0.0)
+    second = play.ask(play.free + scene.lead(), 0.0, follows=bool(scene.rng.random() < _FOLLOWING_SHARE))
     arrivals = [play.free - GAP + scene.draw(scene.grids.lead), 0.0]
     play.tasks[0] = dataclasses.replace(play.tasks[0], delay=round(arrivals[0] - first, 4))
     end = play.answer(1, arrivals[0])
     arrivals[1] = max(end - GAP + scene.draw(scene.grids.lead), second + EARLY)
     play.tasks[1] = dataclasses.replace(play.tasks[1], delay=round(arrivals[1] - second, 4))
     return play.answer(2, arrivals[1])
+
+
+def _again(play: _Play) -> float:
+    """The user asks for another sum when the first is done."""
+    scene, delays = play.scene, [play.drawn_delay(high=EARLY) for _ in range(2)]
+    end = play.answer(1, play.ask(scene.lead(), delays[0]) + delays[0])
+    asked = play.ask(end + scene.lead(), delays[1], follows=bool(scene.rng.random() < _FOLLOWING_SHARE))
+    return play.answer(2, asked + delays[1])
 
 
 def _refined(play: _Play) -> float:
@@ -343,15 +359,16 @@ def near_remark(scene: Scene) -> str:
 
 # Variant → (how it plays out, share of the family).
 VARIANTS = {
-    "usual": (_plain, 0.16),
-    "early": (lambda play: _plain(play, high=EARLY), 0.08),
-    "late": (lambda play: _plain(play, low=LATE), 0.08),
+    "usual": (_plain, 0.12),
+    "early": (lambda play: _plain(play, high=EARLY), 0.06),
+    "late": (lambda play: _plain(play, low=LATE), 0.06),
     "failed": (lambda play: _plain(play, "failed"), 0.06),
     "nonsense": (lambda play: _plain(play, "nonsense"), 0.06),
     "empty": (lambda play: _plain(play, "empty"), 0.06),
     "moved_on": (_moved_on, 0.08),
     "cancelled": (_cancelled, 0.08),
     "followed": (_followed, 0.08),
+    "again": (_again, 0.08),
     "refined": (_refined, 0.11),
     "near_miss": (_near_miss, 0.15),
 }

@@ -19,22 +19,22 @@ from tml_jax.data.voices import Synthesizer
 # Family → (how it plays out, share of the training scenes).
 FAMILIES: dict[str, tuple[Callable[[Scene], float], float]] = {
     "answer": (scene_turns.answer, 0.08),
-    "pause": (scene_turns.pause, 0.03),
-    "interruption": (scene_turns.interruption, 0.05),
-    "backchannel": (scene_turns.backchannel, 0.03),
-    "timed": (scene_turns.timed, 0.08),
-    "cue": (scene_turns.cue, 0.10),
-    "silence": (scene_turns.silence, 0.08),
+    "pause": (scene_turns.pause, 0.05),
+    "interruption": (scene_turns.interruption, 0.11),
+    "backchannel": (scene_turns.backchannel, 0.04),
+    "timed": (scene_turns.timed, 0.06),
+    "cue": (scene_turns.cue, 0.09),
+    "silence": (scene_turns.silence, 0.07),
     "side_talk": (scene_company.side_talk, 0.06),
-    "background": (scene_company.background, 0.03),
-    "visual": (scene_sights.visual, 0.11),
-    "visual_stop": (scene_sights.visual_stop, 0.10),
+    "background": (scene_company.background, 0.04),
+    "visual": (scene_sights.visual, 0.08),
+    "visual_stop": (scene_sights.visual_stop, 0.08),
     "repetition": (scene_sights.repetition, 0.02),
     "count_seen": (scene_sights.count_seen, 0.02),
     "quiet_until_seen": (scene_sights.quiet_until_seen, 0.03),
     "simultaneous": (scene_listening.simultaneous, 0.02),
-    "model_backchannel": (scene_listening.model_backchannel, 0.07),
-    "delegation": (scene_delegation.delegation, 0.09),
+    "model_backchannel": (scene_listening.model_backchannel, 0.05),
+    "delegation": (scene_delegation.delegation, 0.10),
 }
 
 SEEN = ("visual", "visual_stop", "repetition", "count_seen", "quiet_until_seen")  # families with pictures

@@ -1,10 +1,13 @@
-"""How long, loud, fast and large things are in generated scenes: a grid of values for each split, none in two."""
+"""How long, loud, fast and large things are in generated scenes: a grid of values for each split, none in two.
+
+But for development, which has those of training.
+"""
 
 import dataclasses
 
 import numpy as np
 
-TRAIN, HELD_OUT, EXTRAPOLATION = "train", "held_out", "extrapolation"
+TRAIN, DEVELOPMENT, HELD_OUT, EXTRAPOLATION = "train", "development", "held_out", "extrapolation"
 
 
 def _grid(low: float, high: float, step: float, half: bool) -> tuple[float, ...]:
@@ -122,4 +125,9 @@ def _shifted(grids: Grids) -> Grids:
     return Grids(**fields)
 
 
-GRIDS = {TRAIN: _grids(False), HELD_OUT: _grids(True), EXTRAPOLATION: _shifted(_grids(True))}
+GRIDS = {
+    TRAIN: _grids(False),
+    DEVELOPMENT: _grids(False),
+    HELD_OUT: _grids(True),
+    EXTRAPOLATION: _shifted(_grids(True)),
+}

@@ -66,8 +66,11 @@ def _plain(scene: Scene) -> tuple[str, str]:
 
 
 def _sum(scene: Scene) -> tuple[str, str]:
-    task, words = scene.draw(scene_delegation.SUMS)
-    return scene.fill(scene.carrier("sum", scene_delegation.CARRIERS), sum=words), task
+    """A sum, noted in words: in figures it is handed over, and a replica that noted these showed some of its tasks."""
+    _, words = scene.draw(scene_delegation.SUMS)
+    kind = str(scene.rng.choice(list(_ASKED), p=(0.6, 0.15, 0.25)))
+    carriers, noted = _ASKED[kind]
+    return scene.fill(scene.carrier(kind, carriers), sum=words), f"{noted} {words}"
 
 
 def _word(scene: Scene) -> tuple[str, str]:
@@ -86,7 +89,7 @@ def _remark(scene: Scene) -> tuple[str, str]:
         scene.rng.choice(("silence", "filler", "story_piece", "near", "listening"), p=(0.5, 0.15, 0.1, 0.15, 0.1))
     )
     if kind == "listening":
-        return scene.draw(scripts.BACKCHANNELS[scene.part]), NOTHING
+        return scene.draw(scripts.BACKCHANNELS[scene.wordings]), NOTHING
     if kind == "near":
         return scene_delegation.near_remark(scene), NOTHING
     return scene.wording(kind) if kind == "silence" else scene.said(kind)[0], NOTHING
@@ -96,10 +99,16 @@ _PLAIN = {
     "count": "count", "count_seen": "how many", "quiet_until_seen": "what", "repeat": "repeat",
     "translate": "translate",
 }  # fmt: skip
+# Kind of request for a sum → its carriers, and how what is noted of it begins.
+_ASKED = {
+    "sum": (scene_delegation.CARRIERS, "sum"),
+    "following": (scene_delegation.FOLLOWING, "sum"),
+    "refining": (scene_delegation.REFINING, "instead"),
+}
 # How an utterance and its note are made → share; the rest is not for the model at all (`_not_for_it`).
 _KINDS: tuple[tuple[Callable[[Scene], tuple[str, str]], float], ...] = (
-    (_answer, 0.13), (_timed, 0.10), (_cue, 0.18), (_visual, 0.08), (_visual_stop, 0.07), (_repetition, 0.02),
-    (_plain, 0.07), (_sum, 0.06), (_word, 0.03), (_interruption, 0.04), (_remark, 0.12),
+    (_answer, 0.14), (_timed, 0.05), (_cue, 0.13), (_visual, 0.05), (_visual_stop, 0.05), (_repetition, 0.02),
+    (_plain, 0.10), (_sum, 0.07), (_word, 0.04), (_interruption, 0.10), (_remark, 0.14),
 )  # fmt: skip
 
 
@@ -113,7 +122,7 @@ def make_noted(synthesizer: Synthesizer, name: str, rng: np.random.Generator) ->
 
     Returns:
       The conversation. The note of an utterance that ends within [0.2 t, 0.2 (t + 1)) is shown in window t + 2: "go
-      tiger" for that word at that cue, "three tiger", "ball tiger gone", "tiger" at once, a sum as it is handed over,
+      tiger" for that word at that cue, "three tiger", "ball tiger gone", "tiger" at once, "sum two plus three",
       `NOTHING`. `meta["notes"]` has all, and `meta["asked"]` for each the wording and what it was filled in with.
     """
     scene = new_scene(synthesizer, rng, scripts.TRAIN)
@@ -144,5 +153,5 @@ def make_noted(synthesizer: Synthesizer, name: str, rng: np.random.Generator) ->
 def _not_for_it(scene: Scene, other: Voice, level: float, start: float) -> float:
     """The user and somebody else talk to each other, or a television is heard; returns the end."""
     if scene.rng.random() < 0.75:
-        return scene.exchange(scene.draw(exchanges(scene.part)), other, level, start)
+        return scene.exchange(scene.draw(exchanges(scene.wordings)), other, level, start)
     return scene.exchange(((OTHER, scene.said("television")[0]),), other, scene.draw(scene.grids.television), start)

@@ -1,4 +1,4 @@
-"""Turns of phrase, as patterns in text files: `wordings/train.txt`, and `wordings/held_out.txt` for what is held out.
+"""Turns of phrase, as patterns in text files: `wordings/train.txt`, and `development.txt` and `held_out.txt` beside it.
 
 A file has kinds, such as "[cue]", and under each a pattern a line: "[when|once] [i say|you hear] {cue} say {keyword}",
 which stands for every choice of one from each bracket (nothing is a choice, too: "[please|]"). A line of `side_talk` is
@@ -31,7 +31,7 @@ def patterns(part: str, kind: str) -> tuple[str, ...]:
     """The patterns of a kind, in the order of the file; none where it has no such kind.
 
     Args:
-      part: `scene_grids.TRAIN` or `HELD_OUT`.
+      part: `scene_grids.TRAIN`, `DEVELOPMENT` or `HELD_OUT`.
       kind: of request, or of what else is said.
     """
     return _kinds(part).get(kind, ())
@@ -42,7 +42,7 @@ def exchanges(part: str) -> tuple[tuple[tuple[str, str], ...], ...]:
     """What the user and somebody else say to each other: (speaker, pattern) for each line of each exchange.
 
     Args:
-      part: `scene_grids.TRAIN` or `HELD_OUT`.
+      part: `scene_grids.TRAIN`, `DEVELOPMENT` or `HELD_OUT`.
     """
     return tuple(
         tuple((_SPEAKERS[who], text) for who, text in _spoken(exchange)) for exchange in patterns(part, "side_talk")

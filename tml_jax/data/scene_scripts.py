@@ -3,12 +3,13 @@
 The splits share the keywords, the words that break in (training has more of these), the shapes and what they do, which
 a replica can only know by having heard or seen them. They differ in voices (`voices.py`), wordings (of requests and
 of all other talk, `scene_patterns.py`), and every time, size, level (`scene_grids.py`) and colour. Extrapolation has
-the held-out wordings, voices and colours, and amounts beyond those of training.
+the held-out wordings, voices and colours, and amounts beyond those of training. Development, by which to choose, has
+wordings of its own, and is training in all else.
 """
 
-from tml_jax.data.scene_grids import EXTRAPOLATION, HELD_OUT, TRAIN
+from tml_jax.data.scene_grids import DEVELOPMENT, EXTRAPOLATION, HELD_OUT, TRAIN
 
-SPLITS = (TRAIN, HELD_OUT, EXTRAPOLATION)
+SPLITS = (TRAIN, DEVELOPMENT, HELD_OUT, EXTRAPOLATION)
 
 KEYWORDS = (
     "tiger", "banana", "window", "garden", "music", "river", "doctor", "pencil", "coffee", "elephant", "kitchen",
@@ -24,11 +25,13 @@ INTERRUPTIONS = {
         "stop now", "hang on", "please wait", "no wait", "wait wait", "hold it", "stop it", "stop there", "enough",
         "that will do", "wait please", "okay wait", "wait a second", "wait now", "just wait",
     ),
+    DEVELOPMENT: _INTERRUPTIONS,
     HELD_OUT: _INTERRUPTIONS,
 }  # fmt: skip
 _BACKCHANNELS = ("mm hm", "uh huh", "right", "yeah")
 BACKCHANNELS = {
     TRAIN: (*_BACKCHANNELS, *_BACKCHANNELS, "right", "okay", "i see", "sure", "oh yes", "oh right", "right right"),
+    DEVELOPMENT: _BACKCHANNELS,
     HELD_OUT: _BACKCHANNELS,
 }
 CUE_WORDS = ("go", "now")
@@ -46,7 +49,7 @@ _NEAR_AMOUNTS = {
 _FAR_AMOUNTS = {
     "delays": ("five", "six", "seven"), "repetitions": (6, 7, 8), "objects": (5, 6), "repeated": (5, 6), "beats": (3,),
 }  # fmt: skip
-AMOUNTS = {TRAIN: _NEAR_AMOUNTS, HELD_OUT: _NEAR_AMOUNTS, EXTRAPOLATION: _FAR_AMOUNTS}
+AMOUNTS = {split: _FAR_AMOUNTS if split == EXTRAPOLATION else _NEAR_AMOUNTS for split in SPLITS}
 
 # Ordinary words for transcription and for plain text.
 ADJECTIVES = ("old", "small", "green", "quiet", "happy", "cold", "heavy", "young", "bright", "slow", "empty", "clean")
@@ -70,5 +73,10 @@ COLOURS = {
 
 
 def part_of(split: str) -> str:
-    """The part of the scripts that a split takes its wordings and colours from."""
-    return TRAIN if split == TRAIN else HELD_OUT
+    """The part, TRAIN or HELD_OUT, that a split takes its voices and colours from."""
+    return TRAIN if split in (TRAIN, DEVELOPMENT) else HELD_OUT
+
+
+def wordings_of(split: str) -> str:
+    """The part, TRAIN, DEVELOPMENT or HELD_OUT, that a split takes its wordings from."""
+    return split if split == DEVELOPMENT else part_of(split)

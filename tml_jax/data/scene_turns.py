@@ -61,7 +61,7 @@ def interruption(scene: Scene) -> float:
 def backchannel(scene: Scene) -> float:
     """The user shows that they are listening while the model counts; the model goes on."""
     due, starts = scene.ask_to_count()
-    words = scene.draw(scripts.BACKCHANNELS[scene.part])
+    words = scene.draw(scripts.BACKCHANNELS[scene.wordings])
     scene.meta["break_in"] = words
     start = starts[0] + scene.draw(scene.grids.break_in)
     scene.timeline.user(words, start)

@@ -69,11 +69,16 @@ def draw_phrase(pattern: str, rng: np.random.Generator) -> str:
         parts = match.group(1).split("|")
         return parts[int(rng.integers(len(parts)))]
 
-    return " ".join(_ALTERNATIVES.sub(choose, pattern).split())
+    return _spaced(_ALTERNATIVES.sub(choose, pattern))
 
 
 def phrases(pattern: str) -> tuple[str, ...]:
     """All that a pattern stands for: `[a|b|]` is a, b or nothing."""
     pieces = _ALTERNATIVES.split(pattern)  # every second one is a list of alternatives
     choices = [piece.split("|") if index % 2 else [piece] for index, piece in enumerate(pieces)]
-    return tuple(" ".join("".join(parts).split()) for parts in itertools.product(*choices))
+    return tuple(_spaced("".join(parts)) for parts in itertools.product(*choices))
+
+
+def _spaced(text: str) -> str:
+    """One space between words, and none before a comma, whatever was left empty."""
+    return " ".join(text.split()).replace(" ,", ",")

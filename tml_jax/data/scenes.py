@@ -18,6 +18,7 @@ from tml_jax.data.workers import pool
 
 SPLITS = {
     "scenes": scene_scripts.TRAIN,
+    "development": scene_scripts.DEVELOPMENT,
     "held_out": scene_scripts.HELD_OUT,
     "extrapolation": scene_scripts.EXTRAPOLATION,
 }  # sources that are made of scenes
@@ -33,7 +34,8 @@ def generate(
     """Generates conversations in order, with a line of progress now and then.
 
     Args:
-      source: `scenes` (the training split of every family), `held_out` (the held-out split, families equally often),
+      source: `scenes` (the training split of every family), `development` (the same in other wordings, families
+        equally often), `held_out` (the held-out split, families equally often),
         `extrapolation` (the same beyond the times, amounts and levels of training), `transcribed`, `text`,
         `captioned`, `named`, `sought` or `noted`.
       count: how many.

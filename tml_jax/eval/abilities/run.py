@@ -26,7 +26,8 @@ from tml_jax.files import write_whole
 from tml_jax.serve.session import Talker
 from tml_jax.serve.words import MicroTurn
 
-HELD_OUT, EXTRAPOLATION, TRAINING = "held_out", "extrapolation", "scenes"  # sources of scenes
+DEVELOPMENT, HELD_OUT, EXTRAPOLATION = SPLITS = "development", "held_out", "extrapolation"  # sources of scenes
+TRAINING = "scenes"
 REQUEST = "answer"  # the family in which the model is asked for a word
 FIT_SCENES, FEWEST_FIT, FIT_SEED = 64, 8, 0  # of each family's training split, that the policies are fitted on
 # Family → the fact of a scene that says what decides, where that is not the wording of the request.
@@ -59,7 +60,8 @@ def evaluate(
       seeds: of the scenes.
       families: names; none for all.
       data: folder where the scenes are kept; None for OUTPUT/scenes.
-      split: of the scenes: HELD_OUT, or EXTRAPOLATION, which goes beyond the ranges of training.
+      split: of the scenes: HELD_OUT; EXTRAPOLATION, which goes beyond the ranges of training; or DEVELOPMENT, by which
+        to choose.
       log: where progress goes.
 
     Returns:
@@ -74,8 +76,8 @@ def evaluate(
     seeds = tuple(dict.fromkeys(seeds))
     if scenes < 1 or not seeds or min(seeds) < 0:
         raise ValueError(f"{scenes} scenes with seeds {seeds}: expected at least one of each, and no seed below 0")
-    if split not in (HELD_OUT, EXTRAPOLATION):
-        raise ValueError(f"split {split!r}: expected {HELD_OUT} or {EXTRAPOLATION}")
+    if split not in SPLITS:
+        raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
     made_by = {"suite": "interactivity", "model": model, "version": version, "split": split}
     claim(output, made_by if data is None else made_by | {"data": str(data.resolve())})
     places = [(family, seed) for family in chosen for seed in seeds]
