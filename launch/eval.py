@@ -6,7 +6,7 @@
   python -m launch.eval --suite=parity --checkpoint=runs/inkling      (needs the extra `parity`)
 
   python -m launch.eval --suite=interactivity --checkpoint=runs/replica --output=runs/interactivity \
-      [--scenes=200] [--seeds=0,1,2] [--families=timed,cue] [--split=extrapolation]     (abilities beside targets)
+      [--scenes=200] [--seeds=0,1,2] [--families=timed,cue] [--split=development]     (abilities beside targets)
 
 Public benchmarks (extra `suites`), whose data you get yourself; tml_jax/eval/suites/registry.py lists them:
 
@@ -27,6 +27,7 @@ from tml_jax import shipped
 from tml_jax.config import ConfigError
 from tml_jax.eval.recognition import RECOGNISERS
 from tml_jax.eval.suites.registry import SUITES
+from tml_jax.folder_lock import FolderBusyError, alone
 from tml_jax.interop.journal import ConvertError
 from tml_jax.train.checkpoint import CheckpointError, find_checkpoint, read_config
 
@@ -111,13 +112,14 @@ def _interactivity() -> None:
         raise ValueError(f"--seeds={','.join(_SEEDS.value)}: expected whole numbers from 0 on, such as 0,1,2")
     if _DATA.value is not None and not pathlib.Path(_DATA.value).is_dir():
         raise ValueError(f"--data={_DATA.value}: no such folder; make it first, or leave --data out")
+    output = pathlib.Path(_OUTPUT.value)
     run_dir, checkpoint = find_checkpoint(_checkpoint())
     weights = _WEIGHTS.value or read_config(run_dir).serve.weights
     name = f"{_checkpoint()}, step {checkpoint.name}{'' if weights == 'whole' else f', {weights}'}"
-    print(
-        run.evaluate(
+    with alone(output, "--output"):
+        text = run.evaluate(
             lambda: Talker(str(checkpoint), weights=weights, delegate=True),
-            pathlib.Path(_OUTPUT.value),
+            output,
             name,
             f"saved at {checkpoint.stat().st_mtime:.0f}",  # a run that was trained again has other results
             _SCENES.value,
@@ -126,7 +128,7 @@ def _interactivity() -> None:
             None if _DATA.value is None else pathlib.Path(_DATA.value),
             _SPLIT.value,
         )
-    )
+    print(text)
 
 
 def _parity() -> None:
@@ -162,12 +164,14 @@ def _benchmark() -> None:
         backend_name=background.name(),
     )
     data, output = pathlib.Path(_DATA.value), pathlib.Path(_OUTPUT.value)
-    if _SCORE_ONLY.value:
-        print(run.evaluate(_SUITE.value, data, output, None, options))
-        return
-    _, checkpoint = find_checkpoint(_checkpoint())  # before the benchmark is read
-    talker = lambda: Talker(str(checkpoint), delegate=SUITES[_SUITE.value].calls is not None)  # noqa: E731
-    print(run.evaluate(_SUITE.value, data, output, talker, options, model=str(checkpoint)))
+    talker, model = None, ""
+    if not _SCORE_ONLY.value:
+        _, checkpoint = find_checkpoint(_checkpoint())  # before the benchmark is read
+        model = str(checkpoint)
+        talker = lambda: Talker(model, delegate=SUITES[_SUITE.value].calls is not None)  # noqa: E731
+    with alone(output, "--output"):
+        text = run.evaluate(_SUITE.value, data, output, talker, options, model=model)
+    print(text)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -181,7 +185,7 @@ def main(argv: Sequence[str]) -> None:
             raise ValueError(f"--{given[0]} goes with --suite=interactivity, not with {_SUITE.value}")
         own = {"sound": _sound, "replica": _replica, "interactivity": _interactivity, "parity": _parity}
         own.get(_SUITE.value, _benchmark)()
-    except (CheckpointError, ConfigError, ConvertError, OSError, ValueError) as error:
+    except (CheckpointError, ConfigError, ConvertError, FolderBusyError, OSError, ValueError) as error:
         raise SystemExit(f"launch.eval: {error}") from error
     except ImportError as error:
         extra = "parity" if _SUITE.value == "parity" else "suites" if _SUITE.value in SUITES else "replica"

@@ -20,9 +20,9 @@ from launch import config_flag, distributed, huge_pages
 from tml_jax.config import Config, ConfigError
 from tml_jax.data import prepare
 from tml_jax.data.shards import DataError
+from tml_jax.folder_lock import FolderBusyError, alone
 from tml_jax.parallel.mesh import make_mesh
 from tml_jax.train import checkpoint, curves, goodput, init_from, loop, metrics
-from tml_jax.train.run_lock import RunBusyError, alone
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run; default: runs/ and the name of the configuration.")
 _PROFILE = flags.DEFINE_string("profile_steps", None, "Steps to trace for xprof, such as 10:13 for 10, 11 and 12.")
@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> None:
             raise SystemExit(distributed.START_AGAIN)
     except ConfigError as error:
         distributed.end(error, 2)
-    except RunBusyError as error:
+    except FolderBusyError as error:
         distributed.end(error, distributed.START_AGAIN)
     except KeyboardInterrupt:  # in the steps a signal is waited for; this is before or after them
         config_flag.interrupted("train", "what was made and saved is kept, and the same command goes on")

@@ -290,7 +290,7 @@ def test_extrapolation_begins_where_training_ends(synthesizer):
 def test_bad_arguments_are_refused_at_the_call():
     for source, family, message in (
         ("scenes", "timid", "family 'timid': expected one of answer"),
-        ("text", "timed", "family 'timed' of source 'text': only scenes, held_out, extrapolation have families"),
+        ("text", "timed", "family 'timed' of source 'text': only scenes, development, held_out, extrapolation have families"),
     ):
         with pytest.raises(ValueError, match=message):
             scenes.generate(source, 1, 0, 1, family)

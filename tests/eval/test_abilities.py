@@ -91,9 +91,9 @@ def test_a_run_that_was_killed_goes_on_with_what_is_missing(by_hand, tmp_path):
     text = run.evaluate(Reactive, tmp_path, "m@1", **options)
     assert (tmp_path / "cells" / "answer-0.json").stat().st_mtime_ns == before
     assert run.evaluate(lambda: pytest.fail("loaded"), tmp_path, "m@1", **options) == text  # all is there
-    with pytest.raises(ValueError, match="holds answers of .*m@1"):
+    with pytest.raises(ValueError, match="holds answers of another run .version '', not 'trained again'.: give"):
         run.evaluate(Reactive, tmp_path, "m@1", "trained again", **options)
-    with pytest.raises(ValueError, match="holds answers of .*held_out"):
+    with pytest.raises(ValueError, match="holds answers of .*split 'held_out', not 'extrapolation'"):
         run.evaluate(Reactive, tmp_path, "m@1", split="extrapolation", **options)
 
 
@@ -142,9 +142,10 @@ def test_what_is_said_that_decides_is_noted(by_hand, tmp_path, monkeypatch):
 def test_scenes_may_go_beyond_the_ranges_of_training(by_hand, tmp_path):
     options = {"scenes": 2, "seeds": (0,), "families": ("visual",), "log": lambda line: None}
     text = run.evaluate(Reactive, tmp_path / "far", "m@1", split="extrapolation", **options)
-    assert "m@1, 2 extrapolation scenes of each of 1 families" in text and results(tmp_path / "far")["split"]
+    assert "m@1, 2 extrapolation scenes of each of 1 families" in text and "2 scenes of a family are a look" in text
+    assert results(tmp_path / "far")["split"]
     assert by_hand == {("scenes", "answer"), ("scenes", "visual"), ("extrapolation", "visual")}
-    with pytest.raises(ValueError, match="split 'train': expected held_out or extrapolation"):
+    with pytest.raises(ValueError, match="split 'train': expected one of development, held_out, extrapolation"):
         run.evaluate(Reactive, tmp_path / "none", "m@1", split="train", **options)
 
 

@@ -1,6 +1,6 @@
 """Real clips behind the drawn objects of generated scenes: any video files of the user's own.
 
-A third of the files is held out: scenes of training and development never have what lies behind those of the other splits.
+A third of the files is held out: scenes of training and development never have what lies behind those of the others.
 """
 
 import dataclasses

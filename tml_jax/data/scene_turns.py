@@ -45,7 +45,10 @@ def interruption(scene: Scene) -> float:
     due, starts = scene.ask_to_count()
     words = scene.interruption()
     scene.meta["break_in"] = words
-    heard = scene.timeline.user(words, starts[0] + scene.draw(scene.grids.break_in))
+    speech = scene.timeline.speak(words)
+    # Long words come early: when they end, there is a number left to be held back.
+    latest = starts[-1] - MICRO_TURN_SECONDS - speech.duration
+    heard = scene.timeline.user(speech, min(starts[0] + scene.draw(scene.grids.break_in), latest))
     boundary = scene_duration(heard)
     silent = boundary + MICRO_TURN_SECONDS
     spoken, end = [], due

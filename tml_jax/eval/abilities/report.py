@@ -21,6 +21,7 @@ MODEL, CEILING = "model", "as recorded"
 Found = Mapping[str, Mapping[int, Sequence[Seen]]]  # what was run → seed → what was observed, a scene each
 Figures = Mapping[str, Mapping[str, Estimate]]  # what was run → aim → its figure
 
+_PROOF = 200  # scenes of a family
 _HARDEST, _ENOUGH = 15, 5  # wordings that the table shows; scenes that one must have
 NOTES = """\
 Times are those of the sound: 10 ms frames above −50 dBFS. A reply counts as timely within 0.4 s of the recorded one,
@@ -101,7 +102,7 @@ def summary(facts: Mapping[str, Any], figures: Figures) -> str:
     whole = [ability.name for ability in ABILITIES if _whole(ability, figures[MODEL])]
     falls = {ability.name: collapses(ability, figures[MODEL], figures[ability.own]) for ability in ABILITIES}
     judged_falls = [ok for ok in falls.values() if ok is not None]
-    seeds = ", ".join(map(str, facts["seeds"]))
+    seeds, each = ", ".join(map(str, facts["seeds"])), facts["scenes"] * len(facts["seeds"])
     return (
         f"{facts['model']}, {facts['scenes']} {facts['split'].replace('_', '-')} scenes of each of "
         f"{len(facts['families'])} families with each of the seeds {seeds}: "
@@ -110,6 +111,7 @@ def summary(facts: Mapping[str, Any], figures: Figures) -> str:
         f"{f'; missed are {_listed(missed)}' if missed else ''}. "
         f"Abilities with all their targets: {_listed(whole) or 'none'}. Without what they rest on, "
         f"{sum(judged_falls)} of {len(judged_falls)} abilities collapse."
+        f"{'' if each >= _PROOF else f' {each} scenes of a family are a look, and no proof: that takes {_PROOF}.'}"
     )
 
 

@@ -142,7 +142,10 @@ def claim(answers: pathlib.Path, made_by: dict[str, str]) -> None:
     """
     path = answers / "made_by.json"
     if path.exists() and read_json(path) != made_by:
-        raise SuiteError(f"{answers} holds answers of {read_json(path)}: give another --output, or delete it")
+        found = read_json(path)
+        other = [key for key in {**found, **made_by} if found.get(key) != made_by.get(key)]
+        differs = ", ".join(f"{key} {found.get(key)!r}, not {made_by.get(key)!r}" for key in other)
+        raise SuiteError(f"{answers} holds answers of another run ({differs}): give another --output, or delete it")
     answers.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(made_by, indent=1))
 

@@ -1,4 +1,4 @@
-"""One process at a time in the folder of a run: two would save over each other, and both would lose steps."""
+"""One process at a time in a folder that it goes on in: two would write over each other, and both would lose work."""
 
 import contextlib
 import fcntl
@@ -11,39 +11,40 @@ from collections.abc import Iterator
 LOCK = "lock"
 
 
-class RunBusyError(RuntimeError):
-    """Another process is at work in the folder of the run."""
+class FolderBusyError(RuntimeError):
+    """Another process is at work in the folder."""
 
 
 @contextlib.contextmanager
-def alone(run_dir: str | os.PathLike, patience: float = 10.0) -> Iterator[None]:
-    """Holds RUN/lock. It goes with the process that holds it, however that ends.
+def alone(folder: str | os.PathLike, flag: str = "--run_dir", patience: float = 10.0) -> Iterator[None]:
+    """Holds FOLDER/lock. It goes with the process that holds it, however that ends.
 
     Args:
-      run_dir: folder of the run, made where needed. Storage that knows no locks lets everybody in.
+      folder: made where needed. Storage that knows no locks lets everybody in.
+      flag: of the command that names it, for errors.
       patience: seconds to wait for a process that is just ending.
 
     Yields:
       While it is held.
 
     Raises:
-      RunBusyError: another process holds it.
+      FolderBusyError: another process holds it.
     """
-    path = pathlib.Path(run_dir) / LOCK
+    path = pathlib.Path(folder) / LOCK
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(
-            f"{run_dir} cannot be made ({error.strerror}): give a folder that can be written, --run_dir"
+            f"{folder} cannot be made ({error.strerror}): give a folder that can be written, {flag}"
         ) from error
     with path.open("a+") as file:
         end = time.monotonic() + patience
         while not _taken(file.fileno()):
             if time.monotonic() > end:
                 file.seek(0)
-                raise RunBusyError(
-                    f"{run_dir} is in use by {file.read().strip() or 'another process'}: wait for it, end it, or give "
-                    "another --run_dir"
+                raise FolderBusyError(
+                    f"{folder} is in use by {file.read().strip() or 'another process'}: wait for it, end it, or give "
+                    f"another {flag}"
                 )
             time.sleep(0.2)
         file.truncate(0)
