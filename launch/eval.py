@@ -27,7 +27,7 @@ from tml_jax import shipped
 from tml_jax.config import ConfigError
 from tml_jax.eval.recognition import RECOGNISERS
 from tml_jax.eval.suites.registry import SUITES
-from tml_jax.folder_lock import FolderBusyError, alone
+from tml_jax.folder_lock import FolderBusyError
 from tml_jax.interop.journal import ConvertError
 from tml_jax.train.checkpoint import CheckpointError, find_checkpoint, read_config
 
@@ -112,14 +112,13 @@ def _interactivity() -> None:
         raise ValueError(f"--seeds={','.join(_SEEDS.value)}: expected whole numbers from 0 on, such as 0,1,2")
     if _DATA.value is not None and not pathlib.Path(_DATA.value).is_dir():
         raise ValueError(f"--data={_DATA.value}: no such folder; make it first, or leave --data out")
-    output = pathlib.Path(_OUTPUT.value)
     run_dir, checkpoint = find_checkpoint(_checkpoint())
     weights = _WEIGHTS.value or read_config(run_dir).serve.weights
     name = f"{_checkpoint()}, step {checkpoint.name}{'' if weights == 'whole' else f', {weights}'}"
-    with alone(output, "--output"):
-        text = run.evaluate(
+    print(
+        run.evaluate(
             lambda: Talker(str(checkpoint), weights=weights, delegate=True),
-            output,
+            pathlib.Path(_OUTPUT.value),
             name,
             f"saved at {checkpoint.stat().st_mtime:.0f}",  # a run that was trained again has other results
             _SCENES.value,
@@ -128,7 +127,7 @@ def _interactivity() -> None:
             None if _DATA.value is None else pathlib.Path(_DATA.value),
             _SPLIT.value,
         )
-    print(text)
+    )
 
 
 def _parity() -> None:
@@ -164,14 +163,12 @@ def _benchmark() -> None:
         backend_name=background.name(),
     )
     data, output = pathlib.Path(_DATA.value), pathlib.Path(_OUTPUT.value)
-    talker, model = None, ""
-    if not _SCORE_ONLY.value:
-        _, checkpoint = find_checkpoint(_checkpoint())  # before the benchmark is read
-        model = str(checkpoint)
-        talker = lambda: Talker(model, delegate=SUITES[_SUITE.value].calls is not None)  # noqa: E731
-    with alone(output, "--output"):
-        text = run.evaluate(_SUITE.value, data, output, talker, options, model=model)
-    print(text)
+    if _SCORE_ONLY.value:
+        print(run.evaluate(_SUITE.value, data, output, None, options))
+        return
+    _, checkpoint = find_checkpoint(_checkpoint())  # before the benchmark is read
+    talker = lambda: Talker(str(checkpoint), delegate=SUITES[_SUITE.value].calls is not None)  # noqa: E731
+    print(run.evaluate(_SUITE.value, data, output, talker, options, model=str(checkpoint)))
 
 
 def main(argv: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from tml_jax.eval.conversation import write_example
 from tml_jax.eval.delegation import Delegation, score_delegation
 from tml_jax.eval.interactivity import Measurement, measure, reply_frequency
 from tml_jax.eval.streaming import stream
-from tml_jax.eval.suites.run import claim
+from tml_jax.eval.suites.run import claimed
 from tml_jax.files import write_whole
 from tml_jax.serve.session import Talker
 from tml_jax.serve.words import MicroTurn
@@ -70,6 +70,7 @@ def evaluate(
     Raises:
       ValueError: a family or split is unknown, or there are no scenes or seeds.
       SuiteError: OUTPUT is another model's.
+      FolderBusyError: another process is at work there.
       ImportError: the voices are not installed.
     """
     chosen = check_families(families)
@@ -79,21 +80,22 @@ def evaluate(
     if split not in SPLITS:
         raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
     made_by = {"suite": "interactivity", "model": model, "version": version, "split": split}
-    claim(output, made_by if data is None else made_by | {"data": str(data.resolve())})
     places = [(family, seed) for family in chosen for seed in seeds]
-    kept = {place: _read(_path(output, place), scenes) for place in places}
-    missing = [place for place, cell in kept.items() if cell is None]
-    log(f"interactivity: {len(places)} times {scenes} scenes, {len(places) - len(missing)} of {len(places)} are there")
-    if missing:
-        source = output / "scenes" if data is None else data
-        fitted = _fit(source, chosen, min(max(scenes, FEWEST_FIT), FIT_SCENES), log)
-        speaker, began = talker(), time.monotonic()
-        for done, place in enumerate(missing, start=1):
-            kept[place] = _run(speaker, kept_scenes(source, split, *place, scenes), *place, fitted, output)
-            _write(_path(output, place), kept[place])
-            each = (time.monotonic() - began) / done
-            left = f"{scenes / each:.1f} scenes a second, {each * (len(missing) - done):.0f} s left"
-            log(f"{place[0]}, seed {place[1]}: {done} of {len(missing)}, {left}")
+    with claimed(output, made_by if data is None else made_by | {"data": str(data.resolve())}):
+        kept = {place: _read(_path(output, place), scenes) for place in places}
+        missing = [place for place, cell in kept.items() if cell is None]
+        there = len(places) - len(missing)
+        log(f"interactivity: {len(places)} times {scenes} scenes, {there} of {len(places)} are there")
+        if missing:
+            source = output / "scenes" if data is None else data
+            fitted = _fit(source, chosen, min(max(scenes, FEWEST_FIT), FIT_SCENES), log)
+            speaker, began = talker(), time.monotonic()
+            for done, place in enumerate(missing, start=1):
+                kept[place] = _run(speaker, kept_scenes(source, split, *place, scenes), *place, fitted, output)
+                _write(_path(output, place), kept[place])
+                each = (time.monotonic() - began) / done
+                left = f"{scenes / each:.1f} scenes a second, {each * (len(missing) - done):.0f} s left"
+                log(f"{place[0]}, seed {place[1]}: {done} of {len(missing)}, {left}")
     facts = {
         "suite": "interactivity",
         "model": model,

@@ -1,10 +1,11 @@
 """One run of a suite: items from the benchmark's files, the model's answers to them, their scores, the report."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from tml_jax.background.backend import Backend, Tools
 from tml_jax.eval.recognition import words_heard
@@ -15,6 +16,7 @@ from tml_jax.eval.suites.mock_tools import ToolDesk, tool_desk
 from tml_jax.eval.suites.registry import SUITES, Suite
 from tml_jax.eval.suites.report import write_report
 from tml_jax.eval.suites.transcripts import SuiteError, read_json
+from tml_jax.folder_lock import alone
 from tml_jax.serve.session import Talker
 
 OWN_WORDS = "text"  # a recogniser that is none: the model's own text beside its sound
@@ -103,9 +105,9 @@ def evaluate(
     log(f"{name}: {len(items)} items")
     if talker is not None:
         made_by = {"suite": name, "model": model, "recogniser": words}
-        claim(answers, made_by | ({"background": options.backend_name} if options.backend_name else {}))
-        loaded = talker()
-        answer(loaded, items, answers, listen, log, _desks(suite, items, options, loaded))
+        with claimed(answers, made_by | ({"background": options.backend_name} if options.backend_name else {})):
+            loaded = talker()
+            answer(loaded, items, answers, listen, log, _desks(suite, items, options, loaded))
     if suite.hears:
         given = hear(items, answers, listen or words_heard, words)
         if talker is None and given:
@@ -134,11 +136,13 @@ def _desks(suite: Suite, items: Sequence[Item], options: Options, talker: Talker
     return lambda item: tool_desk(known, suite.calls(item), options.backend, talker.tokenizer, talker.config)
 
 
-def claim(answers: pathlib.Path, made_by: dict[str, str]) -> None:
-    """Writes down what makes the answers in a folder.
+@contextlib.contextmanager
+def claimed(answers: pathlib.Path, made_by: dict[str, str]) -> Iterator[None]:
+    """Writes down what makes the answers in a folder, and keeps others out of it meanwhile.
 
     Raises:
       SuiteError: the folder has answers that something else made.
+      FolderBusyError: another process is making some.
     """
     path = answers / "made_by.json"
     if path.exists() and read_json(path) != made_by:
@@ -146,8 +150,9 @@ def claim(answers: pathlib.Path, made_by: dict[str, str]) -> None:
         other = [key for key in {**found, **made_by} if found.get(key) != made_by.get(key)]
         differs = ", ".join(f"{key} {found.get(key)!r}, not {made_by.get(key)!r}" for key in other)
         raise SuiteError(f"{answers} holds answers of another run ({differs}): give another --output, or delete it")
-    answers.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(made_by, indent=1))
+    with alone(answers, "--output", patience=1.0):
+        path.write_text(json.dumps(made_by, indent=1))
+        yield
 
 
 def _first(items: list[Item], limit: int) -> list[Item]:
