@@ -239,7 +239,7 @@ def test_held_out_families_are_equally_frequent_and_all_families_are_trained():
     assert held_out == {family: 2 for family in FAMILIES}
     rng = np.random.default_rng(0)
     trained = collections.Counter(draw_family(rng) for _ in range(2000))
-    shares = {family: share for family, (_, share) in FAMILIES.items()}
+    shares = {name: family.share for name, family in FAMILIES.items()}
     assert sum(shares.values()) == pytest.approx(1.0) and min(shares.values()) >= 0.02
     for family, share in shares.items():
         assert trained[family] / 2000 == pytest.approx(share, abs=0.03), family

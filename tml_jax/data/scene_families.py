@@ -4,6 +4,7 @@ Every family obeys cause and effect at the pace of micro-turns: what the model d
 read in micro-turns that are over by then.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -16,28 +17,36 @@ from tml_jax.data.record import Conversation
 from tml_jax.data.scene import Scene, new_scene
 from tml_jax.data.voices import Synthesizer
 
-# Family → (how it plays out, share of the training scenes).
-FAMILIES: dict[str, tuple[Callable[[Scene], float], float]] = {
-    "answer": (scene_turns.answer, 0.08),
-    "pause": (scene_turns.pause, 0.05),
-    "interruption": (scene_turns.interruption, 0.11),
-    "backchannel": (scene_turns.backchannel, 0.04),
-    "timed": (scene_turns.timed, 0.06),
-    "cue": (scene_turns.cue, 0.09),
-    "silence": (scene_turns.silence, 0.07),
-    "side_talk": (scene_company.side_talk, 0.06),
-    "background": (scene_company.background, 0.04),
-    "visual": (scene_sights.visual, 0.08),
-    "visual_stop": (scene_sights.visual_stop, 0.08),
-    "repetition": (scene_sights.repetition, 0.02),
-    "count_seen": (scene_sights.count_seen, 0.02),
-    "quiet_until_seen": (scene_sights.quiet_until_seen, 0.03),
-    "simultaneous": (scene_listening.simultaneous, 0.02),
-    "model_backchannel": (scene_listening.model_backchannel, 0.05),
-    "delegation": (scene_delegation.delegation, 0.10),
-}
 
-SEEN = ("visual", "visual_stop", "repetition", "count_seen", "quiet_until_seen")  # families with pictures
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """How a family plays out, its share of the training scenes, and whether it has pictures."""
+
+    play: Callable[[Scene], float]
+    share: float
+    seen: bool = False
+
+
+FAMILIES: dict[str, Family] = {
+    "answer": Family(scene_turns.answer, 0.08),
+    "pause": Family(scene_turns.pause, 0.05),
+    "interruption": Family(scene_turns.interruption, 0.11),
+    "backchannel": Family(scene_turns.backchannel, 0.04),
+    "timed": Family(scene_turns.timed, 0.06),
+    "cue": Family(scene_turns.cue, 0.09),
+    "silence": Family(scene_turns.silence, 0.07),
+    "side_talk": Family(scene_company.side_talk, 0.06),
+    "background": Family(scene_company.background, 0.04),
+    "visual": Family(scene_sights.visual, 0.08, seen=True),
+    "visual_stop": Family(scene_sights.visual_stop, 0.08, seen=True),
+    "repetition": Family(scene_sights.repetition, 0.02, seen=True),
+    "count_seen": Family(scene_sights.count_seen, 0.02, seen=True),
+    "quiet_until_seen": Family(scene_sights.quiet_until_seen, 0.03, seen=True),
+    "simultaneous": Family(scene_listening.simultaneous, 0.02),
+    "model_backchannel": Family(scene_listening.model_backchannel, 0.05),
+    "delegation": Family(scene_delegation.delegation, 0.10),
+}
+SEEN = tuple(name for name, family in FAMILIES.items() if family.seen)
 
 
 def make_scene(
@@ -62,7 +71,7 @@ def make_scene(
       The conversation, with `words`, `cues` and sound that agree to the sample.
     """
     scene = new_scene(synthesizer, rng, split, clips)
-    end = FAMILIES[family][0](scene) + scene.draw(scene.grids.tail)
+    end = FAMILIES[family].play(scene) + scene.draw(scene.grids.tail)
     microphone = draw_acoustics(rng, split) if scene.microphone else None
     if microphone is not None and split != scripts.TRAIN:
         microphone, facts = without_echo(microphone)
@@ -72,5 +81,5 @@ def make_scene(
 
 def draw_family(rng: np.random.Generator) -> str:
     """A family, drawn by its share of the training scenes."""
-    shares = np.asarray([share for _, share in FAMILIES.values()])
+    shares = np.asarray([family.share for family in FAMILIES.values()])
     return str(rng.choice(list(FAMILIES), p=shares / shares.sum()))
