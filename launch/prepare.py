@@ -10,6 +10,7 @@ The layout of a folder of recordings stands at the head of `tml_jax/data/recordi
 """
 
 import collections
+import contextlib
 import math
 import os
 import pathlib
@@ -141,7 +142,8 @@ def prepare() -> None:
         records = recordings.import_recordings(RECORDINGS.value, options, report)
     families, seconds = collections.Counter(), collections.Counter()
     try:
-        shards.write_shards(_counted(records, families, seconds), output, overwrite=OVERWRITE.value)
+        with contextlib.closing(records):
+            shards.write_shards(_counted(records, families, seconds), output, overwrite=OVERWRITE.value)
     except shards.DataError as error:
         if report.skipped and not report.pieces:
             count = len(report.skipped)

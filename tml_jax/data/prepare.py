@@ -1,9 +1,10 @@
 """What a run needs before its first step: the generated sources and a tokenizer."""
 
+import contextlib
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from tml_jax.config import Config, ConfigError
 from tml_jax.data import scenes
@@ -65,7 +66,8 @@ def ensure_source(config: Config, name: str, log: Callable[[str], None] = print)
     directory = source_directory(config, name)
     if not directory.exists() and name in config.data.generate:
         log(f"generating {config.data.generate[name]} conversations of {name} into {directory}")
-        write_shards(_generated(config, name, config.data.generate[name]), directory)
+        with contextlib.closing(_generated(config, name, config.data.generate[name])) as made:
+            write_shards(made, directory)
     return open_shards(directory)
 
 
@@ -85,7 +87,7 @@ def first_records(config: Config, name: str, count: int, log: Callable[[str], No
     return [records[index] for index in range(min(count, len(records)))]
 
 
-def _generated(config: Config, name: str, count: int) -> Iterator[Conversation]:
+def _generated(config: Config, name: str, count: int) -> Generator[Conversation, None, None]:
     processes = min(os.cpu_count() or 1, -(-count // _PROCESS_PAYS))
     clips = config.data.clips if name in scenes.SPLITS else ""
     return scenes.generate(name, count, config.data.seed, processes, clips=clips or None)

@@ -17,7 +17,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 from absl import logging
@@ -84,7 +84,7 @@ class Report:
 
 def import_recordings(
     folder: str | os.PathLike, options: Options = Options(), report: Report | None = None
-) -> Iterator[Conversation]:
+) -> Generator[Conversation, None, None]:
     """Reads every recording of a folder, in the order of their names.
 
     Args:
@@ -113,7 +113,7 @@ def import_recordings(
 
 def _import(
     root: pathlib.Path, found: dict[str, list[pathlib.Path]], options: Options, report: Report
-) -> Iterator[Conversation]:
+) -> Generator[Conversation, None, None]:
     for number, (name, paths) in enumerate(found.items(), 1):
         logging.log_every_n_seconds(logging.INFO, "recording %d of %d: %s", 5, number, len(found), name)
         try:

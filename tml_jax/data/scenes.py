@@ -4,7 +4,7 @@ import collections
 import concurrent.futures
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 from absl import logging
@@ -30,8 +30,8 @@ _LOSSY_SHARE = 0.15  # of training conversations over a network that loses packe
 
 def generate(
     source: str, count: int, seed: int, processes: int, family: str | None = None, clips: str | None = None
-) -> Iterator[Conversation]:
-    """Generates conversations in order, with a line of progress now and then.
+) -> Generator[Conversation, None, None]:
+    """Generates conversations in order, with a line of progress now and then; the processes end when it is closed.
 
     Args:
       source: `scenes` (the training split of every family), `development` (the same in other wordings, families
@@ -118,7 +118,7 @@ def _chunk(source: str, seed: int, family: str | None, clips: str | None, start:
 
 def _generate(
     source: str, count: int, seed: int, processes: int, family: str | None, clips: str | None
-) -> Iterator[Conversation]:
+) -> Generator[Conversation, None, None]:
     progress = _Progress(source, count)
     if processes <= 1:
         synthesizer = Synthesizer()

@@ -1,9 +1,12 @@
 """What processes that work for another one have in common."""
 
 import concurrent.futures
+import contextlib
 import functools
 import multiprocessing
+import multiprocessing.synchronize
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,29 +20,43 @@ Result = TypeVar("Result")
 
 
 @functools.cache  # once a process
-def end_with(parent: int) -> None:
+def end_with(parent: int, stopped: multiprocessing.synchronize.Event | None = None) -> None:
     """Ends this worker soon after its parent: one that was killed cannot tell its workers to stop.
 
-    A thread, because the signal that Linux offers for this comes with the end of the parent's thread, not its process.
+    And leaves Ctrl-C, which a terminal sends to all, to the parent. A thread, because the signal that Linux offers for
+    this comes with the end of the parent's thread, not its process.
 
     Args:
       parent: process number of the parent.
+      stopped: set when what this worker makes is not wanted any more; it ends at once.
     """
 
     def watch() -> None:
         while os.getppid() == parent:  # an orphan gets another parent
-            time.sleep(_WATCH_SECONDS)
+            if stopped is None:
+                time.sleep(_WATCH_SECONDS)
+            elif stopped.wait(_WATCH_SECONDS):
+                break
         os._exit(1)
 
     threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+    if threading.current_thread() is threading.main_thread():  # no other may say how signals are met
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def pool(processes: int) -> concurrent.futures.ProcessPoolExecutor:
-    """So many workers, which end with this process."""
+@contextlib.contextmanager
+def pool(processes: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
+    """So many workers, which end with this process, and at once where it stops with an error or is interrupted."""
     context = multiprocessing.get_context("spawn")  # threads of JAX may run here already, so no fork
-    return concurrent.futures.ProcessPoolExecutor(
-        processes, mp_context=context, initializer=end_with, initargs=(os.getpid(),)
-    )
+    stopped = context.Event()
+    with concurrent.futures.ProcessPoolExecutor(
+        processes, mp_context=context, initializer=end_with, initargs=(os.getpid(), stopped)
+    ) as workers:
+        try:
+            yield workers
+        except BaseException:
+            stopped.set()  # or what they are at would be waited for
+            raise
 
 
 def in_parts(work: Callable[[range], Result], records: Sequence[Any]) -> Iterator[Result]:
