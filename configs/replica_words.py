@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.data.batch_size = 4
     config.data.workers = 1
     config.train.init_from = "runs/replica_gpu"
-    config.train.steps = 4000
+    config.train.steps = 5000
     config.train.learning_rate = 1.2e-3
     config.train.warmup_steps = 100
     config.train.flow_draws = 2
