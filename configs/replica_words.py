@@ -4,7 +4,7 @@
 
 trains on the copy that comes with the package, and needs no GPU; without `init_from` it goes on from the run of
 `configs/replica_gpu.py`. It keeps the tokenizer of what it begins with. The shipped one was trained on six times,
-each time with other data (README, "The replica"). Another `data.seed` gives scenes that no part has seen.
+each time with other data (`tml_jax/shipped/HISTORY.md`). Another `data.seed` gives scenes that no part has seen.
 """
 
 from ml_collections import ConfigDict
