@@ -1,5 +1,6 @@
 """Sources in which the model writes: what it writes is what was said or seen, and when."""
 
+import functools
 import re
 
 import numpy as np
@@ -94,12 +95,17 @@ def utterances(record):
     return found
 
 
+@functools.cache
+def corrections():
+    """Every wording that puts another sum in place of the one asked for."""
+    composed = [text for carrier in scene_delegation.REFINING for text in wordings(carrier)]
+    return {*composed, *(text for pattern in patterns(scripts.TRAIN, "refining") for text in phrases(pattern))}
+
+
 def note_due(asked):
     """What is to be noted of a wording that was filled in."""
     if set(asked) == {"wording", "sum"}:
-        number = {word: str(value) for value, word in enumerate(scripts.NUMBERS, 1)}
-        first, sign, second = asked["sum"].split()
-        return f"{number[first]} {scene_delegation.SIGNS[sign]} {number[second]}"
+        return f"{'instead' if asked['wording'] in corrections() else 'sum'} {asked['sum']}"
     forms = ("{delay} {keyword}", "{cue} {keyword}", "{shape} {keyword}", "{shape} {keyword} {second}", "count {shape}")
     for form in (*forms, "{keyword}", "{word}"):
         if set(re.findall(r"{(\w+)}", form)) == set(asked) - {"wording", "action"}:
@@ -118,7 +124,7 @@ def test_what_each_utterance_asks_for_is_noted_soon_after_it():
             if due := note_due(facts):
                 assert note == due, (words, note)
                 assert words.endswith(facts["wording"].replace(",", "").format(**facts)), (words, facts)
-                noted.add(frozenset(facts))
+                noted.add(frozenset(facts) | {"instead"} & {note.split()[0]})
             else:
                 noted.add(note)
                 assert note in ("nothing", "stop", "count", "how many", "what", "repeat", "translate")
@@ -127,7 +133,7 @@ def test_what_each_utterance_asks_for_is_noted_soon_after_it():
                     assert any(facts["wording"] in wordings(carrier) for carrier in CARRIERS[kind]) or any(
                         facts["wording"] in phrases(pattern) for pattern in patterns(scripts.TRAIN, kind)
                     ), (note, words)
-    assert len(noted) == 8 + 7, "of requests that are filled in, and of all else"
+    assert len(noted) == 9 + 7, "of requests that are filled in, and of all else"
 
 
 def test_what_is_noted_fits_into_a_row_of_training():
