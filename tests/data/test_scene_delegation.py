@@ -104,6 +104,21 @@ def test_a_refined_task_has_the_new_sums_result_alone(records):
         assert said == [*delegation.FILLER.split() * 2, second.due]
 
 
+def test_a_second_sum_comes_before_the_first_is_done_or_after_it(records):
+    gone_on = set()
+    for record in records:
+        if (variant := record.meta["variant"]) not in ("followed", "again"):
+            continue
+        tasks = texts(record, MODEL)
+        assert [parse_request(text.text).action for text in tasks] == [Action.NEW] * 2
+        first, second = (text.time for text in texts(record, BACKGROUND))
+        spoken = [word.start for word in record.words if word.speaker == USER and word.start > tasks[0].time]
+        assert tasks[0].time < first < second and tasks[1].time < second
+        assert (min(spoken) > first) == (variant == "again"), record.id
+        gone_on.add(variant)
+    assert gone_on == {"followed", "again"}
+
+
 def test_near_misses_ask_for_no_sum_and_are_answered_or_passed_over(records):
     found = [record for record in records if record.meta["variant"] == "near_miss"]
     assert {bool([word for word in record.words if word.speaker == MODEL]) for record in found} == {True, False}

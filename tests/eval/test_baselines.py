@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from tml_jax.data.record import MODEL, USER, Conversation, Cue, Word
 from tml_jax.eval import baselines, interactivity
+from tml_jax.eval.activity import of_sound
 
 
 def sound(rate, duration, spans, level=0.3):
@@ -77,6 +80,13 @@ def test_listening_never_speaks_and_speaking_never_stops(params):
     turns = baselines.run(baselines.always_speaking, params, conversation())
     assert speaking(turns) == list(range(30))
     assert "".join(turn.text for turn in turns).split() == 5 * params.reply.split()
+
+
+def test_speaking_never_stops_by_its_sound_where_the_reply_has_pauses(params):
+    tone = 0.1 * np.sin(np.arange(4800) / 10).astype(np.float32)
+    samples = np.stack([tone if step in (0, 3) else np.zeros(4800, np.float32) for step in range(len(params.pieces))])
+    turns = baselines.run(baselines.always_speaking, dataclasses.replace(params, samples=samples), conversation())
+    assert of_sound(np.stack([turn.samples for turn in turns])).active.all() and len(turns) == 30
 
 
 def test_the_threshold_speaks_half_a_second_after_the_speech_for_the_length_of_the_reply(params):

@@ -4,7 +4,7 @@ import concurrent.futures
 import contextlib
 import functools
 import multiprocessing
-import multiprocessing.synchronize
+import multiprocessing.connection
 import os
 import signal
 import threading
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 
 @functools.cache  # once a process
-def end_with(parent: int, stopped: multiprocessing.synchronize.Event | None = None) -> None:
+def end_with(parent: int, alive: multiprocessing.connection.Connection | None = None) -> None:
     """Ends this worker soon after its parent: one that was killed cannot tell its workers to stop.
 
     And leaves Ctrl-C, which a terminal sends to all, to the parent. A thread, because the signal that Linux offers for
@@ -28,14 +28,15 @@ def end_with(parent: int, stopped: multiprocessing.synchronize.Event | None = No
 
     Args:
       parent: process number of the parent.
-      stopped: set when what this worker makes is not wanted any more; it ends at once.
+      alive: the end of a pipe that the parent closes when what this worker makes is not wanted any more; it ends at
+        once. (An event of `multiprocessing` would make the parent wait for workers that were killed.)
     """
 
     def watch() -> None:
         while os.getppid() == parent:  # an orphan gets another parent
-            if stopped is None:
+            if alive is None:
                 time.sleep(_WATCH_SECONDS)
-            elif stopped.wait(_WATCH_SECONDS):
+            elif alive.poll(_WATCH_SECONDS):
                 break
         os._exit(1)
 
@@ -48,14 +49,18 @@ def end_with(parent: int, stopped: multiprocessing.synchronize.Event | None = No
 def pool(processes: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
     """So many workers, which end with this process, and at once where it stops with an error or is interrupted."""
     context = multiprocessing.get_context("spawn")  # threads of JAX may run here already, so no fork
-    stopped = context.Event()
-    with concurrent.futures.ProcessPoolExecutor(
-        processes, mp_context=context, initializer=end_with, initargs=(os.getpid(), stopped)
-    ) as workers:
+    alive, wanted = context.Pipe(duplex=False)
+    with (
+        alive,
+        wanted,
+        concurrent.futures.ProcessPoolExecutor(
+            processes, mp_context=context, initializer=end_with, initargs=(os.getpid(), alive)
+        ) as workers,
+    ):
         try:
             yield workers
         except BaseException:
-            stopped.set()  # or what they are at would be waited for
+            wanted.close()  # or what they are at would be waited for
             raise
 
 

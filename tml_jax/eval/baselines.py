@@ -14,6 +14,7 @@ import numpy as np
 from tml_jax.config import INPUT_RATE, MEL_BINS, MICRO_TURN_SECONDS
 from tml_jax.data.layout import INPUT_SAMPLES, OUTPUT_SAMPLES, fit_samples, gates, spoken_words
 from tml_jax.data.record import BACKGROUND, MODEL, TASK, USER, Conversation, Cue, Word
+from tml_jax.eval.activity import of_sound
 from tml_jax.serve.words import MicroTurn, Span
 from tml_jax.signal.mel import SILENT_OWN_MEL, own_mel
 
@@ -103,9 +104,11 @@ def always_listening(params: Params, windows: Iterable[np.ndarray]) -> Iterator[
 
 
 def always_speaking(params: Params, windows: Iterable[np.ndarray]) -> Iterator[MicroTurn]:
-    """Gives the majority reply over and over, whatever is heard."""
+    """Gives the majority reply over and over, whatever is heard; of its windows those that sound, or it would pause."""
+    sounds = np.flatnonzero(of_sound(params.samples).active)
+    steps = sounds.tolist() or list(range(len(params.pieces)))
     for index, _ in enumerate(windows):
-        yield _micro_turn(params, index, index % len(params.pieces))
+        yield _micro_turn(params, index, steps[index % len(steps)])
 
 
 def majority(params: Params, windows: Iterable[np.ndarray]) -> Iterator[MicroTurn]:

@@ -145,12 +145,11 @@ def claimed(answers: pathlib.Path, made_by: dict[str, str]) -> Iterator[None]:
       FolderBusyError: another process is making some.
     """
     path = answers / "made_by.json"
-    if path.exists() and read_json(path) != made_by:
-        found = read_json(path)
-        other = [key for key in {**found, **made_by} if found.get(key) != made_by.get(key)]
-        differs = ", ".join(f"{key} {found.get(key)!r}, not {made_by.get(key)!r}" for key in other)
-        raise SuiteError(f"{answers} holds answers of another run ({differs}): give another --output, or delete it")
     with alone(answers, "--output", patience=1.0):
+        if path.exists() and (found := read_json(path)) != made_by:
+            other = [key for key in {**found, **made_by} if found.get(key) != made_by.get(key)]
+            differs = ", ".join(f"{key} {found.get(key)!r}, not {made_by.get(key)!r}" for key in other)
+            raise SuiteError(f"{answers} holds answers of another run ({differs}): give another --output, or delete it")
         path.write_text(json.dumps(made_by, indent=1))
         yield
 
