@@ -94,6 +94,8 @@ def test_a_run_that_was_killed_goes_on_with_what_is_missing(by_hand, tmp_path):
     assert run.evaluate(lambda: pytest.fail("loaded"), tmp_path, "m@1", **options) == text  # all is there
     with pytest.raises(ValueError, match="holds answers of another run .version '', not 'trained again'.: give"):
         run.evaluate(Reactive, tmp_path, "m@1", "trained again", **options)
+    with pytest.raises(ValueError, match="another run .scenes '2', not '1'."):
+        run.evaluate(Reactive, tmp_path, "m@1", **options | {"scenes": 1})
     with alone(tmp_path), pytest.raises(FolderBusyError, match="in use by process .* another --output"):
         run.evaluate(Reactive, tmp_path, "m@1", **options)
     with pytest.raises(ValueError, match="holds answers of .*split 'held_out', not 'extrapolation'"):

@@ -80,7 +80,8 @@ def evaluate(
     if split not in SPLITS:
         raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
     made_by = {"suite": "interactivity", "model": model, "version": version, "split": split}
-    made_by["families"] = ",".join(chosen)  # the policies are fitted on scenes of all of them
+    # The policies are fitted on scenes of all families; and fewer scenes must not take the place of more.
+    made_by |= {"families": ",".join(chosen), "scenes": str(scenes)}
     places = [(family, seed) for family in chosen for seed in seeds]
     with claimed(output, made_by if data is None else made_by | {"data": str(data.resolve())}):
         kept = {place: _read(_path(output, place), scenes) for place in places}
