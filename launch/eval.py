@@ -188,10 +188,10 @@ def main(argv: Sequence[str]) -> None:
         extra = "parity" if _SUITE.value == "parity" else "suites" if _SUITE.value in SUITES else "replica"
         raise SystemExit(f"launch.eval: {error}; python -m pip install -e '.[{extra}]'") from error
     except KeyboardInterrupt:
-        kept = (
-            "what was answered is kept, and the same command goes on" if _SUITE.value in SUITES else "nothing is kept"
-        )
-        if _SUITE.value == "interactivity":
+        kept = "nothing is kept"
+        if _SUITE.value in SUITES:
+            kept = "what was answered is kept, and the same command goes on"
+        elif _SUITE.value == "interactivity":
             kept = "each family and seed that was done is kept, and the same command goes on"
         config_flag.interrupted("eval", kept)
 

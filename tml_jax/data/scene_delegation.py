@@ -61,6 +61,8 @@ REFINING = tuple(
     "no {sum}", "i mean {sum}", "i meant {sum}", "change it to {sum}", "not that but {sum}", "actually {sum}",
     "actually i want {sum}", "no wait i want {sum}", "i should have said {sum}",
 )  # fmt: skip
+# Kind of request for a sum → its wordings.
+ASKED = {"sum": CARRIERS, "following": FOLLOWING, "refining": REFINING}
 # Requests for a word that is to be said, not worked out.
 NEAR_REQUESTS = (
     "*say the word {word}", "*say {word}+", "*tell me the word {word}", "*tell me {word}",
@@ -183,15 +185,7 @@ class _Play:
     tasks: list[PlannedTask] = dataclasses.field(default_factory=list)
     free: float = 0.0
 
-    def ask(
-        self,
-        start: float,
-        delay: float,
-        fault: str = "",
-        typed: bool = False,
-        refines: int | None = None,
-        follows: bool = False,
-    ) -> float:
+    def ask(self, start: float, delay: float, fault: str = "", typed: bool = False, kind: str = "sum") -> float:
         """The user asks for a sum, the model hands it over and says the filler; returns the time of the task.
 
         Args:
@@ -199,15 +193,11 @@ class _Play:
           delay: of the result.
           fault: what is wrong with it, if anything.
           typed: whether the user types.
-          refines: number of the only task, in place of which this one is asked for; None for a new one.
-          follows: whether it is asked for in words that go on from another.
+          kind: of request, a key of `ASKED`; "refining" asks in place of the only task, the others for a new one.
         """
-        scene = self.scene
+        scene, refines = self.scene, 1 if kind == "refining" else None
         task, words = scene.draw([each for each in SUMS if refines is None or each[0] != self.tasks[0].text])
-        kind, carriers = (
-            ("refining", REFINING) if refines else ("following", FOLLOWING) if follows else ("sum", CARRIERS)
-        )
-        carrier = scene.carrier(kind, carriers)
+        carrier = scene.carrier(kind, ASKED[kind])
         scene.meta["wording"] = scene.meta["wording"] or carrier
         if typed:
             written = task if scene.rng.random() < _SIGNS_SHARE else words
@@ -307,7 +297,7 @@ def _followed(play: _Play) -> float:
     """The user asks for another sum meanwhile, so two run at once; each result is spoken as it comes."""
     scene = play.scene
     first = play.ask(scene.lead(), 0.0)
-    second = play.ask(play.free + scene.lead(), 0.0, follows=bool(scene.rng.random() < _FOLLOWING_SHARE))
+    second = play.ask(play.free + scene.lead(), 0.0, kind=_second(scene))
     arrivals = [play.free - GAP + scene.draw(scene.grids.lead), 0.0]
     play.tasks[0] = dataclasses.replace(play.tasks[0], delay=round(arrivals[0] - first, 4))
     end = play.answer(1, arrivals[0])
@@ -320,8 +310,13 @@ def _again(play: _Play) -> float:
     """The user asks for another sum when the first is done."""
     scene, delays = play.scene, [play.drawn_delay(high=EARLY) for _ in range(2)]
     end = play.answer(1, play.ask(scene.lead(), delays[0]) + delays[0])
-    asked = play.ask(end + scene.lead(), delays[1], follows=bool(scene.rng.random() < _FOLLOWING_SHARE))
+    asked = play.ask(end + scene.lead(), delays[1], kind=_second(scene))
     return play.answer(2, asked + delays[1])
+
+
+def _second(scene: Scene) -> str:
+    """How a second sum is asked for."""
+    return "following" if scene.rng.random() < _FOLLOWING_SHARE else "sum"
 
 
 def _refined(play: _Play) -> float:
@@ -329,7 +324,7 @@ def _refined(play: _Play) -> float:
     scene = play.scene
     first = play.ask(scene.lead(), 0.0)
     delay = play.drawn_delay(high=EARLY)
-    again = play.ask(play.free + scene.lead(), delay, refines=1)
+    again = play.ask(play.free + scene.lead(), delay, kind="refining")
     # Were it not refined, the first result would come.
     play.tasks[0] = dataclasses.replace(play.tasks[0], delay=round(play.free + GAP - first, 4), due="")
     return play.answer(1, again + delay, play.tasks[1])

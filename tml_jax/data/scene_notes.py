@@ -68,9 +68,9 @@ def _plain(scene: Scene) -> tuple[str, str]:
 def _sum(scene: Scene) -> tuple[str, str]:
     """A sum, noted in words: in figures it is handed over, and a replica that noted these showed some of its tasks."""
     _, words = scene.draw(scene_delegation.SUMS)
-    kind = str(scene.rng.choice(list(_ASKED), p=(0.6, 0.15, 0.25)))
-    carriers, noted = _ASKED[kind]
-    return scene.fill(scene.carrier(kind, carriers), sum=words), f"{noted} {words}"
+    kind = str(scene.rng.choice(("sum", "following", "refining"), p=(0.6, 0.15, 0.25)))
+    noted = "instead" if kind == "refining" else "sum"
+    return scene.fill(scene.carrier(kind, scene_delegation.ASKED[kind]), sum=words), f"{noted} {words}"
 
 
 def _word(scene: Scene) -> tuple[str, str]:
@@ -99,12 +99,6 @@ _PLAIN = {
     "count": "count", "count_seen": "how many", "quiet_until_seen": "what", "repeat": "repeat",
     "translate": "translate",
 }  # fmt: skip
-# Kind of request for a sum → its carriers, and how what is noted of it begins.
-_ASKED = {
-    "sum": (scene_delegation.CARRIERS, "sum"),
-    "following": (scene_delegation.FOLLOWING, "sum"),
-    "refining": (scene_delegation.REFINING, "instead"),
-}
 # How an utterance and its note are made → share; the rest is not for the model at all (`_not_for_it`).
 _KINDS: tuple[tuple[Callable[[Scene], tuple[str, str]], float], ...] = (
     (_answer, 0.14), (_timed, 0.05), (_cue, 0.13), (_visual, 0.05), (_visual_stop, 0.05), (_repetition, 0.02),

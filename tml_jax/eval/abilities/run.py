@@ -82,8 +82,10 @@ def evaluate(
     made_by = {"suite": "interactivity", "model": model, "version": version, "split": split}
     # The policies are fitted on scenes of all families; and fewer scenes must not take the place of more.
     made_by |= {"families": ",".join(chosen), "scenes": str(scenes)}
+    if data is not None:
+        made_by["data"] = str(data.resolve())
     places = [(family, seed) for family in chosen for seed in seeds]
-    with claimed(output, made_by if data is None else made_by | {"data": str(data.resolve())}):
+    with claimed(output, made_by):
         kept = {place: _read(_path(output, place), scenes) for place in places}
         missing = [place for place, cell in kept.items() if cell is None]
         there = len(places) - len(missing)
