@@ -7,13 +7,16 @@ import numpy as np
 from played import coloured, words_of
 
 from configs import replica
-from tml_jax.config import MICRO_TURN_SECONDS
+from tml_jax import shipped
+from tml_jax.config import MICRO_TURN_SECONDS, from_mapping
 from tml_jax.data import scene_delegation, scenes
 from tml_jax.data import scene_scripts as scripts
+from tml_jax.data.layout import layout, text_in_tokens
 from tml_jax.data.record import MODEL, USER
 from tml_jax.data.scene_patterns import patterns
 from tml_jax.data.scene_requests import CARRIERS
 from tml_jax.data.scene_wordings import phrases, wordings
+from tml_jax.data.tokenizer import Tokenizer
 
 
 def test_transcription_shows_each_word_once_right_after_it_ended():
@@ -87,11 +90,15 @@ def test_of_the_objects_that_come_those_looked_for_are_noted_and_no_others():
 def utterances(record):
     """(words of anyone, what is noted of them, micro-turns from the end of the last to the note) of each note."""
     begins, found = 0.0, []
-    for text in record.texts[1:]:
-        words = [word for word in record.words if begins <= word.start < text.time]
-        last = np.floor(max(word.end for word in words) / MICRO_TURN_SECONDS + 1e-6)
-        found.append((" ".join(word.text for word in words), text.text, int(text.time / MICRO_TURN_SECONDS) - last))
-        begins = text.time
+    typed = [text for text in record.texts[1:] if text.speaker == USER]
+    for note in (text for text in record.texts if text.speaker == MODEL):
+        words = [word for word in record.words if begins <= word.start < note.time]
+        wrote = [text for text in typed if begins <= text.time < note.time]
+        assert bool(words) != bool(wrote), "one utterance, spoken or typed"
+        last = np.floor(max([word.end for word in words] or [wrote[-1].time]) / MICRO_TURN_SECONDS + 1e-6)
+        said = " ".join(word.text for word in words) or wrote[-1].text
+        found.append((said, note.text, int(note.time / MICRO_TURN_SECONDS) - last))
+        begins = note.time
     return found
 
 
@@ -118,12 +125,14 @@ def test_what_each_utterance_asks_for_is_noted_soon_after_it():
     for record in scenes.generate("noted", 80, 0, 2):
         assert record.texts[0].text == "note" and record.model_audio is None
         notes, asked = record.meta["notes"], record.meta["asked"]
-        assert [text.text for text in record.texts[1:]] == notes and 3 <= len(notes) == len(asked) <= 5
+        assert [text.text for text in record.texts if text.speaker == MODEL] == notes
+        assert 3 <= len(notes) == len(asked) <= 5
         for (words, note, later), facts in zip(utterances(record), asked, strict=True):
             assert later in (2, 3), (record.id, note)  # speech may go on for a moment after its last word
             if due := note_due(facts):
                 assert note == due, (words, note)
-                assert words.endswith(facts["wording"].replace(",", "").format(**facts)), (words, facts)
+                said = facts["wording"].replace(",", "").format(**facts)
+                assert words.replace(",", "").endswith(said), (words, facts)
                 noted.add(frozenset(facts) | {"instead"} & {note.split()[0]})
             else:
                 noted.add(note)
@@ -134,6 +143,29 @@ def test_what_each_utterance_asks_for_is_noted_soon_after_it():
                         facts["wording"] in phrases(pattern) for pattern in patterns(scripts.TRAIN, kind)
                     ), (note, words)
     assert len(noted) == 9 + 7, "of requests that are filled in, and of all else"
+
+
+def test_some_utterances_are_typed_and_some_records_have_no_microphone():
+    records = list(scenes.generate("noted", 80, 0, 2))
+    silent = [record for record in records if record.user_audio is None]
+    typed = [sum(text.speaker == USER for text in record.texts[1:]) for record in records if record.words]
+    assert 1 <= len(silent) <= 18 and 10 <= sum(typed) <= 60
+    assert all(not record.words for record in silent)
+
+
+def test_what_is_typed_has_been_read_before_anything_is_put_out_because_of_it():
+    config, tokenizer = from_mapping(replica.get_config()), Tokenizer.load(shipped.path() / "tokenizer.json")
+    answers = [record for record in scenes.generate("scenes", 80, 0, 2, "answer") if record.meta["typed"]]
+    notes = [record for record in scenes.generate("noted", 80, 0, 2) if record.user_audio is None]
+    assert len(answers) > 8 and len(notes) > 1
+    for record in [*answers, *notes]:
+        read = np.cumsum([len(tokens) for tokens in layout(record, tokenizer, config).text_in])
+        put_out = [word.start for word in words_of(record, MODEL)[:1]]
+        for time in put_out or [text.time for text in record.texts if text.speaker == MODEL]:
+            typed = [text.text for text in record.texts if text.speaker == USER and text.time < time - 0.4 + 1e-6]
+            expected = sum(len(text_in_tokens(USER, text, tokenizer, config.model)) for text in typed)
+            # What is heard or shown in window w is put out by micro-turn w - 1.
+            assert read[int(time / MICRO_TURN_SECONDS) - 1] >= expected, (record.id, typed)
 
 
 def test_what_is_noted_fits_into_a_row_of_training():

@@ -125,9 +125,5 @@ def _shifted(grids: Grids) -> Grids:
     return Grids(**fields)
 
 
-GRIDS = {
-    TRAIN: _grids(False),
-    DEVELOPMENT: _grids(False),
-    HELD_OUT: _grids(True),
-    EXTRAPOLATION: _shifted(_grids(True)),
-}
+_NEAR, _BETWEEN = _grids(False), _grids(True)
+GRIDS = {TRAIN: _NEAR, DEVELOPMENT: _NEAR, HELD_OUT: _BETWEEN, EXTRAPOLATION: _shifted(_BETWEEN)}

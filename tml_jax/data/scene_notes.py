@@ -23,6 +23,8 @@ from tml_jax.data.voices import Synthesizer, Voice
 NOTE = "note"  # what the user types to have it noted
 NOTHING = "nothing"  # what is noted of an utterance that asks for nothing, or that is not for the model
 _UTTERANCES = (3, 6)  # of a record: at least, and fewer than
+_TYPED_SHARE = 0.1  # of utterances
+_ALL_TYPED_SHARE = 0.1  # of records, without a microphone
 _LATEST = 10.0  # seconds at which one may still begin, but for the first three: a row of training holds 16 s
 _BETWEEN = (0.5, 0.9)  # seconds from one to the next: longer than within an utterance
 
@@ -86,7 +88,7 @@ def _interruption(scene: Scene) -> tuple[str, str]:
 def _remark(scene: Scene) -> tuple[str, str]:
     """Something that asks for nothing: of the user's day, of numbers, or no more than a sign of listening."""
     kind = str(
-        scene.rng.choice(("silence", "filler", "story_piece", "near", "listening"), p=(0.5, 0.15, 0.1, 0.15, 0.1))
+        scene.rng.choice(("silence", "filler", "story_piece", "near", "listening"), p=(0.45, 0.12, 0.1, 0.25, 0.08))
     )
     if kind == "listening":
         return scene.draw(scripts.BACKCHANNELS[scene.wordings]), NOTHING
@@ -101,13 +103,13 @@ _PLAIN = {
 }  # fmt: skip
 # How an utterance and its note are made → share; the rest is not for the model at all (`_not_for_it`).
 _KINDS: tuple[tuple[Callable[[Scene], tuple[str, str]], float], ...] = (
-    (_answer, 0.14), (_timed, 0.05), (_cue, 0.13), (_visual, 0.05), (_visual_stop, 0.05), (_repetition, 0.02),
-    (_plain, 0.10), (_sum, 0.07), (_word, 0.04), (_interruption, 0.10), (_remark, 0.14),
+    (_answer, 0.13), (_timed, 0.05), (_cue, 0.11), (_visual, 0.04), (_visual_stop, 0.04), (_repetition, 0.02),
+    (_plain, 0.09), (_sum, 0.07), (_word, 0.04), (_interruption, 0.09), (_remark, 0.13),
 )  # fmt: skip
 
 
 def make_noted(synthesizer: Synthesizer, name: str, rng: np.random.Generator) -> Conversation:
-    """The user speaks a few times, to the model or not, and after each the model writes what is asked of it.
+    """The user speaks or types a few times, to the model or not, and after each the model writes what is asked of it.
 
     Args:
       synthesizer: speaks for all.
@@ -115,32 +117,37 @@ def make_noted(synthesizer: Synthesizer, name: str, rng: np.random.Generator) ->
       rng: every draw.
 
     Returns:
-      The conversation. The note of an utterance that ends within [0.2 t, 0.2 (t + 1)) is shown in window t + 2: "go
-      tiger" for that word at that cue, "three tiger", "ball tiger gone", "tiger" at once, "sum two plus three",
-      `NOTHING`. `meta["notes"]` has all, and `meta["asked"]` for each the wording and what it was filled in with.
+      The conversation. The note of an utterance that ends, or is typed, within [0.2 t, 0.2 (t + 1)) is shown in window
+      t + 2: "go tiger" for that word at that cue, "three tiger", "ball tiger gone", "tiger" at once, "sum two plus
+      three", `NOTHING`. `meta["notes"]` has all, and `meta["asked"]` for each the wording and what it was filled in
+      with.
     """
     scene = new_scene(synthesizer, rng, scripts.TRAIN)
     scene.timeline.text(USER, NOTE, 0.0)
     voice, end, notes, asked = {"voice": scene.meta["voice"], "speed": scene.meta["speed"]}, scene.lead(), [], []
     other, level = scene.another_voice(), scene.draw(scene.grids.beside)
+    scene.microphone = bool(rng.random() >= _ALL_TYPED_SHARE)
     shares = np.asarray([share for _, share in _KINDS])
     for number in range(int(rng.integers(*_UTTERANCES))):
         if number >= _UTTERANCES[0] and end > _LATEST:
             break
         scene.meta.clear()  # so that it has the facts of this utterance alone
         drawn = int(rng.choice(len(_KINDS) + 1, p=[*shares, 1 - shares.sum()]))
-        if drawn < len(_KINDS):
-            text, note = _KINDS[drawn][0](scene)
-            end = scene.timeline.user(text, end)
-        else:
+        if drawn == len(_KINDS) and scene.microphone:
             end, note = _not_for_it(scene, other, level, end), NOTHING
+        else:
+            text, note = _remark(scene) if drawn == len(_KINDS) else _KINDS[drawn][0](scene)
+            if scene.microphone and rng.random() >= _TYPED_SHARE:
+                end = scene.timeline.user(text, end)
+            else:
+                scene.timeline.text(USER, text, end)
         window = int(np.floor(end / MICRO_TURN_SECONDS + 1e-6)) + 2
         scene.timeline.text(MODEL, note, round(window * MICRO_TURN_SECONDS + INSIDE, 6))
         notes.append(note)
         asked.append(dict(scene.meta))
         end += rng.uniform(*_BETWEEN)
     meta = {**voice, "notes": notes, "asked": asked, "split": scripts.TRAIN}
-    acoustics = draw_acoustics(rng, scripts.TRAIN)
+    acoustics = draw_acoustics(rng, scripts.TRAIN) if scene.microphone else None
     return scene.timeline.conversation(name, "noted", end + 0.6, meta, acoustics, speaker=False)
 
 
