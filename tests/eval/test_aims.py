@@ -146,12 +146,13 @@ def test_an_ability_collapses_where_a_figure_falls_beyond_the_intervals():
     assert collapses(ability, {aim.name: figure(aim, []) for aim in ability.aims}, broken) is None
 
 
-def test_figures_of_no_case_are_dashes_and_the_report_stands(tmp_path):
+def test_figures_of_no_case_are_left_out_and_the_report_stands(tmp_path):
     observed = seen(late(0), [each for each in scenes() if each.family == "silence"])
     names = ("model", "audio muted", "video frozen", "time shuffled", "as recorded")
     facts = {"model": "m", "split": "held_out", "scenes": 1, "seeds": [0], "families": ["silence"]}
     text = write_report(tmp_path, facts, {name: {0: observed} for name in names})
-    assert "0 of 0 targets" in text and "| TimeSpeak | right word after so many seconds | ≥ 90.0% | – |" in text
+    assert "0 of 0 targets" in text and "speaks though nobody asked" in text
+    assert "right word after so many seconds" not in text and "The 0 wordings" not in text
     assert (tmp_path / "abilities.png").exists()
 
 

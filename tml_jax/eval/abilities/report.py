@@ -61,7 +61,7 @@ def write_report(output: pathlib.Path, facts: Mapping[str, Any], found: Found) -
     text = "\n".join(
         [
             f"{said}\n",
-            _targets(figures[MODEL], spread),
+            _targets(figures, spread),
             "Beside ablations of its input and policies that know no words:\n",
             _beside(figures),
             "What each ability rests on:\n",
@@ -70,8 +70,7 @@ def write_report(output: pathlib.Path, facts: Mapping[str, Any], found: Found) -
             _passed_table("family", families),
             "The same by the noise behind them; `wind` and `beeps` lie behind no scene of training:\n",
             _passed_table("noise", noises),
-            f"The {_HARDEST} wordings of which fewest scenes were all right (`results.json` has all):\n",
-            _hardest(wordings),
+            *_hardest(wordings),
             "The model by family, with the columns of `tml_jax/eval/interactivity.py`, by sound:\n",
             table(scores),
             NOTES,
@@ -137,35 +136,43 @@ def _passed_by(key: Callable[[Seen], str], pooled: Mapping[str, Sequence[Seen]])
     }
 
 
-def _targets(model: Mapping[str, Estimate], spread: Mapping[str, Mapping[int, float]]) -> str:
+def _in_question(figures: Figures) -> list[tuple[Ability, Aim]]:
+    """The aims that the scenes of these families have cases of, each with its ability."""
+    return [
+        (ability, aim)
+        for ability in ABILITIES
+        for aim in ability.aims
+        if figures[MODEL][aim.name].count or figures[CEILING][aim.name].count
+    ]
+
+
+def _targets(figures: Figures, spread: Mapping[str, Mapping[int, float]]) -> str:
     rows = [["ability", "figure", "target", "model (95%)", "lowest and highest seed", "cases", "reached"]]
-    for ability in ABILITIES:
-        for aim in ability.aims:
-            found = model[aim.name]
-            reached = aim.reached(found.value)
-            values = [value for value in spread[aim.name].values() if not math.isnan(value)]
-            ends = f"{_value(min(values), aim.unit)} to {_value(max(values), aim.unit)}" if values else "–"
-            limit = "–" if aim.target is None else f"{'≤' if aim.at_most else '≥'} {_value(aim.target, aim.unit)}"
-            verdict = {None: "–", True: "yes", False: "no"}[reached]
-            rows.append([ability.name or "also", aim.name, limit, _cell(found, aim.unit), ends, found.count, verdict])
+    for ability, aim in _in_question(figures):
+        found = figures[MODEL][aim.name]
+        reached = aim.reached(found.value)
+        values = [value for value in spread[aim.name].values() if not math.isnan(value)]
+        ends = f"{_value(min(values), aim.unit)} to {_value(max(values), aim.unit)}" if values else "–"
+        limit = "–" if aim.target is None else f"{'≤' if aim.at_most else '≥'} {_value(aim.target, aim.unit)}"
+        verdict = {None: "–", True: "yes", False: "no"}[reached]
+        rows.append([ability.name or "also", aim.name, limit, _cell(found, aim.unit), ends, found.count, verdict])
     return markdown_table(rows)
 
 
 def _beside(figures: Figures) -> str:
-    rows = [["figure", *figures]]
-    for ability in ABILITIES:
-        for aim in ability.aims:
-            if figures[MODEL][aim.name].count or figures[CEILING][aim.name].count:
-                rows.append([aim.name, *(_value(part[aim.name].value, aim.unit) for part in figures.values())])
-    return markdown_table(rows)
+    rows = [
+        [aim.name, *(_value(part[aim.name].value, aim.unit) for part in figures.values())]
+        for _, aim in _in_question(figures)
+    ]
+    return markdown_table([["figure", *figures], *rows])
 
 
 def _collapse(figures: Figures) -> str:
     rows = [["ability", "without", "collapses"]]
     for ability in ABILITIES:
         falls = collapses(ability, figures[MODEL], figures[ability.own])
-        if ability.name:
-            rows.append([ability.name, ability.own, {None: "–", True: "yes", False: "no"}[falls]])
+        if ability.name and falls is not None:
+            rows.append([ability.name, ability.own, "yes" if falls else "no"])
     return markdown_table(rows)
 
 
@@ -177,11 +184,15 @@ def _passed_table(by: str, shares: Mapping[str, Mapping[str, Estimate]]) -> str:
     return markdown_table(rows)
 
 
-def _hardest(wordings: Mapping[str, Mapping[str, Estimate]]) -> str:
+def _hardest(wordings: Mapping[str, Mapping[str, Estimate]]) -> list[str]:
+    """The table with its head; nothing where no wording has scenes enough."""
     often = [(asked, row[MODEL]) for asked, row in wordings.items() if row[MODEL].count >= _ENOUGH]
     hardest = sorted(often, key=lambda each: each[1].value)[:_HARDEST]
     rows = [[asked, found.count, _value(found.value, "%")] for asked, found in hardest]
-    return markdown_table([["wording", "scenes", "model"], *rows])
+    if not rows:
+        return []
+    head = f"The {len(rows)} wordings of which fewest scenes were all right (`results.json` has all):\n"
+    return [head, markdown_table([["wording", "scenes", "model"], *rows])]
 
 
 def _lines(figures: Figures) -> list[Line]:

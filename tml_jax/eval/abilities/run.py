@@ -100,21 +100,21 @@ def evaluate(
                 each = (time.monotonic() - began) / done
                 left = f"{scenes / each:.1f} scenes a second, {each * (len(missing) - done):.0f} s left"
                 log(f"{place[0]}, seed {place[1]}: {done} of {len(missing)}, {left}")
-    facts = {
-        "suite": "interactivity",
-        "model": model,
-        "split": split,
-        "scenes": scenes,
-        "seeds": list(seeds),
-        "families": list(chosen),
-        "data": None if data is None else str(data),
-    }
-    names = [MODEL, *ABLATIONS, *baselines.POLICIES, CEILING]
-    found: Found = {
-        name: {seed: [item for family in chosen for item in kept[family, seed][name]] for seed in seeds}
-        for name in names
-    }
-    return write_report(output, facts, found)
+        facts = {
+            "suite": "interactivity",
+            "model": model,
+            "split": split,
+            "scenes": scenes,
+            "seeds": list(seeds),
+            "families": list(chosen),
+            "data": None if data is None else str(data),
+        }
+        names = [MODEL, *ABLATIONS, *baselines.POLICIES, CEILING]
+        found: Found = {
+            name: {seed: [item for family in chosen for item in kept[family, seed][name]] for seed in seeds}
+            for name in names
+        }
+        return write_report(output, facts, found)
 
 
 def _fit(
