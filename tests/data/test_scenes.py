@@ -2,6 +2,7 @@
 
 import collections
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ from tml_jax.data.layout import gates
 from tml_jax.data.record import MODEL, OTHER, USER, to_bytes
 from tml_jax.data.scene_families import FAMILIES, draw_family, make_scene
 from tml_jax.data.scene_grids import GRIDS
+from tml_jax.data.scene_patterns import patterns
+from tml_jax.data.scene_wordings import phrases
 from tml_jax.data.voices import HELD_OUT_VOICES
 from tml_jax.signal.pcm import float_audio
 
@@ -205,6 +208,12 @@ def test_nobody_speaks_for_the_model_when_nothing_is_asked(records):
     for record in scenes_of(records, "silence"):
         assert not record.model_audio.any() and not words_of(record, MODEL)
         assert [item.kind for item in record.cues] == ["hold"] and record.cues[0].end <= record.duration + 1e-6
+
+
+def test_where_nothing_is_asked_users_make_remarks_and_say_nothing_else(records):
+    remarks = [text for pattern in patterns(scripts.HELD_OUT, "silence") for text in phrases(pattern)]
+    said = [" ".join(word.text for word in words_of(record, USER)) for record in records["silence", scripts.HELD_OUT]]
+    assert any(said) and all(re.fullmatch(rf"(({'|'.join(remarks)})( |$))*", text) for text in said), said
 
 
 def test_typed_requests_have_no_user_speech(synthesizer):
