@@ -22,7 +22,8 @@ def make_config(workers: int = 0, sources=None, **packing) -> config_lib.Config:
     mapping = replica.get_config().to_dict()
     mapping["data"]["workers"] = workers
     mapping["data"]["sources"] = sources or {"a": {"path": "a"}}
-    # Rows of the tests' own size, so that tuning the replica changes no test.
+    # Rows and ways in of the tests' own size, so that tuning the replica changes no test.
+    mapping["serve"]["max_text_in"] = 8
     row = {"elements": 1024, "audio_in": 640, "video": 64, "audio_out": 320, "outputs": 320, "segments": 8}
     mapping["data"]["packing"] = {**row, **packing}
     return config_lib.from_mapping(mapping)
