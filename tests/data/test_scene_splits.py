@@ -73,12 +73,13 @@ def words_apart(text, other):
 
 
 def one_place_open(text):
-    """A text with each word left out in turn, and with room for a word between any two: what differs in one place at
-    most has one of these in common."""
-    words = text.split()
+    """A text with each word left out in turn, and with room for a word between any two; and, of four words or more, its
+    words in any order, all of them and all but one: what differs in one word at most has one of these in common."""
+    words, anyhow = text.split(), sorted(text.split())
     left_out = (" ".join([*words[:at], "*", *words[at + 1 :]]) for at in range(len(words)))
     between = (" ".join([*words[:at], "*", *words[at:]]) for at in range(len(words) + 1))
-    return {*left_out, *between}
+    fewer = [tuple(anyhow[:at] + anyhow[at + 1 :]) for at in range(len(anyhow))] if len(words) > 3 else ()
+    return {*left_out, *between, tuple(anyhow), *fewer}
 
 
 def near(texts, heard):
