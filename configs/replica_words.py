@@ -3,7 +3,7 @@
   python -m launch.train --config=configs/replica_words.py --config.train.init_from=tml_jax/shipped/replica
 
 trains on the copy that comes with the package, and needs no GPU; without `init_from` it goes on from the run of
-`configs/replica_gpu.py`. It keeps the tokenizer of what it begins with. The shipped one was trained on eight times,
+`configs/replica_gpu.py`. It keeps the tokenizer of what it begins with. The shipped one was trained on seven times,
 each time with other data (`tml_jax/shipped/HISTORY.md`). Another `data.seed` gives scenes that no part has seen.
 """
 
@@ -24,11 +24,11 @@ def get_config() -> ConfigDict:
     config.data.sources.captioned.weight = 0.1
     config.data.sources.named.weight = 0.25
     config.data.sources.noted.weight = 1.25
-    config.data.seed = 11
+    config.data.seed = 10
     config.data.batch_size = 4
     config.data.workers = 1
     config.train.init_from = "runs/replica_gpu"
-    config.train.steps = 6000
+    config.train.steps = 7000
     config.train.learning_rate = 1.2e-3
     config.train.warmup_steps = 100
     config.train.flow_draws = 2
