@@ -76,7 +76,7 @@ def get_config() -> ConfigDict:
         checkpoint_every=500,
         eval_every=500,
     )
-    # As much context as the rows of training have, which is the reach of the relative bias. A typed request mostly comes
-    # in at once: eight tokens at a time, its last word came after the reply to it was due.
+    # As much context as the rows of training have, which is the reach of the relative bias. A typed request comes in at
+    # once for the most part: eight tokens at a time, its last word came after the reply to it was due.
     config.serve = dict(context=512, max_text_in=32)
     return config
