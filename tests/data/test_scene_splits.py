@@ -116,6 +116,7 @@ def near(texts, heard):
         ("at {cue}", "At {cue}!", "small letters"),
         ("other: busy", "usr: busy", "expected `user: … / other: …`"),
         ("other: busy", "busy", "expected `user: … / other: …`"),
+        (" / user: no", "", "expected `user: … / other: …`"),
     ],
 )
 def test_a_damaged_file_of_wordings_is_refused_with_the_line(before, after, told):

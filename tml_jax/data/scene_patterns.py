@@ -89,7 +89,7 @@ def _fault(kind: str, line: str) -> str:
     """What is wrong with a line of a kind, or ""."""
     lines = [line]
     if kind == "side_talk":
-        if any(who not in _SPEAKERS for who, _ in _spoken(line)):
+        if {who for who, _ in _spoken(line)} != set(_SPEAKERS):
             return "expected `user: … / other: …`, or the other way round"
         lines = [text for _, text in _spoken(line)]
     if not all(map(_PATTERN.fullmatch, lines)):
