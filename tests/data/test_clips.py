@@ -59,10 +59,10 @@ def test_objects_are_drawn_before_the_clip_of_the_split(clips, synthesizer, fami
 
 
 def test_half_of_the_training_scenes_have_a_clip_and_processes_make_the_same(clips):
-    alone = list(scenes.generate("scenes", 20, 5, 1, "count_seen", str(clips)))
+    alone = list(scenes.generate("scenes", 20, 6, 1, "count_seen", str(clips)))
     with_clip = sum("clip" in record.meta for record in alone)
     assert 4 <= with_clip <= 16
-    shared = list(scenes.generate("scenes", 20, 5, 2, "count_seen", str(clips)))
+    shared = list(scenes.generate("scenes", 20, 6, 2, "count_seen", str(clips)))
     assert [to_bytes(record) for record in shared] == [to_bytes(record) for record in alone]
 
 
