@@ -80,8 +80,8 @@ def differ_in_a_word(text, other):
 
 
 def one_place_open(text):
-    """A text with each word left out in turn, and with room for a word between any two; and, of four words or more, its
-    words in any order, all of them and all but one: what differs in one word at most has one of these in common."""
+    """A text with each word left out in turn, and with room for a word between any two; and its words in any order, all
+    of them, and of four or more all but one: what differs in one word at most has one of these in common."""
     words, anyhow = text.split(), sorted(text.split())
     left_out = (" ".join([*words[:at], "*", *words[at + 1 :]]) for at in range(len(words)))
     between = (" ".join([*words[:at], "*", *words[at:]]) for at in range(len(words) + 1))

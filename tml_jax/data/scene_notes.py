@@ -136,7 +136,8 @@ def make_noted(synthesizer: Synthesizer, name: str, rng: np.random.Generator) ->
         if drawn == len(_KINDS) and scene.microphone:
             end, note = _not_for_it(scene, other, level, end), NOTHING
         else:
-            text, note = _remark(scene) if drawn == len(_KINDS) else _KINDS[drawn][0](scene)
+            make = _KINDS[drawn][0] if drawn < len(_KINDS) else _remark  # nobody else is heard without a microphone
+            text, note = make(scene)
             if scene.microphone and rng.random() >= _TYPED_SHARE:
                 end = scene.timeline.user(text, end)
             else:
