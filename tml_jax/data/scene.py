@@ -16,6 +16,7 @@ from tml_jax.data.voices import HELD_OUT_VOICES, TRAIN_VOICES, Synthesizer, Voic
 
 _OPENED_SHARE = 0.25  # of the requests of training
 _PATTERN_SHARE = 0.7  # of the same, for kinds that have patterns
+_PATTERN_INTERRUPTIONS = 0.6  # share, of those of training, that are of patterns; others are what everybody says
 _NEW_INTERRUPTIONS = 0.5  # share, of those held out, that training does not have
 COUNT_PACE = 0.6  # seconds from number to number when the model counts
 
@@ -96,7 +97,7 @@ class Scene:
 
     def interruption(self) -> str:
         """Words that stop the model; of those held out, half are shared with training, as everybody says them."""
-        if self.rng.random() < (_PATTERN_SHARE if self.wordings == scripts.TRAIN else _NEW_INTERRUPTIONS):
+        if self.rng.random() < (_PATTERN_INTERRUPTIONS if self.wordings == scripts.TRAIN else _NEW_INTERRUPTIONS):
             return self.said("interruption")[0]
         return self.draw(scripts.INTERRUPTIONS[self.wordings])
 

@@ -28,17 +28,17 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "answer": Family(scene_turns.answer, 0.09),
-    "pause": Family(scene_turns.pause, 0.06),
-    "interruption": Family(scene_turns.interruption, 0.10),
+    "answer": Family(scene_turns.answer, 0.08),
+    "pause": Family(scene_turns.pause, 0.05),
+    "interruption": Family(scene_turns.interruption, 0.13),
     "backchannel": Family(scene_turns.backchannel, 0.05),
     "timed": Family(scene_turns.timed, 0.05),
     "cue": Family(scene_turns.cue, 0.08),
-    "silence": Family(scene_turns.silence, 0.06),
+    "silence": Family(scene_turns.silence, 0.07),
     "side_talk": Family(scene_company.side_talk, 0.10),
     "background": Family(scene_company.background, 0.05),
-    "visual": Family(scene_sights.visual, 0.06, seen=True),
-    "visual_stop": Family(scene_sights.visual_stop, 0.06, seen=True),
+    "visual": Family(scene_sights.visual, 0.05, seen=True),
+    "visual_stop": Family(scene_sights.visual_stop, 0.05, seen=True),
     "repetition": Family(scene_sights.repetition, 0.02, seen=True),
     "count_seen": Family(scene_sights.count_seen, 0.03, seen=True),
     "quiet_until_seen": Family(scene_sights.quiet_until_seen, 0.03, seen=True),

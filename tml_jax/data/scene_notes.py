@@ -103,8 +103,8 @@ _PLAIN = {
 }  # fmt: skip
 # How an utterance and its note are made → share; the rest is not for the model at all (`_not_for_it`).
 _KINDS: tuple[tuple[Callable[[Scene], tuple[str, str]], float], ...] = (
-    (_answer, 0.13), (_timed, 0.05), (_cue, 0.11), (_visual, 0.04), (_visual_stop, 0.04), (_repetition, 0.02),
-    (_plain, 0.09), (_sum, 0.07), (_word, 0.04), (_interruption, 0.09), (_remark, 0.13),
+    (_answer, 0.12), (_timed, 0.05), (_cue, 0.11), (_visual, 0.04), (_visual_stop, 0.04), (_repetition, 0.02),
+    (_plain, 0.09), (_sum, 0.07), (_word, 0.04), (_interruption, 0.11), (_remark, 0.14),
 )  # fmt: skip
 
 
