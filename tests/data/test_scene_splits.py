@@ -11,6 +11,7 @@ from played import play
 
 from tml_jax.data import acoustics, scene, scene_delegation, scene_patterns
 from tml_jax.data import scene_scripts as scripts
+from tml_jax.data.record import USER
 from tml_jax.data.scene_families import FAMILIES
 from tml_jax.data.scene_grids import GRIDS, Grids
 from tml_jax.data.scene_patterns import exchanges, patterns
@@ -114,9 +115,9 @@ def near(texts, heard):
         ("[it is|]", "[it is|", "closed and not within one another"),
         ("[it is|]", "[it is|[a]]", "closed and not within one another"),
         ("at {cue}", "At {cue}!", "small letters"),
-        ("other: busy", "usr: busy", "expected `user: … / other: …`"),
-        ("other: busy", "busy", "expected `user: … / other: …`"),
-        (" / user: no", "", "expected `user: … / other: …`"),
+        ("other: busy", "usr: busy", "expected lines of both speakers, such as `user: … / other: …`"),
+        ("other: busy", "busy", "expected lines of both speakers, such as `user: … / other: …`"),
+        (" / user: no", "", "expected lines of both speakers, such as `user: … / other: …`"),
     ],
 )
 def test_a_damaged_file_of_wordings_is_refused_with_the_line(before, after, told):
@@ -191,6 +192,15 @@ def test_what_is_said_around_a_cue_is_no_cue():
     for part in PARTS:
         for phrase in said(part, "filler"):
             assert not set(scripts.CUE_WORDS) & set(phrase.split()), phrase
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_what_the_user_says_to_others_or_of_their_day_is_not_what_stops_the_model(part):
+    stops = {*scripts.INTERRUPTIONS[part], *said(part, "interruption")}
+    spoken = {phrase for talk in exchanges(part) for who, line in talk if who == USER for phrase in phrases(line)}
+    assert len(spoken) >= 8 and not stops & spoken
+    for kind in ("silence", "filler", "story_piece", "near_remark"):
+        assert not stops & set(said(part, kind)), kind
 
 
 def test_the_measure_of_nearness_knows_what_is_near():

@@ -90,7 +90,7 @@ def _fault(kind: str, line: str) -> str:
     lines = [line]
     if kind == "side_talk":
         if {who for who, _ in _spoken(line)} != set(_SPEAKERS):
-            return "expected `user: … / other: …`, or the other way round"
+            return "expected lines of both speakers, such as `user: … / other: …`"
         lines = [text for _, text in _spoken(line)]
     if not all(map(_PATTERN.fullmatch, lines)):
         return "expected small letters, {fields} and [choices|between|bars], closed and not within one another"
