@@ -40,7 +40,8 @@ def interruption(scene: Scene) -> float:
     """The user stops the model while it counts.
 
     The model has heard all of the interruption at the micro-turn boundary after its end: from there it begins no word,
-    and one micro-turn later it breaks off the word it is in.
+    and one micro-turn later it has broken off the word it is in. In training it does so at once: a replica that learned
+    to stop at the last moment was late by one micro-turn in a quarter of the scenes in which it failed.
     """
     due, starts = scene.ask_to_count()
     words = scene.interruption()
@@ -50,7 +51,7 @@ def interruption(scene: Scene) -> float:
     latest = starts[-1] - MICRO_TURN_SECONDS - speech.duration
     heard = scene.timeline.user(speech, min(starts[0] + scene.draw(scene.grids.break_in), latest))
     boundary = scene_duration(heard)
-    silent = boundary + MICRO_TURN_SECONDS
+    silent = boundary if scene.split == scripts.TRAIN else boundary + MICRO_TURN_SECONDS
     spoken, end = [], due
     for number, start in zip(scripts.NUMBERS, starts):
         if start < boundary:
@@ -58,7 +59,7 @@ def interruption(scene: Scene) -> float:
             spoken.append(number)
     scene.timeline.cue("respond", due, end, " ".join(spoken))
     scene.timeline.cue("yield", heard, heard + 2 * MICRO_TURN_SECONDS)
-    return silent
+    return boundary + MICRO_TURN_SECONDS
 
 
 def backchannel(scene: Scene) -> float:
