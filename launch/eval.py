@@ -13,7 +13,7 @@ Public benchmarks (extra `suites`), whose data you get yourself; tml_jax/eval/su
   python -m launch.eval --suite=fdb-v1 --data=FOLDER --checkpoint=runs/replica --output=runs/fdb [--evaluator=strict]
   python -m launch.eval --suite=fdb-v1 --data=FOLDER --score_only --output=runs/other     (answers that lie in FOLDER)
   python -m launch.eval --suite=qivd … --judge_model=NAME --judge_url=http://127.0.0.1:8000/v1
-  python -m launch.eval --suite=fdb-v3 … --background=openai --background_model=NAME --background_url=http://…/v1
+  python -m launch.eval --suite=big-bench-audio … --background=openai --background_model=NAME --background_url=URL
 """
 
 import dataclasses
@@ -32,6 +32,7 @@ from tml_jax.interop.journal import ConvertError
 from tml_jax.train.checkpoint import CheckpointError, find_checkpoint, read_config
 
 _OWN = ("replica", "interactivity", "sound", "parity")
+_OF_BENCHMARKS = ("evaluator", "score_only", "recogniser", "whisper_model", "judge_model", "judge_url", "limit")
 _SUITE = flags.DEFINE_enum("suite", "replica", [*_OWN, *SUITES], "What to measure.")
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Folder of the run, or `shipped`; `sound` and --score_only need none."
@@ -146,11 +147,10 @@ def _benchmark() -> None:
 
     if _DATA.value is None or _OUTPUT.value is None:
         raise ValueError(f"give --data and --output. {SUITES[_SUITE.value].download}")
-    tools = [name for name, suite in SUITES.items() if suite.calls is not None]
-    if background.kind() not in (("none", "openai") if _SUITE.value in tools else ("none",)):
+    if background.kind() not in ("none", "openai"):
         raise ValueError(
-            f"--background={background.kind()} has no part in {_SUITE.value}: of the benchmarks, {', '.join(tools)} "
-            "hands tasks over, to --background=openai"
+            f"--background={background.kind()} has no part in a benchmark: give --background=openai, a language model "
+            "that does what is handed over, or none"
         )
     options = run.Options(
         strict=_EVALUATOR.value == "strict",
@@ -167,7 +167,8 @@ def _benchmark() -> None:
         print(run.evaluate(_SUITE.value, data, output, None, options))
         return
     _, checkpoint = find_checkpoint(_checkpoint())  # before the benchmark is read
-    talker = lambda: Talker(str(checkpoint), delegate=SUITES[_SUITE.value].calls is not None)  # noqa: E731
+    delegate = SUITES[_SUITE.value].calls is not None or options.backend is not None
+    talker = lambda: Talker(str(checkpoint), delegate=delegate)  # noqa: E731
     print(run.evaluate(_SUITE.value, data, output, talker, options, model=str(checkpoint)))
 
 
@@ -180,6 +181,9 @@ def main(argv: Sequence[str]) -> None:
         given = [name for name in ("scenes", "seeds", "split", "families") if not flags.FLAGS[name].using_default_value]
         if given and _SUITE.value != "interactivity":
             raise ValueError(f"--{given[0]} goes with --suite=interactivity, not with {_SUITE.value}")
+        given = [name for name in _OF_BENCHMARKS if not flags.FLAGS[name].using_default_value]
+        if given and _SUITE.value in _OWN:
+            raise ValueError(f"--{given[0]} goes with a public benchmark, not with {_SUITE.value}")
         own = {"sound": _sound, "replica": _replica, "interactivity": _interactivity, "parity": _parity}
         own.get(_SUITE.value, _benchmark)()
     except (CheckpointError, ConfigError, ConvertError, FolderBusyError, OSError, ValueError) as error:

@@ -37,6 +37,14 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         write_shards(records(1), tmp_path / "file" / "a")
 
 
+def test_a_shard_that_was_cut_off_is_told_with_its_folder(tmp_path):
+    write_shards(records(3), tmp_path / "a")
+    (shard,) = (tmp_path / "a").glob("*.array_record")
+    os.truncate(shard, 500)
+    with pytest.raises(DataError, match=r"/a: a shard is damaged \(.*\); remove the folder, and the same command"):
+        open_shards(tmp_path / "a")[1]
+
+
 def test_records_come_back_unchanged_in_any_order_and_after_pickling(tmp_path):
     assert write_shards(records(7), tmp_path / "a", records_per_shard=3) == 7
     shards = pickle.loads(pickle.dumps(open_shards(tmp_path / "a")))

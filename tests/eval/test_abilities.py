@@ -92,6 +92,8 @@ def test_a_run_that_was_killed_goes_on_with_what_is_missing(by_hand, tmp_path):
     text = run.evaluate(Reactive, tmp_path, "m@1", **options)
     assert (tmp_path / "cells" / "answer-0.json").stat().st_mtime_ns == before
     assert run.evaluate(lambda: pytest.fail("loaded"), tmp_path, "m@1", **options) == text  # all is there
+    (tmp_path / "cells" / "answer-0.json").write_text('{"x')
+    assert run.evaluate(Reactive, tmp_path, "m@1", **options) == text  # measured again
     with pytest.raises(ValueError, match="holds answers of another run .version '', not 'trained again'.: give"):
         run.evaluate(Reactive, tmp_path, "m@1", "trained again", **options)
     with pytest.raises(ValueError, match="another run .scenes '2', not '1'."):
@@ -100,6 +102,11 @@ def test_a_run_that_was_killed_goes_on_with_what_is_missing(by_hand, tmp_path):
         run.evaluate(Reactive, tmp_path, "m@1", **options)
     with pytest.raises(ValueError, match="holds answers of .*split 'held_out', not 'extrapolation'"):
         run.evaluate(Reactive, tmp_path, "m@1", split="extrapolation", **options)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "table.md").write_text("mine")
+    with pytest.raises(ValueError, match="holds other files than an evaluation's .table.md.: give a new"):
+        run.evaluate(Reactive, tmp_path / "mine", "m@1", **options)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["table.md"]
 
 
 def test_shares_are_told_for_each_kind_of_noise(by_hand, tmp_path, monkeypatch):

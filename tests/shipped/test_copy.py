@@ -20,6 +20,7 @@ def test_the_copy_is_what_is_said_of_it():
     assert results["step"] == int(checkpoint.name) and f"checkpoint of step {checkpoint.name}." in card
     (row,) = [line for line in card.splitlines() if line.startswith("| model | ")]
     assert f"| {results['policies']['model']['keyword']['value']:.1%} (" in row
+    assert "--checkpoint=shipped " in card and card.count("--checkpoint=") == card.count("--checkpoint=shipped ")
     assert row in (ROOT / "README.md").read_text().splitlines()
     name = f"{read_config(folder).name}: "
     assert name in (ROOT / "notebooks/talk_to_replica.ipynb").read_text(), "what it shows is of another model"

@@ -19,7 +19,7 @@ from tml_jax.data.elements import conversation_elements
 from tml_jax.data.lengths import Records, Report, record_name, source_lengths, usable_records
 from tml_jax.data.mixture import RowPlan
 from tml_jax.data.packing import Batch, pack, plan_epoch
-from tml_jax.data.shards import open_shards
+from tml_jax.data.shards import DamagedError, open_shards
 from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.data.workers import end_with
 
@@ -87,6 +87,8 @@ class TrainingData:
         source, index = self._locate(number)
         try:
             return conversation_elements(self._records[source][index], self._tokenizer, self._config)
+        except DamagedError:  # it names the folder and the remedy
+            raise
         except Exception as error:
             raise ValueError(
                 f"record {self.describe([number])[0]} was usable when it was measured and now fails: {error}. If the "

@@ -41,7 +41,7 @@ def interruption(scene: Scene) -> float:
 
     The model has heard all of the interruption at the micro-turn boundary after its end: from there it begins no word,
     and one micro-turn later it has broken off the word it is in. In training it does so at once: a replica that learned
-    to stop at the last moment was late by one micro-turn in a quarter of the scenes in which it failed.
+    to stop at the last moment was late by one micro-turn in a quarter of the development scenes in which it failed.
     """
     due, starts = scene.ask_to_count()
     words = scene.interruption()

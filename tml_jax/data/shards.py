@@ -27,6 +27,10 @@ class DataError(ValueError):
     """A folder of records is missing or unfit: says which, why and what to do."""
 
 
+class DamagedError(DataError):
+    """A shard itself cannot be read, whatever its records are."""
+
+
 def write_shards(
     records: Iterable[Conversation], directory: Path, records_per_shard: int = 500, overwrite: bool = False
 ) -> int:
@@ -113,6 +117,8 @@ def check_replaceable(directory: Path) -> None:
     Raises:
       DataError: it does not; says what else there is.
     """
+    if not (pathlib.Path(directory) / INDEX).is_file():
+        raise DataError(f"{directory} is no folder of records, and is left alone: choose another")
     known = {INDEX, *open_shards(directory).files}
     others = sorted(path.name for path in pathlib.Path(directory).iterdir() if path.name not in known)
     if others:
@@ -206,12 +212,17 @@ class Shards:
     def __getitem__(self, index: int) -> Conversation:
         if not -len(self) <= index < len(self):
             raise IndexError(f"record {index} of {self.directory}: there are {len(self)}")
-        if self._source is None:
-            paths = [str(self.directory / name) for name in self.files]
-            self._source = array_record_data_source.ArrayRecordDataSource(paths)
         position = int(index) % len(self)
         try:
+            if self._source is None:
+                paths = [str(self.directory / name) for name in self.files]
+                self._source = array_record_data_source.ArrayRecordDataSource(paths)
             return from_bytes(self._source[position])
+        except RuntimeError as error:  # of the library, where a file is cut off or overwritten
+            raise DamagedError(
+                f"{self.directory}: a shard is damaged ({error}); remove the folder, and the same command makes what "
+                "is generated anew"
+            ) from error
         except ValueError as error:
             raise DataError(f"{self.directory}, record {self.ids[position]!r}: {error}") from error
 

@@ -30,7 +30,7 @@ def test_answers_have_what_later_calls_refer_to():
 
 
 class Reader:
-    """A model that asks for what it was told to, and uses what it reads: it books the flight of the answer."""
+    """A model that asks for what it was told to, and uses what it reads: books the flight, or says the last word."""
 
     seed, tokenizer = 0, tokenizer()
     config = small_config(max_text_in=64)
@@ -53,7 +53,9 @@ class Reader:
                 if index == 20 and ask == "both":
                     flight = json.loads(read[row][read[row].index("{") :])["flights"][1]["flight_id"]
                     spans = (Span(json.dumps({"function": "book_flight", "args": {"flight_id": flight, "seats": 2}})),)
-                turns.append(dataclasses.replace(silence, index=index, text=" ok" * (index == 25), spans=spans))
+                plain = read[row] and "{" not in read[row]
+                text = f" {read[row].split()[-1]}" if plain else " ok"
+                turns.append(dataclasses.replace(silence, index=index, text=text * (index == 25), spans=spans))
             yield turns
 
 
@@ -104,6 +106,29 @@ def test_a_background_model_is_offered_the_tools_of_the_whole_benchmark(data, tm
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["background"] == "scripted" and results["tasks"][0]["metrics"]["Pass@1"]["value"] == 1
     assert offered[0] == [("search_flights", ["date", "destination"]), ("book_flight", ["flight_id", "seats"])]
+
+
+def test_a_suite_without_tools_is_answered_with_a_background_model_and_scored(tmp_path):
+    class Model:
+        def __init__(self, tools: Tools) -> None:
+            self.tools = tools
+
+        async def run(self, package: Package):
+            assert await self.tools.list() == [] and package.requests == ("how many pears",)
+            yield "six"
+
+        async def close(self) -> None:
+            pass
+
+    rows = [{"file_name": f"data/question_{i}.wav", "category": "c", "official_answer": "6", "id": i} for i in range(2)]
+    put(tmp_path / "data" / "data", question_0_wav=(sound(6.0, []), RATE), question_1_wav=(sound(6.0, []), RATE))
+    (tmp_path / "data" / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = run.Options(recogniser="text", backend=Model, backend_name="scripted")
+    model = Reader(["how many pears", ""])
+    run.evaluate("big-bench-audio", tmp_path / "data", tmp_path / "out", lambda: model, options, "m", lambda line: None)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["background"] == "scripted"
+    assert results["tasks"][0]["metrics"]["right, all"]["items"] == {"question_0": 1, "question_1": 0}
 
 
 def test_calls_that_are_none_fail_and_functions_that_are_not_there_are_told():

@@ -72,6 +72,16 @@ def test_run_answers_scores_and_reports(data, tmp_path, small_talker, one_by_one
         run.evaluate("fdb-v1", data, output, lambda: small_talker, options, "m@2")
 
 
+def test_a_folder_with_other_files_is_left_alone(data, tmp_path):
+    for name, text in (("results.json", '{"mine": 1}'), ("results.json", "mine"), ("notes.txt", "mine")):
+        output = tmp_path / f"{name}-{len(text)}"
+        output.mkdir()
+        (output / name).write_text(text)
+        with pytest.raises(SuiteError, match=rf"holds other files than an evaluation's \({name}\): give a new"):
+            run.evaluate("fdb-v1", data, output, lambda: pytest.fail("loaded"), run.Options())
+        assert [path.name for path in output.iterdir()] == [name] and (output / name).read_text() == text
+
+
 def test_limit_keeps_the_first_of_each_task(data, tmp_path, small_talker, one_by_one):
     options = run.Options(recogniser="text", strict=True, limit=1)
     run.evaluate("fdb-v1", data, tmp_path / "out", lambda: small_talker, options, log=lambda line: None)

@@ -21,7 +21,7 @@ from tml_jax.eval.conversation import write_example
 from tml_jax.eval.delegation import Delegation, score_delegation
 from tml_jax.eval.interactivity import Measurement, measure, reply_frequency
 from tml_jax.eval.streaming import stream
-from tml_jax.eval.suites.run import claimed
+from tml_jax.eval.suites.run import check_own, claimed
 from tml_jax.files import write_whole
 from tml_jax.serve.session import Talker
 from tml_jax.serve.words import MicroTurn
@@ -69,7 +69,7 @@ def evaluate(
 
     Raises:
       ValueError: a family or split is unknown, or there are no scenes or seeds.
-      SuiteError: OUTPUT is another model's.
+      SuiteError: OUTPUT is another model's, or holds other files.
       FolderBusyError: another process is at work there.
       ImportError: the voices are not installed.
     """
@@ -85,6 +85,7 @@ def evaluate(
     if data is not None:
         made_by["data"] = str(data.resolve())
     places = [(family, seed) for family in chosen for seed in seeds]
+    check_own(output)
     with claimed(output, made_by):
         kept = {place: _read(_path(output, place), scenes) for place in places}
         missing = [place for place, cell in kept.items() if cell is None]
@@ -198,10 +199,11 @@ def _write(path: pathlib.Path, cell: Cell) -> None:
 
 
 def _read(path: pathlib.Path, scenes: int) -> Cell | None:
-    """A cell with as many scenes that notes all that is told of them now, or None."""
-    if not path.exists():
+    """A cell with as many scenes that notes all that is told of them now, or None: it is measured then."""
+    try:
+        plain = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
         return None
-    plain = json.loads(path.read_text())
     if len(plain[MODEL]) != scenes or not all(_NOTED <= set(item) for item in plain[MODEL]):
         return None
     return {name: [_seen(item) for item in items] for name, items in plain.items()}

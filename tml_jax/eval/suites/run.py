@@ -16,9 +16,11 @@ from tml_jax.eval.suites.mock_tools import ToolDesk, tool_desk
 from tml_jax.eval.suites.registry import SUITES, Suite
 from tml_jax.eval.suites.report import write_report
 from tml_jax.eval.suites.transcripts import SuiteError, read_json
+from tml_jax.files import write_whole
 from tml_jax.folder_lock import alone
 from tml_jax.serve.session import Talker
 
+MADE_BY = "made_by.json"
 OWN_WORDS = "text"  # a recogniser that is none: the model's own text beside its sound
 
 
@@ -33,7 +35,8 @@ class Options:
       judge_model: language model that judges; "" for none.
       judge_url: its endpoint; None for the client's own.
       limit: only the first so many items of each task; 0 for all.
-      backend: makes what does the model's tasks, of a suite's tools; None: they are the calls themselves.
+      backend: makes what does the model's tasks, with the suite's tools where it has any; None: where it has, they are
+        the calls themselves, and elsewhere no task is handed over.
       backend_name: of that, for the report.
     """
 
@@ -72,11 +75,13 @@ def evaluate(
       The table, in Markdown.
 
     Raises:
-      SuiteError: the benchmark is not there or not as published: says what to get; or OUTPUT is another model's.
+      SuiteError: the benchmark is not there or not as published: says what to get; or OUTPUT is another model's, or
+        holds other files.
       JudgeError: the judge fails.
       ImportError: something of the extra `suites` is missing.
     """
     suite = SUITES[name]
+    check_own(output)
     try:
         items = _first(suite.load(data), options.limit)
     except SuiteError as error:
@@ -129,11 +134,32 @@ def evaluate(
 
 
 def _desks(suite: Suite, items: Sequence[Item], options: Options, talker: Talker) -> Callable[[Item], ToolDesk] | None:
-    """Item → its desk, where the suite has tools."""
-    if suite.calls is None:
+    """Item → its desk, where the suite has tools, or a language model does the tasks without any."""
+    if suite.calls is None and options.backend is None:
         return None
-    known = [call for item in items for call in suite.calls(item)]
-    return lambda item: tool_desk(known, suite.calls(item), options.backend, talker.tokenizer, talker.config)
+    calls = suite.calls or (lambda item: [])
+    known = [call for item in items for call in calls(item)]
+    return lambda item: tool_desk(known, calls(item), options.backend, talker.tokenizer, talker.config)
+
+
+def check_own(output: pathlib.Path) -> None:
+    """Makes sure that a folder is empty or an evaluation's, before files of one are written to it.
+
+    Scenes and answers may lie there by themselves: they can be brought from elsewhere.
+
+    Raises:
+      SuiteError: other files are there.
+    """
+    if not output.is_dir() or (output / MADE_BY).exists():
+        return
+    others = sorted({path.name for path in output.iterdir()} - {"lock", "scenes", "answers"})
+    try:
+        if others and "suite" not in json.loads((output / "results.json").read_text(encoding="utf-8")):
+            raise ValueError("results of something else")
+    except (OSError, ValueError, TypeError) as error:
+        raise SuiteError(
+            f"{output} holds other files than an evaluation's ({', '.join(others[:3])}): give a new or empty --output"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -144,13 +170,13 @@ def claimed(answers: pathlib.Path, made_by: dict[str, str]) -> Iterator[None]:
       SuiteError: the folder has answers that something else made.
       FolderBusyError: another process is making some.
     """
-    path = answers / "made_by.json"
+    path = answers / MADE_BY
     with alone(answers, "--output", patience=1.0):
         if path.exists() and (found := read_json(path)) != made_by:
             other = [key for key in {**found, **made_by} if found.get(key) != made_by.get(key)]
             differs = ", ".join(f"{key} {found.get(key)!r}, not {made_by.get(key)!r}" for key in other)
             raise SuiteError(f"{answers} holds answers of another run ({differs}): give another --output, or delete it")
-        path.write_text(json.dumps(made_by, indent=1))
+        write_whole(path, json.dumps(made_by, indent=1))
         yield
 
 
