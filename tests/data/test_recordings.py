@@ -221,7 +221,7 @@ def test_prepare_ends_with_one_line_if_no_recording_can_be_used(tmp_path):
         ((), "either --generate"),
         (("--generate=text", "--recordings={folder}"), "either --generate"),
         (("--recordings={folder}", "--video_grid=2by3"), "--video_grid=2by3"),
-        (("--output={folder}", "--generate=text", "--overwrite"), "index.json is missing"),
+        (("--output={folder}", "--generate=text", "--overwrite"), "is no folder of records, and is left alone"),
     ],
 )
 def test_prepare_refuses_flags_that_do_not_fit(folder, tmp_path, flags, message):
