@@ -29,6 +29,9 @@ _CONFIG_FILE = flags.DEFINE_string(
 )
 _LICENCE = flags.DEFINE_multi_string("licence", [], "SOURCE: LICENCE, for each source that was not generated.")
 _NOTE = flags.DEFINE_string("note", "", "What the card says of the recipe besides, such as what the run began with.")
+_ABILITIES = flags.DEFINE_string(
+    "abilities", None, "Folder that launch.eval --suite=interactivity wrote of this run, to lie beside the card."
+)
 
 
 def _licences() -> dict[str, str]:
@@ -51,7 +54,8 @@ def main(argv: Sequence[str]) -> None:
         config = read_config(run)
         file = pathlib.Path(_CONFIG_FILE.value or f"configs/{config.name}.py")
         command = config_flag.training_command(config, str(file)) if _CONFIG_FILE.value or file.is_file() else ""
-        options = make.ShipOptions(_DTYPE.value, _COMPARE.value, command, _licences(), _NOTE.value)
+        abilities = None if _ABILITIES.value is None else pathlib.Path(_ABILITIES.value)
+        options = make.ShipOptions(_DTYPE.value, _COMPARE.value, command, _licences(), _NOTE.value, abilities)
         make.ship(_CHECKPOINT.value, _OUTPUT.value, options, log=lambda line: print(line, flush=True))
     except (CheckpointError, ConfigError, ConvertError, DataError, OSError, ValueError) as error:
         raise SystemExit(f"launch.ship: {error}") from error

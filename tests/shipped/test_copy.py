@@ -1,5 +1,6 @@
 """The copy that comes with the package: it loads, answers, and is what its card, README and notebooks say of it."""
 
+import itertools
 import json
 import pathlib
 
@@ -7,7 +8,7 @@ from tml_jax import shipped
 from tml_jax.data.record import USER, Conversation, Text
 from tml_jax.eval.streaming import stream
 from tml_jax.serve.session import Talker
-from tml_jax.shipped.make import CARD, MOST_BYTES, RESULTS
+from tml_jax.shipped.make import ABILITIES, CARD, MOST_BYTES, RESULTS
 from tml_jax.train.checkpoint import find_checkpoint, read_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -21,7 +22,12 @@ def test_the_copy_is_what_is_said_of_it():
     (row,) = [line for line in card.splitlines() if line.startswith("| model | ")]
     assert f"| {results['policies']['model']['keyword']['value']:.1%} (" in row
     assert "--checkpoint=shipped " in card and card.count("--checkpoint=") == card.count("--checkpoint=shipped ")
-    assert row in (ROOT / "README.md").read_text().splitlines()
+    readme = (ROOT / "README.md").read_text().splitlines()
+    assert row in readme
+    rows = [line for line in (folder / ABILITIES).read_text().splitlines() if line.startswith("| ")]
+    first = next(number for number, line in enumerate(rows) if line.startswith("| ability | figure | target |"))
+    figures = list(itertools.takewhile(lambda line: line.count("|") == rows[first].count("|"), rows[first:]))
+    assert len(figures) == 27 and set(figures) <= set(readme), sorted(set(figures) - set(readme))
     name = f"{read_config(folder).name}: "
     assert name in (ROOT / "notebooks/talk_to_replica.ipynb").read_text(), "what it shows is of another model"
 

@@ -82,6 +82,25 @@ def test_the_copy_names_nothing_of_the_machine_that_made_it(run, copy):
             assert str(run.parent).encode() not in file.read_bytes(), file
 
 
+def test_an_evaluation_of_abilities_lies_beside_the_card_if_it_is_of_this_step(run, tmp_path):
+    folder = tmp_path / "abilities"
+    options = make.ShipOptions("float16", compare=0, abilities=folder)
+    with pytest.raises(CheckpointError, match="abilities is no evaluation of abilities .*--suite=interactivity makes"):
+        make.ship(run, tmp_path / "copy", options, log=lambda line: None)
+    folder.mkdir()
+    (folder / make.TABLE).write_text("| yields | 61.2% |\n")
+    for step in ("2", "1"):
+        results = {"model": f"runs/small, step {step}", "summary": f"runs/small, step {step}: 7 of 13 targets."}
+        (folder / make.RESULTS).write_text(json.dumps(results))
+        if step != "1":
+            with pytest.raises(CheckpointError, match="is of runs/small, step 2, not of step 1"):
+                make.ship(run, tmp_path / "copy", options, log=lambda line: None)
+    make.ship(run, tmp_path / "copy", options, log=lambda line: None)
+    assert (tmp_path / "copy" / make.ABILITIES).read_text() == "| yields | 61.2% |\n"
+    card = (tmp_path / "copy" / make.CARD).read_text()
+    assert "runs/small, step 1: 7 of 13 targets. See `ABILITIES.md`." in card
+
+
 def test_the_card_tells_the_figures_of_the_evaluation_and_only_those(copy):
     folder, both = copy
     card = (folder / make.CARD).read_text()

@@ -37,6 +37,7 @@ class Facts:
       table: the same in Markdown.
       agreement: of run and copy, or None where they were not compared.
       note: on the recipe.
+      abilities: summary of the evaluation of abilities, whose tables lie beside the card, or "".
     """
 
     name: str
@@ -50,6 +51,7 @@ class Facts:
     table: str
     agreement: Agreement | None
     note: str = ""
+    abilities: str = ""
 
 
 def card(facts: Facts) -> str:
@@ -70,12 +72,18 @@ def card(facts: Facts) -> str:
         f"## Recipe\n\n{_recipe(facts)}",
         f"## Figures\n\nHeld-out conversations, streamed 200 ms at a time through {_weights(facts)}, with 95% "
         "intervals; the columns are defined in `tml_jax/eval/interactivity.py`. "
-        f"`results.json` has them as numbers.\n\n{facts.table.strip()}",
+        f"`results.json` has them as numbers.\n\n{facts.table.strip()}{_abilities(facts)}",
         f"## What the narrower weights change\n\n{_agreement(facts)}",
         f"## Limits\n\n{_limits(facts)}",
         f"## Licences\n\n{_licences(facts)}",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _abilities(facts: Facts) -> str:
+    if not facts.abilities:
+        return ""
+    return f"\n\nMore scenes of each family, judged by sound, beside targets: {facts.abilities} See `ABILITIES.md`."
 
 
 def _weights(facts: Facts) -> str:

@@ -39,10 +39,10 @@ from tml_jax.train.checkpoint import (
 from tml_jax.train.checkpoint_arrays import CheckpointError, checksums
 
 DTYPES = ("float16", "bfloat16", "float32")
-RESULTS, TABLE, CARD = "results.json", "table.md", "CARD.md"
+RESULTS, TABLE, CARD, ABILITIES = "results.json", "table.md", "CARD.md", "ABILITIES.md"
 _CLIPS = "clips"  # what `config.data.clips` is called where its licence is told
 MOST_BYTES = 25_000_000  # of the whole copy: it lies in the repository and in every wheel
-_FILES = (CONFIG, TOKENIZER, CHECKPOINTS, RESULTS, CARD)
+_FILES = (CONFIG, TOKENIZER, CHECKPOINTS, RESULTS, CARD, ABILITIES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +55,7 @@ class ShipOptions:
       command: that trained the run, for the card.
       licences: source of the mixture → its licence, for those that were not generated here.
       note: what the card says of the recipe besides, such as what the run began with.
+      abilities: folder that `launch.eval --suite=interactivity` wrote of this run; None for none.
     """
 
     dtype: str = "float16"
@@ -62,6 +63,7 @@ class ShipOptions:
     command: str = ""
     licences: Mapping[str, str] = dataclasses.field(default_factory=dict)
     note: str = ""
+    abilities: pathlib.Path | None = None
 
 
 def ship(
@@ -79,7 +81,8 @@ def ship(
       How far run and copy agree, or None where they were not compared.
 
     Raises:
-      CheckpointError: there is no such checkpoint, it is damaged, or it was not evaluated.
+      CheckpointError: there is no such checkpoint, it is damaged, or it was not evaluated, or the abilities are of
+        another step.
       ConvertError: `output` holds something already, the copy is too large, a number does not fit the type, or a
         source has no licence.
       DataError: the held-out conversations are not there.
@@ -97,6 +100,7 @@ def ship(
             f"{run / 'eval' / RESULTS} is of step {evaluated}, not of {folder.name}, which is to be copied: "
             f"python -m launch.eval --checkpoint={checkpoint} makes it anew"
         )
+    summary, abilities = _read_abilities(options.abilities, folder.name) if options.abilities else ("", "")
     learned_from = [name for name in config.data.sources if name not in config.data.generate]
     learned_from += [_CLIPS] if config.data.clips else []
     unlicensed = [name for name in learned_from if name not in options.licences]
@@ -110,6 +114,8 @@ def ship(
         write_config(work, _without_machine(config))
         shutil.copyfile(tokenizer, work / TOKENIZER)
         (work / RESULTS).write_text(results)
+        if abilities:
+            (work / ABILITIES).write_text(abilities, encoding="utf-8")
         size = _size(work / CHECKPOINTS)
         log(f"weights in {options.dtype}: {size / 1e6:.1f} MB")
         compared = _compare(folder, work, config, options.compare, log) if options.compare else None
@@ -125,6 +131,7 @@ def ship(
             results=json.loads(results),
             table=table,
             agreement=compared,
+            abilities=summary,
         )
         (work / CARD).write_text(card(facts), encoding="utf-8")
         if (total := _size(work)) > MOST_BYTES:
@@ -171,6 +178,20 @@ def _read_figures(run: pathlib.Path, name: str) -> str:
         raise CheckpointError(
             f"{run / 'eval' / name} is missing: python -m launch.eval --checkpoint={run} makes it, for the card"
         ) from error
+
+
+def _read_abilities(folder: pathlib.Path, step: str) -> tuple[str, str]:
+    """Summary and table of an evaluation of abilities."""
+    try:
+        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        model, summary, text = results["model"], results["summary"], (folder / TABLE).read_text(encoding="utf-8")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder} is no evaluation of abilities ({error!r}): python -m launch.eval --suite=interactivity makes it"
+        ) from error
+    if f"step {step}" not in model.split(", "):
+        raise CheckpointError(f"{folder} is of {model}, not of step {step}, which is to be copied: evaluate that")
+    return summary, text
 
 
 def _without_machine(config: Config) -> Config:
