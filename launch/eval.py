@@ -18,7 +18,7 @@ Public benchmarks (extra `suites`), whose data you get yourself; tml_jax/eval/su
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from absl import app, flags, logging
 
@@ -167,9 +167,14 @@ def _benchmark() -> None:
         print(run.evaluate(_SUITE.value, data, output, None, options))
         return
     _, checkpoint = find_checkpoint(_checkpoint())  # before the benchmark is read
-    delegate = SUITES[_SUITE.value].calls is not None or options.backend is not None
-    talker = lambda: Talker(str(checkpoint), delegate=delegate)  # noqa: E731
+    talker = lambda: Talker(str(checkpoint), delegate=run.delegates(SUITES[_SUITE.value], options))  # noqa: E731
     print(run.evaluate(_SUITE.value, data, output, talker, options, model=str(checkpoint)))
+
+
+def _check_flags_of(what: str, suites: Collection[str], names: Sequence[str]) -> None:
+    given = [name for name in names if not flags.FLAGS[name].using_default_value]
+    if given and _SUITE.value not in suites:
+        raise ValueError(f"--{given[0]} goes with {what}, not with {_SUITE.value}")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -178,12 +183,8 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     logging.set_verbosity(logging.WARNING)  # Orbax says much at INFO
     try:
-        given = [name for name in ("scenes", "seeds", "split", "families") if not flags.FLAGS[name].using_default_value]
-        if given and _SUITE.value != "interactivity":
-            raise ValueError(f"--{given[0]} goes with --suite=interactivity, not with {_SUITE.value}")
-        given = [name for name in _OF_BENCHMARKS if not flags.FLAGS[name].using_default_value]
-        if given and _SUITE.value in _OWN:
-            raise ValueError(f"--{given[0]} goes with a public benchmark, not with {_SUITE.value}")
+        _check_flags_of("--suite=interactivity", ("interactivity",), ("scenes", "seeds", "split", "families"))
+        _check_flags_of("a public benchmark", SUITES, _OF_BENCHMARKS)
         own = {"sound": _sound, "replica": _replica, "interactivity": _interactivity, "parity": _parity}
         own.get(_SUITE.value, _benchmark)()
     except (CheckpointError, ConfigError, ConvertError, FolderBusyError, OSError, ValueError) as error:

@@ -82,6 +82,14 @@ def test_a_folder_with_other_files_is_left_alone(data, tmp_path):
         assert [path.name for path in output.iterdir()] == [name] and (output / name).read_text() == text
 
 
+def test_a_run_that_was_cut_short_while_it_was_judged_goes_on(data, tmp_path, small_talker, one_by_one):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "judgements.jsonl").write_text("")
+    options = run.Options(recogniser="text", strict=True, limit=1)
+    run.evaluate("fdb-v1", data, tmp_path / "out", lambda: small_talker, options, log=lambda line: None)
+    assert (tmp_path / "out" / "results.json").exists()
+
+
 def test_limit_keeps_the_first_of_each_task(data, tmp_path, small_talker, one_by_one):
     options = run.Options(recogniser="text", strict=True, limit=1)
     run.evaluate("fdb-v1", data, tmp_path / "out", lambda: small_talker, options, log=lambda line: None)

@@ -21,6 +21,7 @@ from tml_jax.folder_lock import alone
 from tml_jax.serve.session import Talker
 
 MADE_BY = "made_by.json"
+_BEFORE_RESULTS = {"lock", "scenes", "answers", "judgements.jsonl"}  # what can be in a folder of ours without any
 OWN_WORDS = "text"  # a recogniser that is none: the model's own text beside its sound
 
 
@@ -133,9 +134,14 @@ def evaluate(
     return write_report(output, facts, sections)
 
 
+def delegates(suite: Suite, options: Options) -> bool:
+    """Whether the model hands tasks over: the suite has tools, or a language model does the tasks without any."""
+    return suite.calls is not None or options.backend is not None
+
+
 def _desks(suite: Suite, items: Sequence[Item], options: Options, talker: Talker) -> Callable[[Item], ToolDesk] | None:
-    """Item → its desk, where the suite has tools, or a language model does the tasks without any."""
-    if suite.calls is None and options.backend is None:
+    """Item → its desk, where tasks are handed over."""
+    if not delegates(suite, options):
         return None
     calls = suite.calls or (lambda item: [])
     known = [call for item in items for call in calls(item)]
@@ -145,14 +151,14 @@ def _desks(suite: Suite, items: Sequence[Item], options: Options, talker: Talker
 def check_own(output: pathlib.Path) -> None:
     """Makes sure that a folder is empty or an evaluation's, before files of one are written to it.
 
-    Scenes and answers may lie there by themselves: they can be brought from elsewhere.
+    Scenes, answers and judgements may lie there by themselves: brought from elsewhere, or of a run that was cut short.
 
     Raises:
       SuiteError: other files are there.
     """
     if not output.is_dir() or (output / MADE_BY).exists():
         return
-    others = sorted({path.name for path in output.iterdir()} - {"lock", "scenes", "answers"})
+    others = sorted({path.name for path in output.iterdir()} - _BEFORE_RESULTS)
     try:
         if others and "suite" not in json.loads((output / "results.json").read_text(encoding="utf-8")):
             raise ValueError("results of something else")
