@@ -73,7 +73,7 @@ def test_what_cannot_be_used_is_refused_by_name_before_anything_is_made(clips, t
         scenes.generate("held_out", 1, 0, 1, clips=str(tmp_path))
     with pytest.raises(ValueError, match="not transcribed"):
         scenes.generate("transcribed", 1, 0, 1, clips=str(clips))
-    with pytest.raises(ValueError, match="family 'timed' has no pictures; visual, visual_stop"):
+    with pytest.raises(ValueError, match="family 'timed' has no pictures; silence, visual, visual_stop"):
         scenes.generate("scenes", 1, 0, 1, "timed", str(clips))
     whole = (clips / "a.mp4").read_bytes()
     for name in ("a.mp4", "b.mp4"):

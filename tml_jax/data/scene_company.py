@@ -1,22 +1,29 @@
 """Families in which others are heard, who do not speak to the model: the user's company, and a television."""
 
+from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.record import OTHER
 from tml_jax.data.scene import Scene
 from tml_jax.data.scene_patterns import exchanges
+
+_COUNTING, _BEFORE, _AFTER = "counting", "before", "after"  # when the user talks to somebody else
+# In training more often before a request or after it: a replica that held its turn under all talk took the lines
+# before a request for a story, and showed that it listened.
+_TRAINED = (_COUNTING, _BEFORE, _BEFORE, _AFTER, _AFTER)
 
 
 def side_talk(scene: Scene) -> float:
     """The user and somebody else talk while the model counts, or before or after a request."""
     other, level = scene.another_voice(), scene.draw(scene.grids.beside)
     lines = scene.draw(exchanges(scene.wordings))
-    scene.meta.update(beside_db=level, when=scene.draw(("counting", "before", "after")))
+    when = scene.draw(_TRAINED if scene.split == scripts.TRAIN else (_COUNTING, _BEFORE, _AFTER))
+    scene.meta.update(beside_db=level, when=when)
     scene.meta["talk"] = " / ".join(text for _, text in lines)
-    if scene.meta["when"] == "counting":
+    if when == _COUNTING:
         due, starts = scene.ask_to_count()
         begins = starts[0] + scene.draw(scene.grids.break_in)
         talked = scene.exchange(lines, other, level, begins)
         return max(talked, scene.count_on(due, starts, begins))
-    if scene.meta["when"] == "before":
+    if when == _BEFORE:
         begins = scene.lead()
         asked = scene.exchange(lines, other, level, begins) + scene.rng.uniform(0.4, 0.8)
         scene.timeline.cue("hold", begins, asked)

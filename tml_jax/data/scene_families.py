@@ -28,14 +28,14 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "answer": Family(scene_turns.answer, 0.08),
+    "answer": Family(scene_turns.answer, 0.09),
     "pause": Family(scene_turns.pause, 0.05),
-    "interruption": Family(scene_turns.interruption, 0.13),
-    "backchannel": Family(scene_turns.backchannel, 0.05),
+    "interruption": Family(scene_turns.interruption, 0.10),
+    "backchannel": Family(scene_turns.backchannel, 0.04),
     "timed": Family(scene_turns.timed, 0.05),
     "cue": Family(scene_turns.cue, 0.08),
-    "silence": Family(scene_turns.silence, 0.07),
-    "side_talk": Family(scene_company.side_talk, 0.10),
+    "silence": Family(scene_sights.silence, 0.09, seen=True),
+    "side_talk": Family(scene_company.side_talk, 0.12),
     "background": Family(scene_company.background, 0.05),
     "visual": Family(scene_sights.visual, 0.05, seen=True),
     "visual_stop": Family(scene_sights.visual_stop, 0.05, seen=True),
@@ -43,7 +43,7 @@ FAMILIES: dict[str, Family] = {
     "count_seen": Family(scene_sights.count_seen, 0.03, seen=True),
     "quiet_until_seen": Family(scene_sights.quiet_until_seen, 0.03, seen=True),
     "simultaneous": Family(scene_listening.simultaneous, 0.02),
-    "model_backchannel": Family(scene_listening.model_backchannel, 0.04),
+    "model_backchannel": Family(scene_listening.model_backchannel, 0.03),
     "delegation": Family(scene_delegation.delegation, 0.10),
 }
 SEEN = tuple(name for name, family in FAMILIES.items() if family.seen)

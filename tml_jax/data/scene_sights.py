@@ -6,6 +6,7 @@ from tml_jax.config import MICRO_TURN_SECONDS
 from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.clips import behind
 from tml_jax.data.scene import Scene
+from tml_jax.data.scene_delegation import near_remark
 from tml_jax.data.scene_pictures import (
     ACTIONS,
     FRAME_SIZE,
@@ -20,6 +21,8 @@ from tml_jax.data.scene_pictures import (
 _LONGEST = 30.0  # seconds for which frame times are laid out
 _LONGEST_ACTION = 4.3  # seconds of a repeated action in the splits of training length
 _CLIP_SHARE = 0.5  # of training scenes with pictures that have a clip behind them, where there are clips
+_UNASKED_SHARE = 0.5  # of `silence` scenes in which something is seen
+_REMARKS = (*["silence"] * 6, "story_piece", "story_piece", "filler", "near")  # of training, where nobody asks
 _REST = (0.3, 0.9)  # seconds without any object between two
 # Whether each object that comes is the one that is waited for, each sequence as likely: so is the first in half of the
 # scenes, and the second, where there is one, in half of those.
@@ -128,6 +131,41 @@ def quiet_until_seen(scene: Scene) -> float:
     scene.timeline.cue("hold", asked, appears)
     end = scene.reply(kind, appears, scene.draw(scene.grids.event_reply))
     return _show(scene, times, max(end, talked), (_shape(scene, kind, appears=appears),), light)
+
+
+def silence(scene: Scene) -> float:
+    """Nobody asks for anything, whatever is said, and in half of the scenes is seen; the model says nothing."""
+    time = scene.lead()
+    for _ in range(int(scene.rng.integers(0, 3))):
+        time = scene.timeline.user(_remark(scene), time) + scene.rng.uniform(0.3, 0.8)
+    end = max(float(time), 2.0)
+    times = frame_times(scene.rng, _LONGEST)
+    shapes = _unasked(scene, times) if scene.rng.random() < _UNASKED_SHARE else ()
+    for shape in shapes:
+        over = shape.repeats.ends()[-1] if shape.repeats else shape.appears
+        end = max(end, over + scene.grids.event_reply[-1])  # whoever speaks of it has begun by then
+    scene.timeline.cue("hold", 0.0, end + scene.grids.tail[0])
+    return _show(scene, times, end, shapes) if shapes else end
+
+
+def _remark(scene: Scene) -> str:
+    """What asks for nothing; in training also a piece of a story that was not announced, or of numbers."""
+    kind = scene.draw(_REMARKS) if scene.split == scripts.TRAIN else "silence"
+    if kind == "near":
+        return near_remark(scene)
+    return scene.wording(kind) if kind == "silence" else scene.said(kind)[0]
+
+
+def _unasked(scene: Scene, times: np.ndarray) -> tuple[Shape, ...]:
+    """An object that does something again and again, one that comes, or some that are there."""
+    kind = scene.draw(scripts.SHAPES)
+    scene.meta["seen"] = seen = scene.draw(("repeats", "comes", "is there"))
+    if seen == "comes":
+        return (_shape(scene, kind, appears=frame_at(times, scene.draw(scene.grids.event))),)
+    if seen == "is there":
+        return tuple(_shape(scene, kind) for _ in range(scene.amount("objects")))
+    repeats = Repeats(scene.draw(ACTIONS), scene.lead(), scene.draw(scene.grids.period), scene.amount("repetitions"))
+    return (_shape(scene, kind, moving=False, repeats=repeats),)
 
 
 def _wait_for(

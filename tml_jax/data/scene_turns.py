@@ -7,6 +7,8 @@ from tml_jax.data.scene import Scene
 from tml_jax.data.scene_render import lengthen_pause, scene_duration
 
 _TYPED_SHARE = 0.2  # of `answer` scenes
+_SHORTEST = 0.1  # seconds of a word that is broken off
+_STOPS = (1, 1, 2)  # micro-turns for which the model goes on in training when an interruption has been heard
 
 
 def answer(scene: Scene) -> float:
@@ -40,26 +42,29 @@ def interruption(scene: Scene) -> float:
     """The user stops the model while it counts.
 
     The model has heard all of the interruption at the micro-turn boundary after its end: from there it begins no word,
-    and one micro-turn later it has broken off the word it is in. In training it does so at once: a replica that learned
-    to stop at the last moment was late by one micro-turn in a quarter of the development scenes in which it failed.
+    and one micro-turn later it has broken off the word it is in. In training it goes on for one micro-turn, or two
+    (`_STOPS`), with whatever number is due by then: a tenth of a second after "wait" is not enough to know it by, and a
+    model that had always been silent by then did not stop at all where it was late.
     """
     due, starts = scene.ask_to_count()
     words = scene.interruption()
     scene.meta["break_in"] = words
     speech = scene.timeline.speak(words)
+    more = scene.draw(_STOPS) if scene.split == scripts.TRAIN else 0
     # Long words come early: when they end, there is a number left to be held back.
-    latest = starts[-1] - MICRO_TURN_SECONDS - speech.duration
+    latest = starts[-1] - MICRO_TURN_SECONDS * (1 + more) - speech.duration
     heard = scene.timeline.user(speech, min(starts[0] + scene.draw(scene.grids.break_in), latest))
     boundary = scene_duration(heard)
-    silent = boundary if scene.split == scripts.TRAIN else boundary + MICRO_TURN_SECONDS
+    silent = boundary + MICRO_TURN_SECONDS * max(more, 1)
+    begins_none = silent - _SHORTEST if more else boundary
     spoken, end = [], due
     for number, start in zip(scripts.NUMBERS, starts):
-        if start < boundary:
+        if start < begins_none:
             end = scene.timeline.model(number, start, until=silent)
             spoken.append(number)
     scene.timeline.cue("respond", due, end, " ".join(spoken))
     scene.timeline.cue("yield", heard, heard + 2 * MICRO_TURN_SECONDS)
-    return boundary + MICRO_TURN_SECONDS
+    return silent
 
 
 def backchannel(scene: Scene) -> float:
@@ -91,13 +96,3 @@ def cue(scene: Scene) -> float:
     timeline.cue("hold", asked, given)
     talked = timeline.user(fillers[1], given + scene.rng.uniform(0.1, 0.2))
     return max(talked, scene.reply(keyword, given, scene.draw(scene.grids.cue_reply)))
-
-
-def silence(scene: Scene) -> float:
-    """Nobody asks for anything; the model says nothing."""
-    time = scene.lead()
-    for _ in range(int(scene.rng.integers(0, 3))):
-        time = scene.timeline.user(scene.wording("silence"), time) + scene.rng.uniform(0.3, 0.8)
-    end = max(float(time), 2.0)
-    scene.timeline.cue("hold", 0.0, end + scene.grids.tail[0])
-    return end
