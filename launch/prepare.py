@@ -21,10 +21,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from absl import app, flags, logging
 
 from launch import config_flag
-from tml_jax.data import recordings, scene_beam, scenes, shards
+from tml_jax.data import recordings, shards
 from tml_jax.data.record import Conversation
+from tml_jax.scenes import beam, sources
 
-GENERATE = flags.DEFINE_enum("generate", None, scenes.SOURCES, "Source of generated conversations.")
+GENERATE = flags.DEFINE_enum("generate", None, sources.SOURCES, "Source of generated conversations.")
 RECORDINGS = flags.DEFINE_string("recordings", None, "Folder of recordings to import.")
 FAMILY = flags.DEFINE_string("family", None, "The only family of scenes to generate.")
 CLIPS = flags.DEFINE_string("clips", None, "Folder of videos to lie behind the pictures of generated scenes.")
@@ -74,7 +75,7 @@ def _generate_by_runner(output: pathlib.Path) -> None:
             "--processes goes without --runner: give the runner's own, such as --runner_option=direct_num_workers=2"
         )
     options = [f"--{option.removeprefix('--')}" for option in RUNNER_OPTION.value]
-    report = scene_beam.write_with_beam(
+    report = beam.write_with_beam(
         GENERATE.value, COUNT.value, SEED.value, output, FAMILY.value, RUNNER.value, options,
         overwrite=OVERWRITE.value, clips=CLIPS.value,
     )  # fmt: skip
@@ -136,7 +137,7 @@ def prepare() -> None:
     report = recordings.Report()
     if GENERATE.value is not None:
         processes = PROCESSES.value or os.cpu_count() or 1
-        records = scenes.generate(GENERATE.value, COUNT.value, SEED.value, processes, FAMILY.value, CLIPS.value)
+        records = sources.generate(GENERATE.value, COUNT.value, SEED.value, processes, FAMILY.value, CLIPS.value)
     else:
         options = recordings.Options(USER_CHANNEL.value, parse_grid(VIDEO_GRID.value), MAX_SECONDS.value)
         records = recordings.import_recordings(RECORDINGS.value, options, report)

@@ -6,11 +6,11 @@ import json
 import numpy as np
 
 from tml_jax.data.record import MODEL, TASK, USER, Conversation, Cue, Text, Word
-from tml_jax.data.scene_delegation import PlannedTask
 from tml_jax.eval import baselines
 from tml_jax.eval.abilities.aims import ABILITIES, Seen, figure
 from tml_jax.eval.delegation import score_delegation
 from tml_jax.eval.interactivity import measure, reply_frequency
+from tml_jax.scenes.delegation import PlannedTask
 
 NUMBERS = "one two three four five six".split()
 

@@ -7,15 +7,15 @@ import pytest
 from scipy.signal import resample_poly
 
 from tml_jax.config import INPUT_RATE
-from tml_jax.data import scene_scripts as scripts
-from tml_jax.data.acoustics import ECHO_TO_COME
 from tml_jax.data.layout import INPUT_SAMPLES
 from tml_jax.data.record import Conversation
-from tml_jax.data.scene_families import make_scene
-from tml_jax.data.voices import Synthesizer
 from tml_jax.eval.abilities.ablations import mute
 from tml_jax.eval.echo import Echo
 from tml_jax.eval.streaming import user_side
+from tml_jax.scenes import scripts
+from tml_jax.scenes.acoustics import ECHO_TO_COME
+from tml_jax.scenes.families import make_scene
+from tml_jax.scenes.voices import Synthesizer
 from tml_jax.serve.words import MicroTurn
 from tml_jax.signal.pcm import float_audio
 

@@ -5,11 +5,11 @@ import pytest
 
 from launch.server_process import serving
 from tml_jax.bench.clients import turns_at_once
-from tml_jax.data import scenes
 from tml_jax.data.layout import INPUT_SAMPLES
-from tml_jax.data.voices import Synthesizer
 from tml_jax.eval.delegation import planned
 from tml_jax.eval.interactivity import split_words
+from tml_jax.scenes import sources
+from tml_jax.scenes.voices import Synthesizer
 from tml_jax.signal.pcm import float_audio
 
 SCENES = 12
@@ -20,7 +20,7 @@ def sums(count):
     """Held-out scenes, of a seed that nothing else uses, in which one sum is asked for aloud and comes back."""
     synthesizer, index = Synthesizer(), 0
     while count:
-        scene = scenes.make_conversation(synthesizer, "held_out", 41, index, "delegation")
+        scene = sources.make_conversation(synthesizer, "held_out", 41, index, "delegation")
         index += 1
         if scene.meta["variant"] in ("usual", "early", "late") and not scene.meta["typed"]:
             count -= 1

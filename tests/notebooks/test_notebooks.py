@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from execute import FOLDER, MOST_BYTES, execute, light, parameter_cell
 
-from tml_jax.data.scene_families import FAMILIES
+from tml_jax.scenes.families import FAMILIES
 
 NAMES = [path.stem for path in sorted(FOLDER.glob("*.ipynb"))]
 

@@ -23,7 +23,7 @@ from tml_jax.background.desk import Background  # noqa: E402
 from tml_jax.background.local import LocalBackend, LocalTools  # noqa: E402
 from tml_jax.background.runner import Runner  # noqa: E402
 from tml_jax.config import INPUT_RATE  # noqa: E402
-from tml_jax.data.voices import HELD_OUT_VOICES, RATE, Synthesizer  # noqa: E402
+from tml_jax.scenes.voices import HELD_OUT_VOICES, RATE, Synthesizer  # noqa: E402
 from tml_jax.serve.engine import Engine  # noqa: E402
 from tml_jax.serve.program import load_model  # noqa: E402
 from tml_jax.signal.media import resample, write_wav  # noqa: E402

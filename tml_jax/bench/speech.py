@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tml_jax.config import INPUT_RATE
-from tml_jax.data.voices import HELD_OUT_VOICES, RATE, Synthesizer
+from tml_jax.scenes.voices import HELD_OUT_VOICES, RATE, Synthesizer
 from tml_jax.signal.media import resample
 
 REQUESTS = ("please say the word garden", "count up to eight for me", "what is three plus four")

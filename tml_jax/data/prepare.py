@@ -7,13 +7,13 @@ import pathlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 from tml_jax.config import Config, ConfigError
-from tml_jax.data import scenes
-from tml_jax.data.clips import load_clips
 from tml_jax.data.lengths import source_lengths
 from tml_jax.data.record import Conversation
 from tml_jax.data.shards import DataError, open_shards, write_shards
 from tml_jax.data.tokenizer import BYTES, Tokenizer, train_tokenizer
 from tml_jax.data.workers import in_parts
+from tml_jax.scenes import sources
+from tml_jax.scenes.clips import load_clips
 
 HELD_OUT = "held_out"  # its name in `config.data.generate`
 _PROCESS_PAYS = 20  # conversations that are worth a process of their own
@@ -44,16 +44,16 @@ def check_generated(config: Config, log: Callable[[str], None] = print) -> None:
     """
     for name in config.data.generate:
         source_directory(config, name)
-    unknown = [name for name in config.data.generate if name not in scenes.SOURCES]
+    unknown = [name for name in config.data.generate if name not in sources.SOURCES]
     if unknown:
-        raise ConfigError(f"config.data.generate[{unknown[0]!r}]: generated sources are {', '.join(scenes.SOURCES)}")
+        raise ConfigError(f"config.data.generate[{unknown[0]!r}]: generated sources are {', '.join(sources.SOURCES)}")
     for name in config.data.generate if config.data.clips else ():
-        if name not in scenes.SPLITS:
+        if name not in sources.SPLITS:
             continue
         if (directory := source_directory(config, name)).exists():
             log(f"{directory} is there and stays as it is: config.data.clips changes nothing")
         else:
-            load_clips(config.data.clips, scenes.SPLITS[name])
+            load_clips(config.data.clips, sources.SPLITS[name])
 
 
 def ensure_source(config: Config, name: str, log: Callable[[str], None] = print) -> Sequence[Conversation]:
@@ -89,8 +89,8 @@ def first_records(config: Config, name: str, count: int, log: Callable[[str], No
 
 def _generated(config: Config, name: str, count: int) -> Generator[Conversation, None, None]:
     processes = min(os.cpu_count() or 1, -(-count // _PROCESS_PAYS))
-    clips = config.data.clips if name in scenes.SPLITS else ""
-    return scenes.generate(name, count, config.data.seed, processes, clips=clips or None)
+    clips = config.data.clips if name in sources.SPLITS else ""
+    return sources.generate(name, count, config.data.seed, processes, clips=clips or None)
 
 
 def source_directory(config: Config, name: str) -> pathlib.Path:

@@ -31,12 +31,12 @@ from tml_jax.background.history import Budget
 from tml_jax.background.local import LocalBackend, LocalTools
 from tml_jax.background.stepped import USUAL_DELAY, SteppedRunner
 from tml_jax.config import MICRO_TURN_SECONDS, Config
-from tml_jax.data import scene_scripts as scripts
 from tml_jax.data.record import BACKGROUND, TASK, Conversation
-from tml_jax.data.scene_delegation import FILLER, SORRY, VARIANTS, PlannedTask, spoken_result
 from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.eval.estimates import Estimate, pooled
 from tml_jax.eval.interactivity import EARLY_SECONDS, split_words
+from tml_jax.scenes import scripts
+from tml_jax.scenes.delegation import FILLER, SORRY, VARIANTS, PlannedTask, spoken_result
 from tml_jax.serve.windows import Arrived
 from tml_jax.serve.words import MicroTurn
 

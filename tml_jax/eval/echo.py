@@ -11,9 +11,9 @@ import numpy as np
 import soxr
 
 from tml_jax.config import INPUT_RATE, OUTPUT_RATE
-from tml_jax.data.acoustics import ECHO_TO_COME
 from tml_jax.data.layout import INPUT_SAMPLES
 from tml_jax.data.record import Conversation
+from tml_jax.scenes.acoustics import ECHO_TO_COME
 from tml_jax.serve.windows import Arrived
 from tml_jax.serve.words import MicroTurn
 

@@ -15,7 +15,6 @@ from tml_jax.config import OUTPUT_RATE, Config
 from tml_jax.data.packet_loss import lose_packets
 from tml_jax.data.prepare import HELD_OUT, ensure_source, first_records
 from tml_jax.data.record import MODEL, Conversation
-from tml_jax.data.scenes import SPLITS
 from tml_jax.eval import baselines
 from tml_jax.eval.abilities.ablations import mute
 from tml_jax.eval.conversation import write_example
@@ -26,6 +25,7 @@ from tml_jax.eval.sound import plain_words, recognise, word_error_excess, word_e
 from tml_jax.eval.streaming import stream
 from tml_jax.eval.suites.report import cell
 from tml_jax.files import write_whole
+from tml_jax.scenes.sources import SPLITS
 from tml_jax.serve.session import Talker
 from tml_jax.serve.words import MicroTurn
 from tml_jax.signal.pcm import float_audio

@@ -250,7 +250,7 @@ def held_out_sound(progress: Callable[[str], None] | None = None) -> str:
     Raises:
       ImportError: the extra `replica` is missing.
     """
-    from tml_jax.data.voices import MODEL_VOICE, Synthesizer
+    from tml_jax.scenes.voices import MODEL_VOICE, Synthesizer
 
     synthesizer = Synthesizer()
     clips = [(synthesizer.say(text, MODEL_VOICE, 1.0, seed).samples, text) for seed, text in enumerate(SENTENCES)]

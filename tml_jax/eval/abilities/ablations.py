@@ -9,9 +9,9 @@ from collections.abc import Callable
 import numpy as np
 
 from tml_jax.config import INPUT_RATE, MICRO_TURN_SECONDS
-from tml_jax.data.acoustics import ECHO_TO_COME
 from tml_jax.data.layout import INPUT_SAMPLES, arrived_samples, fit_samples
 from tml_jax.data.record import MODEL, Conversation
+from tml_jax.scenes.acoustics import ECHO_TO_COME
 from tml_jax.signal.pcm import pcm16
 from tml_jax.signal.runs import true_runs
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from tml_jax.data.scene_scripts import HELD_OUT, INTERRUPTIONS
 from tml_jax.eval.abilities.ablations import AUDIO_MUTED, TIME_SHUFFLED, VIDEO_FROZEN
 from tml_jax.eval.delegation import Delegation
 from tml_jax.eval.estimates import Estimate, estimate, for_few_groups, medians, ratio, resample_groups
 from tml_jax.eval.interactivity import NEVER_SECONDS, Measurement
+from tml_jax.scenes.scripts import HELD_OUT, INTERRUPTIONS
 
 NOTHING_ASKED = "nothing is asked"
 

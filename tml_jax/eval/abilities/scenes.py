@@ -5,9 +5,9 @@ import pathlib
 from collections.abc import Sequence
 
 from tml_jax.data.record import Conversation, to_bytes
-from tml_jax.data.scene_families import FAMILIES
-from tml_jax.data.scenes import SPLITS, generate
 from tml_jax.data.shards import DataError, open_shards, write_shards
+from tml_jax.scenes.families import FAMILIES
+from tml_jax.scenes.sources import SPLITS, generate
 
 
 def check_families(names: Sequence[str]) -> tuple[str, ...]:
@@ -27,7 +27,7 @@ def kept_scenes(folder: pathlib.Path, source: str, family: str, seed: int, count
 
     Args:
       folder: holds a folder of records for each source, family and seed, as `launch.prepare` writes them.
-      source: one of `data.scenes.SPLITS`.
+      source: one of `scenes.sources.SPLITS`.
       family: a key of `FAMILIES`.
       seed: another seed gives other scenes.
       count: how many; more are the same and further ones.
