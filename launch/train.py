@@ -18,11 +18,10 @@ from jax.experimental import multihost_utils
 
 from launch import config_flag, distributed, huge_pages
 from tml_jax.config import Config, ConfigError
-from tml_jax.data import prepare
 from tml_jax.data.shards import DataError
 from tml_jax.folder_lock import FolderBusyError, alone
 from tml_jax.parallel.mesh import make_mesh
-from tml_jax.train import checkpoint, curves, goodput, init_from, loop, metrics
+from tml_jax.train import checkpoint, curves, goodput, init_from, loop, metrics, prepare
 
 _RUN_DIR = flags.DEFINE_string("run_dir", None, "Folder of the run; default: runs/ and the name of the configuration.")
 _PROFILE = flags.DEFINE_string("profile_steps", None, "Steps to trace for xprof, such as 10:13 for 10, 11 and 12.")

@@ -11,9 +11,8 @@ from noise_runs import ROOT, SHALLOW, conversation
 
 from configs import tiny
 from tml_jax.config import Config, from_mapping
-from tml_jax.data import prepare
 from tml_jax.data.shards import write_shards
-from tml_jax.train import checkpoint
+from tml_jax.train import checkpoint, prepare
 
 # A training process as a person would start it, without the making of data. Arguments: run directory, changes to the
 # train section as JSON.

@@ -13,7 +13,6 @@ import numpy as np
 
 from tml_jax.config import OUTPUT_RATE, Config
 from tml_jax.data.packet_loss import lose_packets
-from tml_jax.data.prepare import HELD_OUT, ensure_source, first_records
 from tml_jax.data.record import MODEL, Conversation
 from tml_jax.eval import baselines
 from tml_jax.eval.abilities.ablations import mute
@@ -30,6 +29,7 @@ from tml_jax.serve.session import Talker
 from tml_jax.serve.words import MicroTurn
 from tml_jax.signal.pcm import float_audio
 from tml_jax.train.checkpoint import find_checkpoint
+from tml_jax.train.prepare import HELD_OUT, ensure_source, first_records
 
 FIT_CONVERSATIONS = 500  # of each training source, that the baselines are fitted on
 LOST_PACKETS, LOST_BURST = 0.1, 3.0  # of the line with a bad network: share of packets, mean packets of a burst

@@ -6,9 +6,9 @@ import pytest
 
 from configs import tiny
 from tml_jax.config import ConfigError, from_mapping
-from tml_jax.data import prepare
 from tml_jax.data.record import USER, Conversation, Text, Word
 from tml_jax.data.shards import DataError, open_shards, write_shards
+from tml_jax.train import prepare
 
 
 def records(source, count):
@@ -27,7 +27,7 @@ def made(monkeypatch):
         asked.append((source, count, seed) if clips is None else (source, count, seed, clips))
         return records(source, count)
 
-    monkeypatch.setattr(prepare.scenes, "generate", generate)
+    monkeypatch.setattr(prepare.sources, "generate", generate)
     return asked
 
 
