@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.name = "replica_words"
     config.data.directory = "data/replica_words"
     config.data.generate = dict(
-        scenes=16000, transcribed=800, text=300, captioned=300, named=600, sought=1500, noted=11000, held_out=408
+        scenes=15000, transcribed=800, text=300, captioned=300, named=600, sought=1500, noted=11000, held_out=408
     )
     config.data.sources.transcribed.weight = 0.25
     config.data.sources.captioned.weight = 0.1
@@ -28,8 +28,8 @@ def get_config() -> ConfigDict:
     config.data.batch_size = 4
     config.data.workers = 1
     config.train.init_from = "runs/replica_gpu"
-    config.train.steps = 8500
-    config.train.learning_rate = 1.2e-3
+    config.train.steps = 7500
+    config.train.learning_rate = 1e-3
     config.train.warmup_steps = 100
     config.train.flow_draws = 2
     config.train.checkpoint_every = 500

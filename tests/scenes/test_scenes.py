@@ -162,14 +162,15 @@ def test_the_model_is_silent_soon_after_an_interruption_and_was_speaking_before(
         assert len(words) < len(scripts.NUMBERS)
 
 
-def test_in_training_the_model_goes_on_for_a_micro_turn_or_two_when_it_is_interrupted(records):
-    goes_on = set()
-    for record in records["interruption", scripts.TRAIN]:
-        boundary = np.ceil(cue(record, "yield").start / MICRO_TURN_SECONDS - 1e-6) * MICRO_TURN_SECONDS
-        speaks = [bool(gate) for gate in gates(record)[round(boundary / MICRO_TURN_SECONDS) - 1 :]]
-        goes_on.add(speaks.index(False))
-        assert not any(speaks[2:])
-    assert max(goes_on) in (1, 2) and goes_on <= {0, 1, 2}, goes_on  # 0 where no number is due
+def test_in_training_an_interrupted_model_is_silent_at_once_and_now_and_then_a_micro_turn_later(synthesizer):
+    late = []
+    for index in range(40):
+        record = make_scene(synthesizer, str(index), np.random.default_rng([9, index]), scripts.TRAIN, "interruption")
+        boundary = np.ceil(cue(record, "yield").start / MICRO_TURN_SECONDS - 1e-6)
+        speaks = gates(record)[int(boundary) - 1 :]  # what is put out of a window is heard in the one after
+        assert not speaks[1:].any()
+        late.append(bool(speaks[0]))
+    assert 2 <= sum(late) <= 20
 
 
 def test_the_model_counts_on_through_a_backchannel_at_a_steady_pace(records):

@@ -8,7 +8,7 @@ from tml_jax.scenes.scene import Scene
 
 _TYPED_SHARE = 0.2  # of `answer` scenes
 _SHORTEST = 0.1  # seconds of a word that is broken off
-_STOPS = (1, 1, 2)  # micro-turns for which the model goes on in training when an interruption has been heard
+_LATE = (0, 0, 0, 1)  # micro-turns for which the model goes on in training when an interruption has been heard
 
 
 def answer(scene: Scene) -> float:
@@ -42,21 +42,24 @@ def interruption(scene: Scene) -> float:
     """The user stops the model while it counts.
 
     The model has heard all of the interruption at the micro-turn boundary after its end: from there it begins no word,
-    and one micro-turn later it has broken off the word it is in. In training it goes on for one micro-turn, or two
-    (`_STOPS`), with whatever number is due by then: a tenth of a second after "wait" is not enough to know it by, and a
-    model that had always been silent by then did not stop at all where it was late.
+    and one micro-turn later it has broken off the word it is in. In training it is silent at the boundary, and in a
+    quarter of the scenes only a micro-turn later, whatever number is due until then: a replica that learned to stop at
+    the last moment was late by one micro-turn in a quarter of the development scenes in which it failed, and one that
+    had always stopped at once went on for good where it did not.
     """
     due, starts = scene.ask_to_count()
     words = scene.interruption()
     scene.meta["break_in"] = words
     speech = scene.timeline.speak(words)
-    more = scene.draw(_STOPS) if scene.split == scripts.TRAIN else 0
+    late = scene.draw(_LATE) if scene.split == scripts.TRAIN else 0
     # Long words come early: when they end, there is a number left to be held back.
-    latest = starts[-1] - MICRO_TURN_SECONDS * (1 + more) - speech.duration
+    latest = starts[-1] - (1 + late) * MICRO_TURN_SECONDS - speech.duration
     heard = scene.timeline.user(speech, min(starts[0] + scene.draw(scene.grids.break_in), latest))
     boundary = scene_duration(heard)
-    silent = boundary + MICRO_TURN_SECONDS * max(more, 1)
-    begins_none = silent - _SHORTEST if more else boundary
+    silent, begins_none = boundary + MICRO_TURN_SECONDS, boundary
+    if scene.split == scripts.TRAIN:
+        silent = boundary + late * MICRO_TURN_SECONDS
+        begins_none = silent - _SHORTEST
     spoken, end = [], due
     for number, start in zip(scripts.NUMBERS, starts):
         if start < begins_none:
@@ -64,7 +67,7 @@ def interruption(scene: Scene) -> float:
             spoken.append(number)
     scene.timeline.cue("respond", due, end, " ".join(spoken))
     scene.timeline.cue("yield", heard, heard + 2 * MICRO_TURN_SECONDS)
-    return silent
+    return boundary + MICRO_TURN_SECONDS
 
 
 def backchannel(scene: Scene) -> float:
