@@ -220,3 +220,16 @@ def test_the_model_shows_that_it_listens_in_the_pauses_of_a_story_only(records):
         assert len(sounds) in (2, 4) and said[-1].text == record.meta["keyword"] and len(said) == len(sounds) + 1
         assert not any(overlapped(word, heard) for word in said)
         assert said[-1].start > heard[-1].end
+
+
+def test_where_nobody_asks_something_is_seen_in_half_of_the_scenes_and_nothing_is_due(synthesizer):
+    found = scenes_of(play(synthesizer, ("silence",), SPLITS, 20, 23), "silence")
+    kinds = collections.Counter(record.meta.get("seen", "nothing") for record in found)
+    assert set(kinds) == {"nothing", "repeats", "comes", "is there"}
+    assert len(found) / 4 <= kinds["nothing"] <= 3 * len(found) / 4
+    for record in found:
+        assert not words_of(record, MODEL) and not cues_of(record, "respond")
+        assert (record.frames is None) == ("seen" not in record.meta)
+        if "seen" in record.meta:  # something is brighter than any backdrop, at some time
+            bright = (record.frames.max(axis=3) > 155).reshape(len(record.frames), -1).sum(axis=1)
+            assert bright.max() > 15, record.id
