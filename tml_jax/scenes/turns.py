@@ -7,8 +7,6 @@ from tml_jax.scenes.render import lengthen_pause, scene_duration
 from tml_jax.scenes.scene import Scene
 
 _TYPED_SHARE = 0.2  # of `answer` scenes
-_SHORTEST = 0.1  # seconds of a word that is broken off
-_LATE = (0, 0, 0, 1)  # micro-turns for which the model goes on in training when an interruption has been heard
 
 
 def answer(scene: Scene) -> float:
@@ -42,32 +40,25 @@ def interruption(scene: Scene) -> float:
     """The user stops the model while it counts.
 
     The model has heard all of the interruption at the micro-turn boundary after its end: from there it begins no word,
-    and one micro-turn later it has broken off the word it is in. In training it is silent at the boundary, and in a
-    quarter of the scenes only a micro-turn later, whatever number is due until then: a replica that learned to stop at
-    the last moment was late by one micro-turn in a quarter of the development scenes in which it failed, and one that
-    had always stopped at once went on for good where it did not.
+    and one micro-turn later it has broken off the word it is in.
     """
     due, starts = scene.ask_to_count()
     words = scene.interruption()
     scene.meta["break_in"] = words
     speech = scene.timeline.speak(words)
-    late = scene.draw(_LATE) if scene.split == scripts.TRAIN else 0
     # Long words come early: when they end, there is a number left to be held back.
-    latest = starts[-1] - (1 + late) * MICRO_TURN_SECONDS - speech.duration
+    latest = starts[-1] - MICRO_TURN_SECONDS - speech.duration
     heard = scene.timeline.user(speech, min(starts[0] + scene.draw(scene.grids.break_in), latest))
     boundary = scene_duration(heard)
-    silent, begins_none = boundary + MICRO_TURN_SECONDS, boundary
-    if scene.split == scripts.TRAIN:
-        silent = boundary + late * MICRO_TURN_SECONDS
-        begins_none = silent - _SHORTEST
+    silent = boundary + MICRO_TURN_SECONDS
     spoken, end = [], due
     for number, start in zip(scripts.NUMBERS, starts):
-        if start < begins_none:
+        if start < boundary:
             end = scene.timeline.model(number, start, until=silent)
             spoken.append(number)
     scene.timeline.cue("respond", due, end, " ".join(spoken))
     scene.timeline.cue("yield", heard, heard + 2 * MICRO_TURN_SECONDS)
-    return boundary + MICRO_TURN_SECONDS
+    return silent
 
 
 def backchannel(scene: Scene) -> float:
