@@ -28,22 +28,22 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "answer": Family(turns.answer, 0.08),
-    "pause": Family(turns.pause, 0.05),
-    "interruption": Family(turns.interruption, 0.16),
-    "backchannel": Family(turns.backchannel, 0.03),
+    "pause": Family(turns.pause, 0.07),
+    "interruption": Family(turns.interruption, 0.14),
+    "backchannel": Family(turns.backchannel, 0.04),
     "timed": Family(turns.timed, 0.04),
-    "cue": Family(turns.cue, 0.10),
+    "cue": Family(turns.cue, 0.09),
     "silence": Family(sights.silence, 0.08, seen=True),
     "side_talk": Family(company.side_talk, 0.11),
-    "background": Family(company.background, 0.05),
+    "background": Family(company.background, 0.06),
     "visual": Family(sights.visual, 0.04, seen=True),
     "visual_stop": Family(sights.visual_stop, 0.04, seen=True),
     "repetition": Family(sights.repetition, 0.02, seen=True),
-    "count_seen": Family(sights.count_seen, 0.03, seen=True),
-    "quiet_until_seen": Family(sights.quiet_until_seen, 0.03, seen=True),
+    "count_seen": Family(sights.count_seen, 0.04, seen=True),
+    "quiet_until_seen": Family(sights.quiet_until_seen, 0.02, seen=True),
     "simultaneous": Family(listening.simultaneous, 0.02),
     "model_backchannel": Family(listening.model_backchannel, 0.03),
-    "delegation": Family(delegation.delegation, 0.09),
+    "delegation": Family(delegation.delegation, 0.08),
 }
 SEEN = tuple(name for name, family in FAMILIES.items() if family.seen)
 
