@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
     config.name = "replica_words"
     config.data.directory = "data/replica_words"
     config.data.generate = dict(
-        scenes=9000, transcribed=500, text=300, captioned=200, named=400, sought=1000, noted=6000, held_out=408
+        scenes=7000, transcribed=500, text=300, captioned=200, named=400, sought=1000, noted=6000, held_out=408
     )
     config.data.sources.transcribed.weight = 0.25
     config.data.sources.captioned.weight = 0.1
@@ -28,8 +28,8 @@ def get_config() -> ConfigDict:
     config.data.batch_size = 4
     config.data.workers = 1
     config.train.init_from = "runs/replica_gpu"
-    config.train.steps = 4000
-    config.train.learning_rate = 6e-4
+    config.train.steps = 3000
+    config.train.learning_rate = 8e-4
     config.train.warmup_steps = 100
     config.train.flow_draws = 2
     config.train.checkpoint_every = 500
