@@ -19,10 +19,10 @@ from small import PACKING
 from configs import tiny
 from launch.distributed import START_AGAIN
 from tml_jax.config import Config, MeshConfig, from_mapping
-from tml_jax.data import pipeline, prepare
+from tml_jax.data import pipeline
 from tml_jax.data.tokenizer import Tokenizer
 from tml_jax.parallel.mesh import make_mesh
-from tml_jax.train import checkpoint, goodput, metrics
+from tml_jax.train import checkpoint, goodput, metrics, prepare
 from tml_jax.train.hosts import local_rows
 
 WORKER = pathlib.Path(__file__).with_name("hosts_worker.py")
