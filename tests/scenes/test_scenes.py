@@ -19,7 +19,6 @@ from tml_jax.scenes.families import FAMILIES, draw_family, make_scene
 from tml_jax.scenes.grids import GRIDS
 from tml_jax.scenes.patterns import patterns
 from tml_jax.scenes.phrases import phrases
-from tml_jax.scenes.scene import COUNT_PACE
 from tml_jax.scenes.voices import HELD_OUT_VOICES
 from tml_jax.signal.pcm import float_audio
 
@@ -154,28 +153,10 @@ def test_the_model_is_silent_soon_after_an_interruption_and_was_speaking_before(
         assert any(word.start < begun for word in words), record.id
         # Nothing is known before the micro-turn is over in which the interruption ends.
         boundary = np.ceil(stop.start / MICRO_TURN_SECONDS - 1e-6) * MICRO_TURN_SECONDS
-        if record.meta["split"] != scripts.TRAIN:
-            assert all(word.start < boundary and word.end <= boundary + MICRO_TURN_SECONDS + 1e-3 for word in words)
-        # All is silent from the first micro-turn on that begins when the time to stop is over.
-        silent = np.ceil(stop.end / MICRO_TURN_SECONDS - 1e-6) * MICRO_TURN_SECONDS
-        assert heard(record, silent, record.duration) == -120 and record.duration - silent > 0.35
+        assert all(word.start < boundary and word.end <= boundary + MICRO_TURN_SECONDS + 1e-3 for word in words)
+        assert heard(record, stop.end, record.duration) == -120 and record.duration - stop.end > 0.35
         assert cue(record, "respond").text == " ".join(word.text for word in words)
         assert len(words) < len(scripts.NUMBERS)
-
-
-def test_in_training_a_number_is_often_due_when_an_interruption_ends_and_seldom_begun(synthesizer):
-    met = begun = 0
-    for index in range(60):
-        rng = np.random.default_rng([9, index])
-        record = make_scene(synthesizer, str(index), rng, scripts.TRAIN, "interruption")
-        words = words_of(record, MODEL)
-        boundary = np.ceil(cue(record, "yield").start / MICRO_TURN_SECONDS - 1e-6) * MICRO_TURN_SECONDS
-        due = words[0].start + COUNT_PACE * np.arange(len(scripts.NUMBERS))
-        met += bool(np.any((due > boundary - 1e-6) & (due < boundary + MICRO_TURN_SECONDS)))
-        late = [word for word in words if word.start > boundary - 1e-6]
-        assert all(0.1 - 1e-6 <= word.end - word.start < 0.3 for word in late) and len(late) <= 1
-        begun += len(late)
-    assert 30 <= met <= 54 and 4 <= begun <= met / 2
 
 
 def test_the_model_counts_on_through_a_backchannel_at_a_steady_pace(records):

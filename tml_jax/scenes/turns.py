@@ -1,7 +1,5 @@
 """Families of two people: the user asks, waits, pauses, interrupts or chats; the model answers, waits or yields."""
 
-import numpy as np
-
 from tml_jax.config import MICRO_TURN_SECONDS
 from tml_jax.data.record import USER
 from tml_jax.scenes import scripts
@@ -9,9 +7,6 @@ from tml_jax.scenes.render import lengthen_pause, scene_duration
 from tml_jax.scenes.scene import Scene
 
 _TYPED_SHARE = 0.2  # of `answer` scenes
-_MET_SHARE = 0.6  # of the interruptions of training at whose end a number is due
-_LATE_SHARE = 0.33  # of these in which the model begins it all the same
-_SHORTEST = 0.1  # seconds of a word that is broken off
 
 
 def answer(scene: Scene) -> float:
@@ -45,8 +40,7 @@ def interruption(scene: Scene) -> float:
     """The user stops the model while it counts.
 
     The model has heard all of the interruption at the micro-turn boundary after its end: from there it begins no word,
-    and one micro-turn later it has broken off the word it is in. In training a number is often due right then, which is
-    where a replica went on that knew the words well; in some of these it begins that number and breaks it off in time.
+    and one micro-turn later it has broken off the word it is in.
     """
     due, starts = scene.ask_to_count()
     words = scene.interruption()
@@ -54,31 +48,17 @@ def interruption(scene: Scene) -> float:
     speech = scene.timeline.speak(words)
     # Long words come early: when they end, there is a number left to be held back.
     latest = starts[-1] - MICRO_TURN_SECONDS - speech.duration
-    begins, late = min(starts[0] + scene.draw(scene.grids.break_in), latest), None
-    if scene.split == scripts.TRAIN and scene.rng.random() < _MET_SHARE:
-        meets = next(start for start in starts if start >= begins + speech.duration)
-        # It ends in the micro-turn before the one in which that number is due.
-        begins = _boundary_before(meets) - scene.rng.uniform(0.0, MICRO_TURN_SECONDS) - speech.duration
-        if meets < starts[-1] and scene.rng.random() < _LATE_SHARE:
-            late = meets
-    heard = scene.timeline.user(speech, begins)
+    heard = scene.timeline.user(speech, min(starts[0] + scene.draw(scene.grids.break_in), latest))
     boundary = scene_duration(heard)
     silent = boundary + MICRO_TURN_SECONDS
-    if late is not None and silent - late < _SHORTEST:
-        silent += MICRO_TURN_SECONDS
     spoken, end = [], due
     for number, start in zip(scripts.NUMBERS, starts):
-        if start < boundary or start == late:
+        if start < boundary:
             end = scene.timeline.model(number, start, until=silent)
             spoken.append(number)
     scene.timeline.cue("respond", due, end, " ".join(spoken))
     scene.timeline.cue("yield", heard, heard + 2 * MICRO_TURN_SECONDS)
     return silent
-
-
-def _boundary_before(time: float) -> float:
-    """The last micro-turn boundary at or before `time` seconds."""
-    return float(np.floor(time / MICRO_TURN_SECONDS + 1e-6)) * MICRO_TURN_SECONDS
 
 
 def backchannel(scene: Scene) -> float:
