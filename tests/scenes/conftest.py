@@ -1,4 +1,4 @@
-"""What tests of the data share."""
+"""What tests of the scenes share."""
 
 import pytest
 from played import EACH, Played, play

@@ -316,7 +316,6 @@ import os, sys, time
 from tml_jax.scenes import sources
 made = sources.generate("text", 10_000, 0, 2)
 next(made)
-from tml_jax.scenes import sources
 import multiprocessing
 print(*(child.pid for child in multiprocessing.active_children()), flush=True)
 time.sleep(600)

@@ -348,8 +348,15 @@ def _near_miss(play: _Play) -> float:
 def near_remark(scene: Scene) -> str:
     """What is told with numbers and asks for nothing; the carrier is noted in meta."""
     one, two = (str(word) for word in scene.rng.permutation(scripts.NUMBERS[:5])[:2])
-    scene.meta["wording"] = remark = scene.carrier("near_remark", NEAR_REMARKS)
-    return remark.format(one=one, two=two, sum=f"{one} {scene.draw(tuple(SIGNS))} {two}")
+    scene.meta["wording"] = carrier = scene.carrier("near_remark", NEAR_REMARKS)
+    return carrier.format(one=one, two=two, sum=f"{one} {scene.draw(tuple(SIGNS))} {two}")
+
+
+def remark(scene: Scene, kind: str) -> str:
+    """What asks for nothing: `near` (`near_remark`), `silence` (noted in meta), or talk of another kind."""
+    if kind == "near":
+        return near_remark(scene)
+    return scene.wording(kind) if kind == "silence" else scene.said(kind)[0]
 
 
 # Variant → (how it plays out, share of the family).

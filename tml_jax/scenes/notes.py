@@ -91,9 +91,7 @@ def _remark(scene: Scene) -> tuple[str, str]:
     )
     if kind == "listening":
         return scene.draw(scripts.BACKCHANNELS[scene.wordings]), NOTHING
-    if kind == "near":
-        return delegation.near_remark(scene), NOTHING
-    return scene.wording(kind) if kind == "silence" else scene.said(kind)[0], NOTHING
+    return delegation.remark(scene, kind), NOTHING
 
 
 _PLAIN = {

@@ -1,11 +1,13 @@
-"""Families of what is seen: the model speaks when something appears, goes, or is done again, and tells how many."""
+"""Families of what is seen: the model speaks when something appears, goes, or is done again, and tells how many; and,
+where nobody asks, it says nothing, seen or not.
+"""
 
 import numpy as np
 
 from tml_jax.config import MICRO_TURN_SECONDS
 from tml_jax.scenes import scripts
 from tml_jax.scenes.clips import behind
-from tml_jax.scenes.delegation import near_remark
+from tml_jax.scenes.delegation import remark
 from tml_jax.scenes.pictures import (
     ACTIONS,
     FRAME_SIZE,
@@ -22,7 +24,8 @@ _LONGEST = 30.0  # seconds for which frame times are laid out
 _LONGEST_ACTION = 4.3  # seconds of a repeated action in the splits of training length
 _CLIP_SHARE = 0.5  # of training scenes with pictures that have a clip behind them, where there are clips
 _UNASKED_SHARE = 0.5  # of `silence` scenes in which something is seen
-_REMARKS = (*["silence"] * 6, "story_piece", "story_piece", "filler", "near")  # of training, where nobody asks
+# What is said in training where nobody asks: also pieces of a story that was not announced, and numbers.
+_REMARKS = (*["silence"] * 6, "story_piece", "story_piece", "filler", "near")
 _REST = (0.3, 0.9)  # seconds without any object between two
 # Whether each object that comes is the one that is waited for, each sequence as likely: so is the first in half of the
 # scenes, and the second, where there is one, in half of those.
@@ -137,7 +140,8 @@ def silence(scene: Scene) -> float:
     """Nobody asks for anything, whatever is said, and in half of the scenes is seen; the model says nothing."""
     time = scene.lead()
     for _ in range(int(scene.rng.integers(0, 3))):
-        time = scene.timeline.user(_remark(scene), time) + scene.rng.uniform(0.3, 0.8)
+        kind = scene.draw(_REMARKS) if scene.split == scripts.TRAIN else "silence"
+        time = scene.timeline.user(remark(scene, kind), time) + scene.rng.uniform(0.3, 0.8)
     end = max(float(time), 2.0)
     times = frame_times(scene.rng, _LONGEST)
     shapes = _unasked(scene, times) if scene.rng.random() < _UNASKED_SHARE else ()
@@ -146,14 +150,6 @@ def silence(scene: Scene) -> float:
         end = max(end, over + scene.grids.event_reply[-1])  # whoever speaks of it has begun by then
     scene.timeline.cue("hold", 0.0, end + scene.grids.tail[0])
     return _show(scene, times, end, shapes) if shapes else end
-
-
-def _remark(scene: Scene) -> str:
-    """What asks for nothing; in training also a piece of a story that was not announced, or of numbers."""
-    kind = scene.draw(_REMARKS) if scene.split == scripts.TRAIN else "silence"
-    if kind == "near":
-        return near_remark(scene)
-    return scene.wording(kind) if kind == "silence" else scene.said(kind)[0]
 
 
 def _unasked(scene: Scene, times: np.ndarray) -> tuple[Shape, ...]:
