@@ -21,6 +21,10 @@ from tml_jax.scenes.voices import Synthesizer, Voice
 
 NOTE = "note"  # what the user types to have it noted
 NOTHING = "nothing"  # what is noted of an utterance that asks for nothing, or that is not for the model
+STOP = "stop"  # what is noted of an interruption
+# Micro-turns from the one in which an utterance ends to its note. A spoken interruption is noted sooner than all else,
+# in the micro-turn from which on a model that counts begins no further number: nothing that is heard after it helps.
+_LATER, _AT_ONCE = 2, 1
 _UTTERANCES = (3, 6)  # of a record: at least, and fewer than
 _TYPED_SHARE = 0.1  # of utterances
 _ALL_TYPED_SHARE = 0.1  # of records, without a microphone
@@ -81,7 +85,7 @@ def _word(scene: Scene) -> tuple[str, str]:
 
 
 def _interruption(scene: Scene) -> tuple[str, str]:
-    return scene.interruption(), "stop"
+    return scene.interruption(), STOP
 
 
 def _remark(scene: Scene) -> tuple[str, str]:
@@ -101,7 +105,7 @@ _PLAIN = {
 # How an utterance and its note are made → share; the rest is not for the model at all (`_not_for_it`).
 _KINDS: tuple[tuple[Callable[[Scene], tuple[str, str]], float], ...] = (
     (_answer, 0.12), (_timed, 0.05), (_cue, 0.11), (_visual, 0.04), (_visual_stop, 0.04), (_repetition, 0.02),
-    (_plain, 0.09), (_sum, 0.07), (_word, 0.04), (_interruption, 0.11), (_remark, 0.14),
+    (_plain, 0.09), (_sum, 0.07), (_word, 0.04), (_interruption, 0.14), (_remark, 0.14),
 )  # fmt: skip
 
 
@@ -115,9 +119,9 @@ def make_noted(synthesizer: Synthesizer, name: str, rng: np.random.Generator) ->
 
     Returns:
       The conversation. The note of an utterance that ends, or is typed, within [0.2 t, 0.2 (t + 1)) is shown in window
-      t + 2: "go tiger" for that word at that cue, "three tiger", "ball tiger gone", "tiger" at once, "sum two plus
-      three", `NOTHING`. `meta["notes"]` has all, and `meta["asked"]` for each the wording and what it was filled in
-      with.
+      t + 2, that of a spoken interruption, `STOP`, in t + 1: "go tiger" for that word at that cue, "three tiger", "ball
+      tiger gone", "tiger" at once, "sum two plus three", `NOTHING`. `meta["notes"]` has all, and `meta["asked"]` for
+      each the wording and what it was filled in with.
     """
     scene = new_scene(synthesizer, rng, scripts.TRAIN)
     scene.timeline.text(USER, NOTE, 0.0)
@@ -129,6 +133,7 @@ def make_noted(synthesizer: Synthesizer, name: str, rng: np.random.Generator) ->
         if number >= _UTTERANCES[0] and end > _LATEST:
             break
         scene.meta.clear()  # so that it has the facts of this utterance alone
+        later = _LATER
         drawn = int(rng.choice(len(_KINDS) + 1, p=[*shares, 1 - shares.sum()]))
         if drawn == len(_KINDS) and scene.microphone:
             end, note = _not_for_it(scene, other, level, end), NOTHING
@@ -137,9 +142,10 @@ def make_noted(synthesizer: Synthesizer, name: str, rng: np.random.Generator) ->
             text, note = make(scene)
             if scene.microphone and rng.random() >= _TYPED_SHARE:
                 end = scene.timeline.user(text, end)
+                later = _AT_ONCE if note == STOP else _LATER
             else:
                 scene.timeline.text(USER, text, end)
-        window = int(np.floor(end / MICRO_TURN_SECONDS + 1e-6)) + 2
+        window = int(np.floor(end / MICRO_TURN_SECONDS + 1e-6)) + later
         scene.timeline.text(MODEL, note, round(window * MICRO_TURN_SECONDS + INSIDE, 6))
         notes.append(note)
         asked.append(dict(scene.meta))
