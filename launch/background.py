@@ -45,6 +45,8 @@ _FRAMES = flags.DEFINE_integer("background_frames", 8, "Most frames that it gets
 _CHARACTERS = flags.DEFINE_integer("background_characters", 8000, "Most text that it gets.", lower_bound=0)
 _TYPED = flags.DEFINE_bool("background_typed", True, "Whether it gets what the user typed.")
 _REDACT = flags.DEFINE_multi_string("background_redact", [], "Pattern of text that it must not get.")
+_SHARED = (_SECONDS, _SOONEST, _CONCURRENT, _PER_SESSION, _AUDIO, _FRAMES, _CHARACTERS, _TYPED, _REDACT)
+FLAGS = tuple(flag.name for flag in (_KIND, _FOLDER, _URL, _MODEL, _MCP, *_SHARED))
 
 
 def make_runner() -> Runner | None:
@@ -118,8 +120,7 @@ def _openai(tools: Sequence[Tools]) -> Backend:
 
 def _check() -> None:
     """Raises a ValueError that names the flag where flags do not go together, or a number is none."""
-    shared = _SECONDS, _SOONEST, _CONCURRENT, _PER_SESSION, _AUDIO, _FRAMES, _CHARACTERS, _TYPED, _REDACT
-    need = {"openai": (_URL, _MODEL, _MCP), "local or openai": (_FOLDER,), "local or openai or client": shared}
+    need = {"openai": (_URL, _MODEL, _MCP), "local or openai": (_FOLDER,), "local or openai or client": _SHARED}
     for kinds, held in need.items():
         for flag in held:
             if not flags.FLAGS[flag.name].using_default_value and _KIND.value not in kinds.split(" or "):

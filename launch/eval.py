@@ -33,6 +33,16 @@ from tml_jax.train.checkpoint import CheckpointError, find_checkpoint, read_conf
 
 _OWN = ("replica", "interactivity", "sound", "parity")
 _OF_BENCHMARKS = ("evaluator", "score_only", "recogniser", "whisper_model", "judge_model", "judge_url", "limit")
+# (what they go with, the suites of that, flags): given with another suite, they would be of no effect.
+_GOES_WITH = (
+    ("--suite=interactivity", ("interactivity",), ("scenes", "seeds", "split", "families")),
+    ("--suite=parity", ("parity",), ("reference",)),
+    ("--suite=replica and interactivity", ("replica", "interactivity"), ("weights",)),
+    ("--suite=interactivity and a public benchmark", ("interactivity", *SUITES), ("data",)),
+    ("--suite=replica, interactivity and a public benchmark", ("replica", "interactivity", *SUITES), ("output",)),
+    ("a model to be measured", ("replica", "interactivity", "parity", *SUITES), ("checkpoint",)),
+    ("a public benchmark", SUITES, (*_OF_BENCHMARKS, *background.FLAGS)),
+)
 _SUITE = flags.DEFINE_enum("suite", "replica", [*_OWN, *SUITES], "What to measure.")
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Folder of the run, or `shipped`; `sound` and --score_only need none."
@@ -183,15 +193,16 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     logging.set_verbosity(logging.WARNING)  # Orbax says much at INFO
     try:
-        _check_flags_of("--suite=interactivity", ("interactivity",), ("scenes", "seeds", "split", "families"))
-        _check_flags_of("a public benchmark", SUITES, _OF_BENCHMARKS)
+        for goes_with in _GOES_WITH:
+            _check_flags_of(*goes_with)
         own = {"sound": _sound, "replica": _replica, "interactivity": _interactivity, "parity": _parity}
         own.get(_SUITE.value, _benchmark)()
     except (CheckpointError, ConfigError, ConvertError, FolderBusyError, OSError, ValueError) as error:
         raise SystemExit(f"launch.eval: {error}") from error
     except ImportError as error:
         extra = "parity" if _SUITE.value == "parity" else "suites" if _SUITE.value in SUITES else "replica"
-        raise SystemExit(f"launch.eval: {error}; python -m pip install -e '.[{extra}]'") from error
+        remedy = "" if "pip install" in str(error) else f"; python -m pip install -e '.[{extra}]'"
+        raise SystemExit(f"launch.eval: {error}{remedy}") from error
     except KeyboardInterrupt:
         kept = "nothing is kept"
         if _SUITE.value in SUITES:

@@ -122,6 +122,8 @@ def _load() -> tuple[session.Talker, np.ndarray | None, int, list[tuple[float, n
         raise ValueError(f"--tail={_TAIL.value}: expected a number of seconds")
     if not shipped.resolve(_CHECKPOINT.value).is_dir():
         raise FileNotFoundError(f"--checkpoint={_CHECKPOINT.value}: no such folder; train a model with launch.train")
+    if background.kind() == "client":
+        raise ValueError("--background=client has no part here, where there is no client: give local, openai or none")
     check_output(_OUTPUT.value)
     texts = sorted((parse_text(argument) for argument in _TEXT.value), key=lambda text: text.time)
     audio = media.read_audio(_AUDIO.value, INPUT_RATE, channels=1)[0] if _AUDIO.value else None

@@ -222,7 +222,7 @@ class DataConfig:
       workers: processes that build batches (0: in the training process).
       prefetch: batches that each worker keeps ready.
       seed: seed of generation, shuffling and packing.
-      clips: folder of videos that lie behind the pictures of generated scenes, see `data/clips.py`; "" for none.
+      clips: folder of videos that lie behind the pictures of generated scenes, see `scenes/clips.py`; "" for none.
     """
 
     directory: str

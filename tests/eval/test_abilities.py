@@ -17,6 +17,7 @@ from tml_jax.eval.abilities import run
 from tml_jax.eval.abilities import scenes as kept
 from tml_jax.eval.abilities.ablations import mute
 from tml_jax.folder_lock import FolderBusyError, alone
+from tml_jax.scenes.families import FAMILIES
 
 
 class Reactive:
@@ -49,12 +50,13 @@ class Reactive:
 
 @pytest.fixture
 def by_hand(monkeypatch):
-    """Scenes of two families, made by hand, in place of generated ones; what was asked for."""
+    """Scenes made by hand, those of most families alike, in place of generated ones; what was asked for."""
     asked = set()
 
     def made(folder, split, family, seed, count):
         asked.add((split, family))
-        original = next(each for each in scenes() if each.family == family)
+        made_so = {each.family: each for each in reversed(scenes())}
+        original = made_so.get(family) or dataclasses.replace(made_so["answer"], family=family)
         return [dataclasses.replace(original, id=f"{split}-{family}-{seed}-{number}") for number in range(count)]
 
     monkeypatch.setattr(run, "kept_scenes", made)
@@ -92,8 +94,15 @@ def test_a_run_that_was_killed_goes_on_with_what_is_missing(by_hand, tmp_path):
     text = run.evaluate(Reactive, tmp_path, "m@1", **options)
     assert (tmp_path / "cells" / "answer-0.json").stat().st_mtime_ns == before
     assert run.evaluate(lambda: pytest.fail("loaded"), tmp_path, "m@1", **options) == text  # all is there
-    (tmp_path / "cells" / "answer-0.json").write_text('{"x')
-    assert run.evaluate(Reactive, tmp_path, "m@1", **options) == text  # measured again
+    whole = json.loads((tmp_path / "cells" / "answer-0.json").read_text())
+    part = {name: items for name, items in whole.items() if name != "majority"}
+    for damaged in ('{"x', "{}", "[]", json.dumps(part)):
+        (tmp_path / "cells" / "answer-0.json").write_text(damaged)
+        assert run.evaluate(Reactive, tmp_path, "m@1", **options) == text  # measured again
+    more = run.evaluate(Reactive, tmp_path, "m@1", **options | {"seeds": (0, 1)})
+    with pytest.raises(ValueError, match="tells of more seeds: give --seeds=0,1, or another --output"):
+        run.evaluate(Reactive, tmp_path, "m@1", **options)
+    assert (tmp_path / "table.md").read_text() == more
     with pytest.raises(ValueError, match="holds answers of another run .version '', not 'trained again'.: give"):
         run.evaluate(Reactive, tmp_path, "m@1", "trained again", **options)
     with pytest.raises(ValueError, match="another run .scenes '2', not '1'."):
@@ -107,6 +116,19 @@ def test_a_run_that_was_killed_goes_on_with_what_is_missing(by_hand, tmp_path):
     with pytest.raises(ValueError, match="holds other files than an evaluation's .table.md.: give a new"):
         run.evaluate(Reactive, tmp_path / "mine", "m@1", **options)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["table.md"]
+
+
+def test_what_failed_before_it_made_anything_claims_no_folder(by_hand, tmp_path):
+    def missing():
+        raise ImportError("no voices")
+
+    options = {"scenes": 2, "seeds": (0,), "log": lambda line: None}
+    with pytest.raises(ImportError):
+        run.evaluate(missing, tmp_path, "m@1", families=("answer",), **options)
+    run.evaluate(Reactive, tmp_path, "m@1", families=("visual",), **options)
+    (tmp_path / "made_by.json").write_text("[1]")
+    with pytest.raises(ValueError, match="made_by.json does not tell what made the answers beside it .*delete it"):
+        run.evaluate(Reactive, tmp_path, "m@1", families=("visual",), **options)
 
 
 def test_shares_are_told_for_each_kind_of_noise(by_hand, tmp_path, monkeypatch):
@@ -156,7 +178,8 @@ def test_scenes_may_go_beyond_the_ranges_of_training(by_hand, tmp_path):
     text = run.evaluate(Reactive, tmp_path / "far", "m@1", split="extrapolation", **options)
     assert "m@1, 2 extrapolation scenes of each of 1 families" in text and "2 scenes of a family are a look" in text
     assert results(tmp_path / "far")["split"]
-    assert by_hand == {("scenes", "answer"), ("scenes", "visual"), ("extrapolation", "visual")}
+    # What the policies are does not depend on what is measured.
+    assert by_hand == {("extrapolation", "visual"), *(("scenes", family) for family in FAMILIES)}
     with pytest.raises(ValueError, match="split 'train': expected one of development, held_out, extrapolation"):
         run.evaluate(Reactive, tmp_path / "none", "m@1", split="train", **options)
 
@@ -181,7 +204,14 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, command, monkeypatch):
         ({"output": str(tmp_path / "o"), "families": ["timed", "juggling"]}, "family 'juggling' is not known: choose"),
         ({"output": str(tmp_path / "o"), "seeds": ["one"]}, "--seeds=one: expected whole numbers"),
         ({"output": str(tmp_path / "o"), "data": str(tmp_path / "none")}, "none: no such folder"),
+        ({"output": str(tmp_path / "o"), "seeds": []}, "scenes 200, seeds none: expected at least one of each"),
         ({"suite": "replica", "families": ["timed"]}, "--families goes with --suite=interactivity, not with replica"),
+        ({"suite": "replica", "data": "d"}, "--data goes with --suite=interactivity and a public benchmark, not with"),
+        ({"suite": "fdb-v1", "weights": "int8"}, "--weights goes with --suite=replica and interactivity, not with fdb"),
+        ({"background": "local"}, "--background goes with a public benchmark, not with interactivity"),
+        ({"background_seconds": 3.0}, "--background_seconds goes with a public benchmark, not with interactivity"),
+        ({"suite": "sound"}, "--checkpoint goes with a model to be measured, not with sound"),
+        ({"reference": "r"}, "--reference goes with --suite=parity, not with interactivity"),
     ]
     for given, line in cases:
         with flagsaver.flagsaver(**{**flags, **given}), pytest.raises(SystemExit, match=rf"^launch\.eval: .*{line}"):

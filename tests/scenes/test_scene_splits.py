@@ -168,6 +168,16 @@ def test_what_is_held_out_is_two_words_from_anything_that_another_part_says(part
         assert not (found := near(said(part, kind), heard)), (kind, found[:3])
 
 
+def test_what_is_held_out_of_requests_for_a_word_is_near_to_none_of_training_whatever_its_kind():
+    kinds = ("answer", "pause", "word")  # which are worded alike
+    texts = {
+        part: {bare(text) for kind in kinds for text in said(part, kind)} for part in (scripts.TRAIN, scripts.HELD_OUT)
+    }
+    named = {part: {re.sub(r"{(keyword|word)}", "{it}", text) for text in found} for part, found in texts.items()}
+    assert len(named[scripts.HELD_OUT]) == 30
+    assert not (found := near(named[scripts.HELD_OUT], named[scripts.TRAIN])), found[:3]
+
+
 @pytest.mark.parametrize("split", [scripts.DEVELOPMENT, scripts.HELD_OUT, scripts.EXTRAPOLATION])
 def test_all_that_is_heard_in_held_out_scenes_is_of_their_own_file(synthesizer, split, monkeypatch):
     asked, carriers = set(), set()

@@ -23,6 +23,7 @@ from tml_jax import shipped
 from tml_jax.config import from_mapping
 from tml_jax.data.shards import write_shards
 from tml_jax.interop.journal import ConvertError
+from tml_jax.scenes.families import FAMILIES
 from tml_jax.serve.session import Talker
 from tml_jax.shipped import make
 from tml_jax.train.checkpoint import CheckpointError, find_checkpoint, read_config, restore_params_for_inference
@@ -88,17 +89,27 @@ def test_an_evaluation_of_abilities_lies_beside_the_card_if_it_is_of_this_step(r
     with pytest.raises(CheckpointError, match="abilities is no evaluation of abilities .*--suite=interactivity makes"):
         make.ship(run, tmp_path / "copy", options, log=lambda line: None)
     folder.mkdir()
-    (folder / make.TABLE).write_text("| yields | 61.2% |\n")
-    for step in ("2", "1"):
-        results = {"model": f"runs/small, step {step}", "summary": f"runs/small, step {step}: 7 of 13 targets."}
-        (folder / make.RESULTS).write_text(json.dumps(results))
-        if step != "1":
-            with pytest.raises(CheckpointError, match="is of runs/small, step 2, not of step 1"):
-                make.ship(run, tmp_path / "copy", options, log=lambda line: None)
+    (folder / make.TABLE).write_text("| yields | 61.2% |\nas `results.json` has it\n")
+    results = {"model": "here/run, step 1", "summary": "here/run, step 1: 7 of 13 targets.", "split": "held_out"}
+    results["families"] = list(FAMILIES)
+    others = (
+        ({"model": "here/run, step 2"}, "is of here/run, step 2, not of .*run, step 1"),
+        ({"model": "there/other, step 1"}, "is of there/other, step 1, not of"),
+        ({"model": "here/run, step 1, int8"}, "is of here/run, step 1, int8, not of"),
+        ({"split": "development"}, "is of the split development: the card tells of all held-out families"),
+        ({"families": list(FAMILIES)[1:]}, "lacks the families answer: "),
+        ({"model": 7}, "is no evaluation of abilities"),
+    )
+    for change, told in others:
+        (folder / make.RESULTS).write_text(json.dumps(results | change))
+        with pytest.raises(CheckpointError, match=told):
+            make.ship(run, tmp_path / "copy", options, log=lambda line: None)
+    (folder / make.RESULTS).write_text(json.dumps(results))
     make.ship(run, tmp_path / "copy", options, log=lambda line: None)
-    assert (tmp_path / "copy" / make.ABILITIES).read_text() == "| yields | 61.2% |\n"
+    assert (tmp_path / "copy" / make.ABILITIES).read_text() == "| yields | 61.2% |\nas `abilities.json` has it\n"
+    assert json.loads((tmp_path / "copy" / make.MEASURED).read_text()) == results
     card = (tmp_path / "copy" / make.CARD).read_text()
-    assert "runs/small, step 1: 7 of 13 targets. See `ABILITIES.md`." in card
+    assert "here/run, step 1: 7 of 13 targets. See `ABILITIES.md`." in card
 
 
 def test_the_card_tells_the_figures_of_the_evaluation_and_only_those(copy):

@@ -237,7 +237,7 @@ def open_shards(directory: Path) -> Shards:
       DataError: the folder is missing, incomplete, empty, or of another format.
     """
     directory = pathlib.Path(directory)
-    remedy = "make it with `python -m launch.prepare --output` or remove it and start again"
+    remedy = "make it with `python -m launch.prepare --output`, in a new folder"
     if not directory.is_dir():
         raise DataError(
             f"{directory}: no such folder of records (relative paths start at the working directory); {remedy}"

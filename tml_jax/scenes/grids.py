@@ -18,7 +18,9 @@ def _grid(low: float, high: float, step: float, half: bool) -> tuple[float, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Grids:
-    """Values that a split draws its times (seconds), sizes, levels and speeds from. No value occurs in two splits.
+    """Values that a split draws its times (seconds), sizes, levels and speeds from.
+
+    No value occurs in two splits, but that development has those of training.
 
     Attributes:
       lead: silence before the user begins.

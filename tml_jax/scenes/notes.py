@@ -15,6 +15,7 @@ from tml_jax.scenes import delegation, scripts
 from tml_jax.scenes.acoustics import draw_acoustics
 from tml_jax.scenes.patterns import exchanges
 from tml_jax.scenes.pictures import ACTIONS
+from tml_jax.scenes.render import scene_duration
 from tml_jax.scenes.scene import Scene, new_scene
 from tml_jax.scenes.texts import INSIDE
 from tml_jax.scenes.voices import Synthesizer, Voice
@@ -22,9 +23,7 @@ from tml_jax.scenes.voices import Synthesizer, Voice
 NOTE = "note"  # what the user types to have it noted
 NOTHING = "nothing"  # what is noted of an utterance that asks for nothing, or that is not for the model
 STOP = "stop"  # what is noted of an interruption
-# Micro-turns from the one in which an utterance ends to its note. A spoken interruption is noted sooner than all else,
-# in the micro-turn from which on a model that counts begins no further number: nothing that is heard after it helps.
-_LATER, _AT_ONCE = 2, 1
+_LATER = 2  # micro-turns from the one in which an utterance ends to its note
 _UTTERANCES = (3, 6)  # of a record: at least, and fewer than
 _TYPED_SHARE = 0.1  # of utterances
 _ALL_TYPED_SHARE = 0.1  # of records, without a microphone
@@ -119,9 +118,9 @@ def make_noted(synthesizer: Synthesizer, name: str, rng: np.random.Generator) ->
 
     Returns:
       The conversation. The note of an utterance that ends, or is typed, within [0.2 t, 0.2 (t + 1)) is shown in window
-      t + 2, that of a spoken interruption, `STOP`, in t + 1: "go tiger" for that word at that cue, "three tiger", "ball
-      tiger gone", "tiger" at once, "sum two plus three", `NOTHING`. `meta["notes"]` has all, and `meta["asked"]` for
-      each the wording and what it was filled in with.
+      t + 2, that of a spoken interruption, `STOP`, in the first after its end: "go tiger" for that word at that cue,
+      "three tiger", "ball tiger gone", "tiger" at once, "sum two plus three", `NOTHING`. `meta["notes"]` has all, and
+      `meta["asked"]` for each the wording and what it was filled in with.
     """
     scene = new_scene(synthesizer, rng, scripts.TRAIN)
     scene.timeline.text(USER, NOTE, 0.0)
@@ -133,7 +132,7 @@ def make_noted(synthesizer: Synthesizer, name: str, rng: np.random.Generator) ->
         if number >= _UTTERANCES[0] and end > _LATEST:
             break
         scene.meta.clear()  # so that it has the facts of this utterance alone
-        later = _LATER
+        at_once = False
         drawn = int(rng.choice(len(_KINDS) + 1, p=[*shares, 1 - shares.sum()]))
         if drawn == len(_KINDS) and scene.microphone:
             end, note = _not_for_it(scene, other, level, end), NOTHING
@@ -142,11 +141,13 @@ def make_noted(synthesizer: Synthesizer, name: str, rng: np.random.Generator) ->
             text, note = make(scene)
             if scene.microphone and rng.random() >= _TYPED_SHARE:
                 end = scene.timeline.user(text, end)
-                later = _AT_ONCE if note == STOP else _LATER
+                at_once = note == STOP
             else:
                 scene.timeline.text(USER, text, end)
-        window = int(np.floor(end / MICRO_TURN_SECONDS + 1e-6)) + later
-        scene.timeline.text(MODEL, note, round(window * MICRO_TURN_SECONDS + INSIDE, 6))
+        # A spoken interruption is noted from when on a model that counts begins no further number: nothing that is
+        # heard after that helps it.
+        later = (int(np.floor(end / MICRO_TURN_SECONDS + 1e-6)) + _LATER) * MICRO_TURN_SECONDS
+        scene.timeline.text(MODEL, note, round((scene_duration(end) if at_once else later) + INSIDE, 6))
         notes.append(note)
         asked.append(dict(scene.meta))
         end += rng.uniform(*_BETWEEN)

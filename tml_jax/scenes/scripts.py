@@ -1,8 +1,8 @@
 """The words, amounts, shapes and colours of generated scenes: plain data, one part for training and one held out.
 
-The splits share the keywords, the words that break in (training has more of these), the shapes and what they do, which
-a replica can only know by having heard or seen them. They differ in voices (`voices.py`), wordings (of requests and
-of all other talk, `patterns.py`), and every time, size, level (`grids.py`) and colour. Extrapolation has
+The splits share the keywords, half of the words that break in (training has more of these), the shapes and what they
+do, which a replica can only know by having heard or seen them. They differ in voices (`voices.py`), wordings (of
+requests and of all other talk, `patterns.py`), and every time, size, level (`grids.py`) and colour. Extrapolation has
 the held-out wordings, voices and colours, and amounts beyond those of training. Development, by which to choose, has
 wordings of its own, and is training in all else.
 """

@@ -140,8 +140,11 @@ def _agreement(facts: Facts) -> str:
 def _limits(facts: Facts) -> str:
     """Every line with a figure is there only if the evaluation has that figure."""
     model = facts.results["policies"]["model"]
+    families = facts.results["families"]
+    figures = {**model, "kept": families.get("backchannel", {}).get("kept")}  # that of side talk is another thing
+    figures["false_start"] = families.get("silence", {}).get("false_start")  # and waiting for what is not seen as well
     shares = {
-        name: f"{value['value']:.0%}" for name, value in model.items() if isinstance(value, dict) and value["count"]
+        name: f"{value['value']:.0%}" for name, value in figures.items() if isinstance(value, dict) and value["count"]
     }
     lines = ["It knows the little world of its data, in English, and nothing beyond it."]
     if facts.config.data.generate:

@@ -24,6 +24,8 @@ from tml_jax.eval.delegation import planned
 from tml_jax.eval.interactivity import reply_frequency
 from tml_jax.eval.streaming import stream
 from tml_jax.interop.journal import ConvertError, Log, check_new, new_folder
+from tml_jax.scenes.families import FAMILIES
+from tml_jax.scenes.grids import HELD_OUT
 from tml_jax.serve import weights
 from tml_jax.serve.session import Talker
 from tml_jax.shipped import FOLDER, NAME
@@ -40,9 +42,10 @@ from tml_jax.train.checkpoint_arrays import CheckpointError, checksums
 
 DTYPES = ("float16", "bfloat16", "float32")
 RESULTS, TABLE, CARD, ABILITIES = "results.json", "table.md", "CARD.md", "ABILITIES.md"
+MEASURED = "abilities.json"  # the figures that `ABILITIES` tells, with their intervals
 _CLIPS = "clips"  # what `config.data.clips` is called where its licence is told
 MOST_BYTES = 25_000_000  # of the whole copy: it lies in the repository and in every wheel
-_FILES = (CONFIG, TOKENIZER, CHECKPOINTS, RESULTS, CARD, ABILITIES)
+_FILES = (CONFIG, TOKENIZER, CHECKPOINTS, RESULTS, CARD, ABILITIES, MEASURED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +84,8 @@ def ship(
       How far run and copy agree, or None where they were not compared.
 
     Raises:
-      CheckpointError: there is no such checkpoint, it is damaged, or it was not evaluated, or the abilities are of
-        another step.
+      CheckpointError: there is no such checkpoint, it is damaged, or it was not evaluated, or the abilities are those
+        of another run or step, or not of all held-out families.
       ConvertError: `output` holds something already, the copy is too large, a number does not fit the type, or a
         source has no licence.
       DataError: the held-out conversations are not there.
@@ -94,13 +97,13 @@ def ship(
     if (run / CARD).exists():
         raise CheckpointError(f"{run} is such a copy already: give the run that it was made of")
     results, table = (_read_figures(run, name) for name in (RESULTS, TABLE))
-    evaluated = json.loads(results).get("step")
+    evaluated = _step_of(results, run / "eval" / RESULTS)
     if evaluated != int(folder.name):
         raise CheckpointError(
             f"{run / 'eval' / RESULTS} is of step {evaluated}, not of {folder.name}, which is to be copied: "
             f"python -m launch.eval --checkpoint={checkpoint} makes it anew"
         )
-    summary, abilities = _read_abilities(options.abilities, folder.name) if options.abilities else ("", "")
+    measured = _read_abilities(options.abilities, run, folder.name) if options.abilities else None
     learned_from = [name for name in config.data.sources if name not in config.data.generate]
     learned_from += [_CLIPS] if config.data.clips else []
     unlicensed = [name for name in learned_from if name not in options.licences]
@@ -114,8 +117,10 @@ def ship(
         write_config(work, _without_machine(config))
         shutil.copyfile(tokenizer, work / TOKENIZER)
         (work / RESULTS).write_text(results)
-        if abilities:
-            (work / ABILITIES).write_text(abilities, encoding="utf-8")
+        if measured:
+            table_here = measured.table.replace(f"`{RESULTS}`", f"`{MEASURED}`")
+            (work / ABILITIES).write_text(table_here, encoding="utf-8")
+            (work / MEASURED).write_text(measured.results, encoding="utf-8")
         size = _size(work / CHECKPOINTS)
         log(f"weights in {options.dtype}: {size / 1e6:.1f} MB")
         compared = _compare(folder, work, config, options.compare, log) if options.compare else None
@@ -131,7 +136,7 @@ def ship(
             results=json.loads(results),
             table=table,
             agreement=compared,
-            abilities=summary,
+            abilities=measured.summary if measured else "",
         )
         (work / CARD).write_text(card(facts), encoding="utf-8")
         if (total := _size(work)) > MOST_BYTES:
@@ -180,18 +185,46 @@ def _read_figures(run: pathlib.Path, name: str) -> str:
         ) from error
 
 
-def _read_abilities(folder: pathlib.Path, step: str) -> tuple[str, str]:
-    """Summary and table of an evaluation of abilities."""
+def _step_of(results: str, path: pathlib.Path) -> Any:
+    """The step that an evaluation is of."""
     try:
-        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        model, summary, text = results["model"], results["summary"], (folder / TABLE).read_text(encoding="utf-8")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return json.loads(results)["step"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is no evaluation of a run ({error!r}): python -m launch.eval --checkpoint=RUN makes it anew"
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Abilities:
+    """An evaluation of abilities: its summary, its tables, and all its figures as JSON."""
+
+    summary: str
+    table: str
+    results: str
+
+
+def _read_abilities(folder: pathlib.Path, run: pathlib.Path, step: str) -> _Abilities:
+    """An evaluation of all abilities of a run's step."""
+    try:
+        figures = (folder / RESULTS).read_text(encoding="utf-8")
+        results = json.loads(figures)
+        model, summary, split, families = (results[name] for name in ("model", "summary", "split", "families"))
+        named, _, stepped = model.rpartition(", ")
+        text = (folder / TABLE).read_text(encoding="utf-8")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{folder} is no evaluation of abilities ({error!r}): python -m launch.eval --suite=interactivity makes it"
         ) from error
-    if f"step {step}" not in model.split(", "):
-        raise CheckpointError(f"{folder} is of {model}, not of step {step}, which is to be copied: evaluate that")
-    return summary, text
+    if run.name not in pathlib.Path(named).parts or stepped != f"step {step}":
+        raise CheckpointError(
+            f"{folder} is of {model}, not of {run}, step {step}, which is to be copied: evaluate that"
+        )
+    lacking = sorted(set(FAMILIES) - set(families))
+    if split != HELD_OUT or lacking:
+        what = f"is of the split {split}" if split != HELD_OUT else f"lacks the families {', '.join(lacking)}"
+        raise CheckpointError(f"{folder} {what}: the card tells of all held-out families")
+    return _Abilities(str(summary), text, figures)
 
 
 def _without_machine(config: Config) -> Config:

@@ -27,7 +27,7 @@ class Seen:
     Attributes:
       measured: of timing and words.
       tasks: for the background.
-      noise: behind the scene, a kind of `data/acoustics.py`; `faint` where that is little and all, `none` without a
+      noise: behind the scene, a kind of `scenes/acoustics.py`; `faint` where that is little and all, `none` without a
         microphone.
       wording: what is said that decides, before it is filled in: what breaks in where something does, else what the
         user asks, `NOTHING_ASKED` where nobody does.

@@ -10,7 +10,7 @@ from typing import Any
 from tml_jax.eval.abilities.ablations import ABLATIONS
 from tml_jax.eval.abilities.aims import ABILITIES, PASSED, Ability, Aim, Seen, collapses, figure, with_best_constant
 from tml_jax.eval.abilities.chart import Line, draw
-from tml_jax.eval.baselines import MAJORITY
+from tml_jax.eval.baselines import MAJORITY, POLICIES
 from tml_jax.eval.estimates import Estimate
 from tml_jax.eval.interactivity import NEVER_SECONDS, by_family, table
 from tml_jax.eval.suites.report import cell
@@ -22,6 +22,7 @@ Found = Mapping[str, Mapping[int, Sequence[Seen]]]  # what was run → seed → 
 Figures = Mapping[str, Mapping[str, Estimate]]  # what was run → aim → its figure
 
 _PROOF = 200  # scenes of a family
+WITHOUT_WORDS = "best policy that knows no words"
 _HARDEST, _ENOUGH = 15, 5  # wordings that the table shows; scenes that one must have
 NOTES = """\
 Times are those of the sound: 10 ms frames above −50 dBFS. A reply counts as timely within 0.4 s of the recorded one,
@@ -147,7 +148,8 @@ def _in_question(figures: Figures) -> list[tuple[Ability, Aim]]:
 
 
 def _targets(figures: Figures, spread: Mapping[str, Mapping[int, float]]) -> str:
-    rows = [["ability", "figure", "target", "model (95%)", "lowest and highest seed", "cases", "reached"]]
+    heads = ["ability", "figure", "target", "model (95%)", "lowest and highest seed", "cases", "reached", WITHOUT_WORDS]
+    rows = [heads]
     for ability, aim in _in_question(figures):
         found = figures[MODEL][aim.name]
         reached = aim.reached(found.value)
@@ -155,8 +157,19 @@ def _targets(figures: Figures, spread: Mapping[str, Mapping[int, float]]) -> str
         ends = f"{_value(min(values), aim.unit)} to {_value(max(values), aim.unit)}" if values else "–"
         limit = "–" if aim.target is None else f"{'≤' if aim.at_most else '≥'} {_value(aim.target, aim.unit)}"
         verdict = {None: "–", True: "yes", False: "no"}[reached]
-        rows.append([ability.name or "also", aim.name, limit, _cell(found, aim.unit), ends, found.count, verdict])
+        row = [ability.name or "also", aim.name, limit, _cell(found, aim.unit), ends, found.count, verdict]
+        rows.append([*row, _best_policy(aim, figures)])
     return markdown_table(rows)
+
+
+def _best_policy(aim: Aim, figures: Figures) -> str:
+    """The value and name of the policy that serves an aim best: what can be had without knowing a word."""
+    values = {name: figures[name][aim.name].value for name in POLICIES if name in figures}
+    known = {name: value for name, value in values.items() if not math.isnan(value)}
+    if not known:
+        return "–"
+    best = (min if aim.at_most or aim.median else max)(known, key=known.__getitem__)
+    return f"{_value(known[best], aim.unit)}, {best}"
 
 
 def _beside(figures: Figures) -> str:

@@ -22,18 +22,20 @@ from tml_jax.eval.delegation import Delegation, score_delegation
 from tml_jax.eval.interactivity import Measurement, measure, reply_frequency
 from tml_jax.eval.streaming import stream
 from tml_jax.eval.suites.run import check_own, claimed
+from tml_jax.eval.suites.transcripts import SuiteError
 from tml_jax.files import write_whole
+from tml_jax.scenes.families import FAMILIES
 from tml_jax.serve.session import Talker
 from tml_jax.serve.words import MicroTurn
 
 DEVELOPMENT, HELD_OUT, EXTRAPOLATION = SPLITS = "development", "held_out", "extrapolation"  # sources of scenes
 TRAINING = "scenes"
-REQUEST = "answer"  # the family in which the model is asked for a word
 FIT_SCENES, FEWEST_FIT, FIT_SEED = 64, 8, 0  # of each family's training split, that the policies are fitted on
 # Family → the fact of a scene that says what decides, where that is not the wording of the request.
 _DECIDES = {"interruption": "break_in", "backchannel": "break_in", "side_talk": "talk", "background": "talk"}
 _NOTED = {field.name for field in dataclasses.fields(Seen)}
-Cell = dict[str, list[Seen]]  # what was run → what was observed, a scene each
+NAMES = (MODEL, *ABLATIONS, *baselines.POLICIES, CEILING)  # of what is run
+Cell = dict[str, list[Seen]]  # each of `NAMES` → what was observed, a scene each
 
 
 def evaluate(
@@ -69,31 +71,35 @@ def evaluate(
 
     Raises:
       ValueError: a family or split is unknown, or there are no scenes or seeds.
-      SuiteError: OUTPUT is another model's, or holds other files.
+      SuiteError: OUTPUT is another model's, tells of more seeds, or holds other files.
       FolderBusyError: another process is at work there.
       ImportError: the voices are not installed.
     """
     chosen = check_families(families)
     seeds = tuple(dict.fromkeys(seeds))
     if scenes < 1 or not seeds or min(seeds) < 0:
-        raise ValueError(f"{scenes} scenes with seeds {seeds}: expected at least one of each, and no seed below 0")
+        raise ValueError(
+            f"scenes {scenes}, seeds {','.join(map(str, seeds)) or 'none'}: expected at least one of each, and no seed "
+            "below 0"
+        )
     if split not in SPLITS:
         raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
     made_by = {"suite": "interactivity", "model": model, "version": version, "split": split}
-    # The policies are fitted on scenes of all families; and fewer scenes must not take the place of more.
+    # The policies are fitted on as many scenes of each family; and fewer scenes must not take the place of more.
     made_by |= {"families": ",".join(chosen), "scenes": str(scenes)}
     if data is not None:
         made_by["data"] = str(data.resolve())
     places = [(family, seed) for family in chosen for seed in seeds]
     check_own(output)
     with claimed(output, made_by):
+        _check_seeds(output, seeds)
         kept = {place: _read(_path(output, place), scenes) for place in places}
         missing = [place for place, cell in kept.items() if cell is None]
         there = len(places) - len(missing)
         log(f"interactivity: {len(places)} times {scenes} scenes, {there} of {len(places)} are there")
         if missing:
             source = output / "scenes" if data is None else data
-            fitted = _fit(source, chosen, min(max(scenes, FEWEST_FIT), FIT_SCENES), log)
+            fitted = _fit(source, min(max(scenes, FEWEST_FIT), FIT_SCENES), log)
             speaker, began = talker(), time.monotonic()
             for done, place in enumerate(missing, start=1):
                 kept[place] = _run(speaker, kept_scenes(source, split, *place, scenes), *place, fitted, output)
@@ -110,21 +116,31 @@ def evaluate(
             "families": list(chosen),
             "data": None if data is None else str(data),
         }
-        names = [MODEL, *ABLATIONS, *baselines.POLICIES, CEILING]
         found: Found = {
             name: {seed: [item for family in chosen for item in kept[family, seed][name]] for seed in seeds}
-            for name in names
+            for name in NAMES
         }
         return write_report(output, facts, found)
 
 
-def _fit(
-    source: pathlib.Path, families: Sequence[str], count: int, log: Callable[[str], None]
-) -> Mapping[str, baselines.Params]:
-    """Parameters for the policies: of each family's training scenes, where they have a reply, and of all under ""."""
-    log(f"fitting the policies on {count} training scenes of each family")
-    chosen = dict.fromkeys([*families, REQUEST])  # whatever is chosen, there is a reply to give
-    scenes = {family: kept_scenes(source, TRAINING, family, FIT_SEED, count) for family in chosen}
+def _check_seeds(output: pathlib.Path, seeds: Sequence[int]) -> None:
+    """Makes sure that the tables of some seeds do not take the place of those of more."""
+    try:
+        told = set(json.loads((output / "results.json").read_text(encoding="utf-8"))["seeds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if not told <= set(seeds):
+        every = ",".join(map(str, sorted(told | set(seeds))))
+        raise SuiteError(f"{output} tells of more seeds: give --seeds={every}, or another --output")
+
+
+def _fit(source: pathlib.Path, count: int, log: Callable[[str], None]) -> Mapping[str, baselines.Params]:
+    """Parameters for the policies: of each family's training scenes, where they have a reply, and of all under "".
+
+    All are there whichever are measured, so that what a policy is does not depend on that.
+    """
+    log(f"fitting the policies on {count} training scenes of each of {len(FAMILIES)} families")
+    scenes = {family: kept_scenes(source, TRAINING, family, FIT_SEED, count) for family in FAMILIES}
     fitted = {"": baselines.fit([record for records in scenes.values() for record in records])}
     for family, records in scenes.items():
         with contextlib.suppress(ValueError):  # it has no reply
@@ -204,9 +220,12 @@ def _read(path: pathlib.Path, scenes: int) -> Cell | None:
         plain = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         return None
-    if len(plain[MODEL]) != scenes or not all(_NOTED <= set(item) for item in plain[MODEL]):
+    try:
+        whole = all(len(plain[name]) == scenes for name in NAMES)
+        noted = all(_NOTED <= set(item) for item in plain[MODEL])
+        return {name: [_seen(item) for item in plain[name]] for name in NAMES} if whole and noted else None
+    except (KeyError, TypeError, AttributeError):  # JSON of another shape
         return None
-    return {name: [_seen(item) for item in items] for name, items in plain.items()}
 
 
 def _seen(item: dict[str, Any]) -> Seen:

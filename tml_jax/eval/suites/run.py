@@ -22,6 +22,8 @@ from tml_jax.serve.session import Talker
 
 MADE_BY = "made_by.json"
 _BEFORE_RESULTS = {"lock", "scenes", "answers", "judgements.jsonl"}  # what can be in a folder of ours without any
+_BEFORE_ANSWERS = {"lock", MADE_BY, "scenes"}  # what can be in a claimed folder without any answer
+_ELSEWHERE = "give another --output, or delete it"
 OWN_WORDS = "text"  # a recogniser that is none: the model's own text beside its sound
 
 
@@ -114,6 +116,12 @@ def evaluate(
         with claimed(answers, made_by | ({"background": options.backend_name} if options.backend_name else {})):
             loaded = talker()
             answer(loaded, items, answers, listen, log, _desks(suite, items, options, loaded))
+    elif not any(list((answers / item.task / item.id).glob(f"{item.prefix}output.*")) for item in items):
+        first = items[0]
+        raise SuiteError(
+            f"{data} has no answer to score, such as {first.task}/{first.id}/{first.prefix}output.wav: put each beside "
+            "its recording, or give --checkpoint in place of --score_only"
+        )
     if suite.hears:
         given = hear(items, answers, listen or words_heard, words)
         if talker is None and given:
@@ -178,12 +186,21 @@ def claimed(answers: pathlib.Path, made_by: dict[str, str]) -> Iterator[None]:
     """
     path = answers / MADE_BY
     with alone(answers, "--output", patience=1.0):
-        if path.exists() and (found := read_json(path)) != made_by:
+        begun = {each.name for each in answers.iterdir()} - _BEFORE_ANSWERS  # what failed before has made nothing
+        if begun and path.exists() and (found := _maker(path)) != made_by:
             other = [key for key in {**found, **made_by} if found.get(key) != made_by.get(key)]
             differs = ", ".join(f"{key} {found.get(key)!r}, not {made_by.get(key)!r}" for key in other)
-            raise SuiteError(f"{answers} holds answers of another run ({differs}): give another --output, or delete it")
+            raise SuiteError(f"{answers} holds answers of another run ({differs}): {_ELSEWHERE}")
         write_whole(path, json.dumps(made_by, indent=1))
         yield
+
+
+def _maker(path: pathlib.Path) -> dict[str, str]:
+    """What made the answers beside a `MADE_BY`."""
+    try:
+        return dict(read_json(path))
+    except (SuiteError, TypeError, ValueError) as error:
+        raise SuiteError(f"{path} does not tell what made the answers beside it ({error}): {_ELSEWHERE}") from error
 
 
 def _first(items: list[Item], limit: int) -> list[Item]:

@@ -10,7 +10,7 @@ Neither benchmark's data are public, as far as we know. So these score any data 
 of which `id`, `expected` and one of `audio`, `video` and `texts` must be there. As the original's authors define it, an
 item is right if every answer is right in meaning and begins in its window; a judge tells the meaning. Without one, all
 words due must be said. An answer begins after 0.4 s of silence. The generated families `timed` and `cue`
-(`launch.eval --suite=replica`) measure the same on data that anybody can make.
+(`launch.eval --suite=interactivity`) measure the same on data that anybody can make.
 """
 
 import pathlib
