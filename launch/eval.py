@@ -70,8 +70,9 @@ _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "For `interactivity`: seeds
 _SPLIT = flags.DEFINE_enum(
     "split",
     "held_out",
-    ["development", "held_out", "extrapolation"],
-    "For `interactivity`: within the ranges of training, or beyond; or the scenes that are there to choose by.",
+    ["development", "held_out", "extrapolation", "other_voices"],
+    "For `interactivity`: within the ranges of training, or beyond, or with voices of another engine, flite; or the "
+    "scenes that are there to choose by.",
 )
 _FAMILIES = flags.DEFINE_list("families", [], "For `interactivity`: families of scenes; none: all.")
 _EVALUATOR = flags.DEFINE_enum(
@@ -201,7 +202,7 @@ def main(argv: Sequence[str]) -> None:
         raise SystemExit(f"launch.eval: {error}") from error
     except ImportError as error:
         extra = "parity" if _SUITE.value == "parity" else "suites" if _SUITE.value in SUITES else "replica"
-        remedy = "" if "pip install" in str(error) else f"; python -m pip install -e '.[{extra}]'"
+        remedy = "" if "install" in str(error) else f"; python -m pip install -e '.[{extra}]'"
         raise SystemExit(f"launch.eval: {error}{remedy}") from error
     except KeyboardInterrupt:
         kept = "nothing is kept"

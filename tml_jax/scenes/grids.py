@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 
 TRAIN, DEVELOPMENT, HELD_OUT, EXTRAPOLATION = "train", "development", "held_out", "extrapolation"
+OTHER_VOICES = "other_voices"
 
 
 def _grid(low: float, high: float, step: float, half: bool) -> tuple[float, ...]:
@@ -20,7 +21,7 @@ def _grid(low: float, high: float, step: float, half: bool) -> tuple[float, ...]
 class Grids:
     """Values that a split draws its times (seconds), sizes, levels and speeds from.
 
-    No value occurs in two splits, but that development has those of training.
+    No value occurs in two splits, but that development has those of training, and OTHER_VOICES the held-out ones.
 
     Attributes:
       lead: silence before the user begins.
@@ -128,4 +129,10 @@ def _shifted(grids: Grids) -> Grids:
 
 
 _NEAR, _BETWEEN = _grids(False), _grids(True)
-GRIDS = {TRAIN: _NEAR, DEVELOPMENT: _NEAR, HELD_OUT: _BETWEEN, EXTRAPOLATION: _shifted(_BETWEEN)}
+GRIDS = {
+    TRAIN: _NEAR,
+    DEVELOPMENT: _NEAR,
+    HELD_OUT: _BETWEEN,
+    OTHER_VOICES: _BETWEEN,
+    EXTRAPOLATION: _shifted(_BETWEEN),
+}

@@ -8,6 +8,7 @@ from tml_jax.data.record import USER
 from tml_jax.scenes import scripts
 from tml_jax.scenes.carriers import CARRIERS, OPENINGS
 from tml_jax.scenes.clips import Clip
+from tml_jax.scenes.flite import OTHER_VOICES
 from tml_jax.scenes.grids import GRIDS, Grids
 from tml_jax.scenes.patterns import patterns
 from tml_jax.scenes.phrases import draw_phrase, draw_wording
@@ -155,6 +156,8 @@ class Scene:
 
 def split_voices(split: str) -> tuple[Voice, ...]:
     """The voices that may be heard in a split, but for the model's."""
+    if split == scripts.OTHER_VOICES:
+        return OTHER_VOICES
     return TRAIN_VOICES if scripts.part_of(split) == scripts.TRAIN else HELD_OUT_VOICES
 
 

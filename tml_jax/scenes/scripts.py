@@ -4,12 +4,12 @@ The splits share the keywords, half of the words that break in (training has mor
 do, which a replica can only know by having heard or seen them. They differ in voices (`voices.py`), wordings (of
 requests and of all other talk, `patterns.py`), and every time, size, level (`grids.py`) and colour. Extrapolation has
 the held-out wordings, voices and colours, and amounts beyond those of training. Development, by which to choose, has
-wordings of its own, and is training in all else.
+wordings of its own, and is training in all else. Other voices is held out in all, with speakers of another engine.
 """
 
-from tml_jax.scenes.grids import DEVELOPMENT, EXTRAPOLATION, HELD_OUT, TRAIN
+from tml_jax.scenes.grids import DEVELOPMENT, EXTRAPOLATION, HELD_OUT, OTHER_VOICES, TRAIN
 
-SPLITS = (TRAIN, DEVELOPMENT, HELD_OUT, EXTRAPOLATION)
+SPLITS = (TRAIN, DEVELOPMENT, HELD_OUT, EXTRAPOLATION, OTHER_VOICES)
 
 KEYWORDS = (
     "tiger", "banana", "window", "garden", "music", "river", "doctor", "pencil", "coffee", "elephant", "kitchen",

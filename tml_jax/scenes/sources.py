@@ -21,6 +21,7 @@ SPLITS = {
     "development": scripts.DEVELOPMENT,
     "held_out": scripts.HELD_OUT,
     "extrapolation": scripts.EXTRAPOLATION,
+    "other_voices": scripts.OTHER_VOICES,
 }  # sources that are made of scenes
 SOURCES = (*SPLITS, "transcribed", "text", "captioned", "named", "sought", "noted")
 # A chunk is the unit of work of a process. It pays once for loading the voice (about 0.7 s), and it is held in memory.
@@ -36,8 +37,8 @@ def generate(
     Args:
       source: `scenes` (the training split of every family), `development` (the same in other wordings, families
         equally often), `held_out` (the held-out split, families equally often),
-        `extrapolation` (the same beyond the times, amounts and levels of training), `transcribed`, `text`,
-        `captioned`, `named`, `sought` or `noted`.
+        `extrapolation` (the same beyond the times, amounts and levels of training), `other_voices` (held out, with
+        voices of another engine, see `flite.py`), `transcribed`, `text`, `captioned`, `named`, `sought` or `noted`.
       count: how many.
       seed: another seed gives other conversations; the result does not depend on `processes`.
       processes: processes to work in (spawned); 0 or 1: this one.

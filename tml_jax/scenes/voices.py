@@ -26,16 +26,21 @@ _START_OFFSET_AFTER_PAUSE = -0.040
 
 _HOP = 120  # samples: 5 ms resolution of the energy that bounds speech
 _SILENCE_DB = -36.0  # silence is this far below the loudest 5 ms
-_PAUSES = ",;:.!?…—"
+PAUSES = ",;:.!?…—"  # after a word: a pause
+FLITE = "flite"  # another engine, see `scenes/flite.py`
 
 
 @dataclasses.dataclass(frozen=True)
 class Voice:
-    """A speaker: the embedded voice with f0 times `f0_scale` and its spectrum stretched by `warp` along frequency."""
+    """A speaker: the embedded voice with f0 times `f0_scale` and its spectrum stretched by `warp` along frequency.
+
+    Or, with `engine` FLITE, one of another engine, which is as it is.
+    """
 
     name: str
-    f0_scale: float
-    warp: float
+    f0_scale: float = 1.0
+    warp: float = 1.0
+    engine: str = ""
 
     def __post_init__(self) -> None:
         if not (0.3 <= self.f0_scale <= 3.0 and 0.6 <= self.warp <= 1.6):
@@ -71,7 +76,7 @@ TRAIN_VOICES = tuple(
 def vary(voice: Voice, rng: np.random.Generator) -> Voice:
     """A speaker near `voice`: pitch within 4%, spectrum within 2.5%, for those that lie between."""
     pitch, warp = 1 + 0.04 * rng.uniform(-1, 1), 1 + 0.025 * rng.uniform(-1, 1)
-    return Voice(voice.name, voice.f0_scale * pitch, voice.warp * warp)
+    return voice if voice.engine else Voice(voice.name, voice.f0_scale * pitch, voice.warp * warp)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +136,7 @@ class Synthesizer:
         )
         self._hibari = hibari.Hibari(threads=1)
         self._synth = hibari.dsp.synth
+        self._flite = None
         self._remembered: collections.OrderedDict[tuple, Speech] = collections.OrderedDict()
         self._capacity = remembered
 
@@ -151,6 +157,7 @@ class Synthesizer:
 
         Raises:
           ValueError: the text is empty, too long for one sentence, or a word has no pronunciation of its own.
+          ImportError: the voice is of an engine that is not installed.
         """
         if not 0.4 <= speed <= 2.5:
             raise ValueError(f"speed {speed}: expected 0.4 … 2.5")
@@ -158,11 +165,19 @@ class Synthesizer:
         if key in self._remembered:
             self._remembered.move_to_end(key)
             return self._remembered[key]
-        speech = self._synthesise(text, voice, speed, seed)
+        make = self._stranger if voice.engine else self._synthesise
+        speech = make(text, voice, speed, seed)
         self._remembered[key] = speech
         if len(self._remembered) > self._capacity:
             self._remembered.popitem(last=False)
         return speech
+
+    def _stranger(self, text: str, voice: Voice, speed: float, seed: int) -> Speech:
+        if self._flite is None:
+            from tml_jax.scenes.flite import Flite
+
+            self._flite = Flite()
+        return self._flite.say(text, voice, speed, seed)
 
     def _synthesise(self, text: str, voice: Voice, speed: float, seed: int) -> Speech:
         spoken = text.split()
@@ -182,7 +197,7 @@ class Synthesizer:
         skipped = max(0, int((edges[1] - 0.15) / _SPECTRUM_FRAME))
         samples = self._render([item[0][..., skipped:] for item in spectra], voice, seed)
         times = word_times(phonemes, edges - skipped * _SPECTRUM_FRAME)
-        return _trim(samples, [word.strip(_PAUSES) for word in spoken], times, phonemes)
+        return trimmed(samples, spoken, times)
 
     def _render(self, spectra: list[np.ndarray], voice: Voice, seed: int) -> np.ndarray:
         """Sound (n,) of the network's spectra: three of magnitude and two of phase, each (601, frames), and f0."""
@@ -214,7 +229,7 @@ def word_times(phonemes: str, edges: np.ndarray) -> list[tuple[float, float]]:
     """
     times, position, paused = [], 1, True
     for group in phonemes.split(" "):
-        sounds = group.rstrip(_PAUSES)
+        sounds = group.rstrip(PAUSES)
         start = edges[position] + (_START_OFFSET_AFTER_PAUSE if paused else _START_OFFSET)
         end = edges[position + len(sounds)] + _END_OFFSET
         times.append((float(start), float(max(end, start + 0.01))))
@@ -229,14 +244,20 @@ def levels(samples: np.ndarray, hop: int = _HOP) -> np.ndarray:
     return 10.0 * np.log10(np.mean(np.square(blocks, dtype=np.float64), axis=1) + 1e-12)
 
 
-def _trim(samples: np.ndarray, spoken: list[str], times: list[tuple[float, float]], phonemes: str) -> Speech:
-    """Cuts silence off both ends, evens the level, and settles word times by energy where there is silence."""
+def trimmed(samples: np.ndarray, spoken: list[str], times: list[tuple[float, float]]) -> Speech:
+    """Cuts silence off both ends, evens the level, and settles word times by energy where there is silence.
+
+    Args:
+      samples: (n,) float32 at 24 kHz.
+      spoken: the words, punctuation attached.
+      times: (start, end) seconds of each.
+    """
     level = levels(samples)
     sounding = level > level.max() + _SILENCE_DB
     first, last = np.flatnonzero(sounding)[[0, -1]]
     begin, end = first * _HOP, (last + 1) * _HOP
     starts, ends = (list(column) for column in zip(*times))
-    pauses = [group[-1] in _PAUSES for group in phonemes.split(" ")]
+    pauses = [word[-1] in PAUSES for word in spoken]
     for gap in range(len(times) - 1):
         if pauses[gap]:
             ends[gap], starts[gap + 1] = _settle(sounding, ends[gap], starts[gap + 1])
@@ -245,7 +266,7 @@ def _trim(samples: np.ndarray, spoken: list[str], times: list[tuple[float, float
     starts[0], ends[-1] = begin / RATE, end / RATE
     offset, length = begin / RATE, (end - begin) / RATE
     words = []
-    for text, start, stop in zip(spoken, starts, ends):
+    for text, start, stop in zip((word.strip(PAUSES) for word in spoken), starts, ends):
         start, stop = (min(max(value - offset, 0.0), length) for value in (start, stop))
         words.append(TimedWord(text, float(start), float(max(start, stop))))
     samples = samples[begin:end]

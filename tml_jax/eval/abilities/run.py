@@ -24,12 +24,13 @@ from tml_jax.eval.streaming import stream
 from tml_jax.eval.suites.run import check_own, claimed
 from tml_jax.eval.suites.transcripts import SuiteError
 from tml_jax.files import write_whole
+from tml_jax.scenes import sources as scenes_of
 from tml_jax.scenes.families import FAMILIES
 from tml_jax.serve.session import Talker
 from tml_jax.serve.words import MicroTurn
 
-DEVELOPMENT, HELD_OUT, EXTRAPOLATION = SPLITS = "development", "held_out", "extrapolation"  # sources of scenes
-TRAINING = "scenes"
+HELD_OUT, TRAINING = "held_out", "scenes"  # sources of scenes
+SPLITS = tuple(source for source in scenes_of.SPLITS if source != TRAINING)
 FIT_SCENES, FEWEST_FIT, FIT_SEED = 64, 8, 0  # of each family's training split, that the policies are fitted on
 # Family → the fact of a scene that says what decides, where that is not the wording of the request.
 _DECIDES = {"interruption": "break_in", "backchannel": "break_in", "side_talk": "talk", "background": "talk"}
@@ -62,8 +63,8 @@ def evaluate(
       seeds: of the scenes.
       families: names; none for all.
       data: folder where the scenes are kept; None for OUTPUT/scenes.
-      split: of the scenes: HELD_OUT; EXTRAPOLATION, which goes beyond the ranges of training; or DEVELOPMENT, by which
-        to choose.
+      split: of the scenes, one of `SPLITS`: `held_out`; `extrapolation`, which goes beyond the ranges of training;
+        `other_voices`, held out with speakers of another engine; or `development`, by which to choose.
       log: where progress goes.
 
     Returns:
