@@ -3,7 +3,7 @@
   python -m launch.train --config=configs/replica_words.py --config.train.init_from=tml_jax/shipped/replica
 
 trains on the copy that comes with the package, and needs no GPU; without `init_from` it goes on from the run of
-`configs/replica_gpu.py`. It keeps the tokenizer of what it begins with. The shipped one was trained on seven times,
+`configs/replica_gpu.py`. It keeps the tokenizer of what it begins with. The shipped one was trained on eight times,
 each time with other data (`tml_jax/shipped/HISTORY.md`). Another `data.seed` gives scenes that no part has seen.
 """
 

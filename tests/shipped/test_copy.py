@@ -28,7 +28,7 @@ def test_the_copy_is_what_is_said_of_it():
     first = next(number for number, line in enumerate(rows) if line.startswith("| ability | figure | target |"))
     figures = list(itertools.takewhile(lambda line: line.count("|") == rows[first].count("|"), rows[first:]))
     assert len(figures) == 27 and set(figures) <= set(readme), sorted(set(figures) - set(readme))
-    name = f"{read_config(folder).name}: "
+    name = f"{read_config(folder).name}, step {checkpoint.name}: "
     assert name in (ROOT / "notebooks/talk_to_replica.ipynb").read_text(), "what it shows is of another model"
 
 
