@@ -46,6 +46,19 @@ def end_with(parent: int, alive: multiprocessing.connection.Connection | None = 
 
 
 @contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """A process that is started here never hears Ctrl-C, not even while it imports; this one hears it afterwards.
+
+    A worker that died of it would look like a fault, if that were noticed first.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def pool(processes: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
     """So many workers, which end with this process, and at once where it stops with an error or is interrupted."""
     context = multiprocessing.get_context("spawn")  # threads of JAX may run here already, so no fork
@@ -58,6 +71,9 @@ def pool(processes: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
         ) as workers,
     ):
         try:
+            with _deaf():
+                for _ in range(processes):
+                    workers.submit(os.getpid)  # starts one
             yield workers
         except BaseException:
             wanted.close()  # or what they are at would be waited for

@@ -130,19 +130,15 @@ def _generate(
     starts = collections.deque(range(0, count, size))
     with pool(processes) as workers:
         waiting: collections.deque[concurrent.futures.Future] = collections.deque()
-        try:
-            while starts or waiting:
-                # Few chunks are under way at a time, so that a slow consumer does not fill the memory.
-                while starts and len(waiting) < processes + 1:
-                    start = starts.popleft()
-                    stop = min(start + size, count)
-                    waiting.append(workers.submit(_chunk, source, seed, family, clips, start, stop))
-                records = waiting.popleft().result()
-                progress.made(records)
-                yield from records
-        finally:
-            for future in waiting:
-                future.cancel()
+        while starts or waiting:
+            # Few chunks are under way at a time, so that a slow consumer does not fill the memory.
+            while starts and len(waiting) < processes + 1:
+                start = starts.popleft()
+                stop = min(start + size, count)
+                waiting.append(workers.submit(_chunk, source, seed, family, clips, start, stop))
+            records = waiting.popleft().result()
+            progress.made(records)
+            yield from records
 
 
 class _Progress:
