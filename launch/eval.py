@@ -29,6 +29,7 @@ from tml_jax.eval.recognition import RECOGNISERS
 from tml_jax.eval.suites.registry import SUITES
 from tml_jax.folder_lock import FolderBusyError
 from tml_jax.interop.journal import ConvertError
+from tml_jax.scenes.scripts import HELD_OUT, TEST_SPLITS
 from tml_jax.train.checkpoint import CheckpointError, find_checkpoint, read_config
 
 _OWN = ("replica", "interactivity", "sound", "parity")
@@ -69,8 +70,8 @@ _SCENES = flags.DEFINE_integer("scenes", 200, "For `interactivity`: scenes of ea
 _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "For `interactivity`: seeds of the scenes.")
 _SPLIT = flags.DEFINE_enum(
     "split",
-    "held_out",
-    ["development", "held_out", "extrapolation", "other_voices"],
+    HELD_OUT,
+    TEST_SPLITS,
     "For `interactivity`: within the ranges of training, or beyond, or with voices of another engine, flite; or the "
     "scenes that are there to choose by.",
 )

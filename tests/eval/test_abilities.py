@@ -180,7 +180,8 @@ def test_scenes_may_go_beyond_the_ranges_of_training(by_hand, tmp_path):
     assert results(tmp_path / "far")["split"]
     # What the policies are does not depend on what is measured.
     assert by_hand == {("extrapolation", "visual"), *(("scenes", family) for family in FAMILIES)}
-    with pytest.raises(ValueError, match="split 'train': expected one of development, held_out, "):
+    names = "development, held_out, extrapolation, other_voices"
+    with pytest.raises(ValueError, match=f"split 'train': expected one of {names}$"):
         run.evaluate(Reactive, tmp_path / "none", "m@1", split="train", **options)
 
 

@@ -300,7 +300,8 @@ def test_bad_arguments_are_refused_at_the_call():
         (
             "text",
             "timed",
-            "family 'timed' of source 'text': only scenes, development, held_out, ",
+            "family 'timed' of source 'text': only scenes, development, held_out, extrapolation, other_voices have "
+            "families",
         ),
     ):
         with pytest.raises(ValueError, match=message):

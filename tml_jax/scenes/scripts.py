@@ -9,7 +9,8 @@ wordings of its own, and is training in all else. Other voices is held out in al
 
 from tml_jax.scenes.grids import DEVELOPMENT, EXTRAPOLATION, HELD_OUT, OTHER_VOICES, TRAIN
 
-SPLITS = (TRAIN, DEVELOPMENT, HELD_OUT, EXTRAPOLATION, OTHER_VOICES)
+TEST_SPLITS = (DEVELOPMENT, HELD_OUT, EXTRAPOLATION, OTHER_VOICES)
+SPLITS = (TRAIN, *TEST_SPLITS)
 
 KEYWORDS = (
     "tiger", "banana", "window", "garden", "music", "river", "doctor", "pencil", "coffee", "elephant", "kitchen",

@@ -16,13 +16,8 @@ from tml_jax.scenes import families, notes, scripts, texts
 from tml_jax.scenes.clips import load_clips
 from tml_jax.scenes.voices import Synthesizer
 
-SPLITS = {
-    "scenes": scripts.TRAIN,
-    "development": scripts.DEVELOPMENT,
-    "held_out": scripts.HELD_OUT,
-    "extrapolation": scripts.EXTRAPOLATION,
-    "other_voices": scripts.OTHER_VOICES,
-}  # sources that are made of scenes
+TRAINING = "scenes"
+SPLITS = {TRAINING: scripts.TRAIN} | {split: split for split in scripts.TEST_SPLITS}  # sources made of scenes → split
 SOURCES = (*SPLITS, "transcribed", "text", "captioned", "named", "sought", "noted")
 # A chunk is the unit of work of a process. It pays once for loading the voice (about 0.7 s), and it is held in memory.
 _LARGEST_CHUNK = 100
@@ -87,7 +82,7 @@ def make_conversation(
     rng = np.random.default_rng([seed, zlib.crc32(kind.encode()), index])
     name = f"{kind}-{seed}-{index:06d}"
     if source in SPLITS:
-        if family is None and source == "scenes":
+        if family is None and source == TRAINING:
             family = families.draw_family(rng)
         elif family is None:
             family = list(families.FAMILIES)[index % len(families.FAMILIES)]
@@ -104,7 +99,7 @@ def make_conversation(
         }
         record = makers[source](synthesizer, name, rng)
     record.meta["seed"] = seed
-    if source in ("scenes", "transcribed", "sought", "noted") and rng.random() < _LOSSY_SHARE:
+    if source in (TRAINING, "transcribed", "sought", "noted") and rng.random() < _LOSSY_SHARE:
         record = lose_packets(record, rng)
     return record
 
@@ -128,7 +123,7 @@ def _generate(
         return
     size = min(_LARGEST_CHUNK, -(-count // processes))
     starts = collections.deque(range(0, count, size))
-    with pool(processes) as workers:
+    with pool(min(processes, len(starts))) as workers:
         waiting: collections.deque[concurrent.futures.Future] = collections.deque()
         while starts or waiting:
             # Few chunks are under way at a time, so that a slow consumer does not fill the memory.

@@ -97,10 +97,10 @@ def ship(
     if (run / CARD).exists():
         raise CheckpointError(f"{run} is such a copy already: give the run that it was made of")
     results, table = (_read_figures(run, name) for name in (RESULTS, TABLE))
-    evaluated = _step_of(results, run / "eval" / RESULTS)
-    if evaluated != int(folder.name):
+    figures = _parsed(results, run / "eval" / RESULTS)
+    if figures["step"] != int(folder.name):
         raise CheckpointError(
-            f"{run / 'eval' / RESULTS} is of step {evaluated}, not of {folder.name}, which is to be copied: "
+            f"{run / 'eval' / RESULTS} is of step {figures['step']}, not of {folder.name}, which is to be copied: "
             f"python -m launch.eval --checkpoint={checkpoint} makes it anew"
         )
     measured = _read_abilities(options.abilities, run, folder.name) if options.abilities else None
@@ -133,7 +133,7 @@ def ship(
             command=options.command,
             licences=options.licences,
             note=options.note,
-            results=json.loads(results),
+            results=figures,
             table=table,
             agreement=compared,
             abilities=measured.summary if measured else "",
@@ -185,10 +185,12 @@ def _read_figures(run: pathlib.Path, name: str) -> str:
         ) from error
 
 
-def _step_of(results: str, path: pathlib.Path) -> Any:
-    """The step that an evaluation is of."""
+def _parsed(results: str, path: pathlib.Path) -> dict[str, Any]:
+    """The figures of an evaluation, which tells of what step they are."""
     try:
-        return json.loads(results)["step"]
+        figures = json.loads(results)
+        figures["step"]  # or these are no figures of a run
+        return figures
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path} is no evaluation of a run ({error!r}): python -m launch.eval --checkpoint=RUN makes it anew"

@@ -234,6 +234,17 @@ def test_each_suite_says_what_to_get_where_its_files_are_missing(name, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_without_answers_is_no_folder_to_score(tmp_path, command):
+    make_v1(tmp_path)
+    for folder in tmp_path.glob("*/*"):
+        (folder / "input.wav").touch()
+        for answer in folder.glob("output.*"):
+            answer.unlink()
+    with flagsaver.flagsaver(suite="fdb-v1", data=str(tmp_path), output=str(tmp_path / "out"), score_only=True):
+        with pytest.raises(SystemExit, match=r"has no answer to score, such as \w+/\w+/output\.wav: put each beside"):
+            command.main(["eval"])
+
+
 def test_command_scores_a_folder(tmp_path, capsys, command):
     make_v1(tmp_path)
     for folder in tmp_path.glob("*/*"):

@@ -22,7 +22,6 @@ Found = Mapping[str, Mapping[int, Sequence[Seen]]]  # what was run → seed → 
 Figures = Mapping[str, Mapping[str, Estimate]]  # what was run → aim → its figure
 
 _PROOF = 200  # scenes of a family
-WITHOUT_WORDS = "best policy that knows no words"
 _HARDEST, _ENOUGH = 15, 5  # wordings that the table shows; scenes that one must have
 NOTES = """\
 Times are those of the sound: 10 ms frames above −50 dBFS. A reply counts as timely within 0.4 s of the recorded one,
@@ -148,8 +147,8 @@ def _in_question(figures: Figures) -> list[tuple[Ability, Aim]]:
 
 
 def _targets(figures: Figures, spread: Mapping[str, Mapping[int, float]]) -> str:
-    heads = ["ability", "figure", "target", "model (95%)", "lowest and highest seed", "cases", "reached", WITHOUT_WORDS]
-    rows = [heads]
+    heads = ["ability", "figure", "target", "model (95%)", "lowest and highest seed", "cases", "reached"]
+    rows = [[*heads, "best policy that knows no words"]]
     for ability, aim in _in_question(figures):
         found = figures[MODEL][aim.name]
         reached = aim.reached(found.value)

@@ -24,13 +24,12 @@ from tml_jax.eval.streaming import stream
 from tml_jax.eval.suites.run import check_own, claimed
 from tml_jax.eval.suites.transcripts import SuiteError
 from tml_jax.files import write_whole
-from tml_jax.scenes import sources as scenes_of
 from tml_jax.scenes.families import FAMILIES
+from tml_jax.scenes.scripts import HELD_OUT, TEST_SPLITS
+from tml_jax.scenes.sources import TRAINING
 from tml_jax.serve.session import Talker
 from tml_jax.serve.words import MicroTurn
 
-HELD_OUT, TRAINING = "held_out", "scenes"  # sources of scenes
-SPLITS = tuple(source for source in scenes_of.SPLITS if source != TRAINING)
 FIT_SCENES, FEWEST_FIT, FIT_SEED = 64, 8, 0  # of each family's training split, that the policies are fitted on
 # Family → the fact of a scene that says what decides, where that is not the wording of the request.
 _DECIDES = {"interruption": "break_in", "backchannel": "break_in", "side_talk": "talk", "background": "talk"}
@@ -63,7 +62,7 @@ def evaluate(
       seeds: of the scenes.
       families: names; none for all.
       data: folder where the scenes are kept; None for OUTPUT/scenes.
-      split: of the scenes, one of `SPLITS`: `held_out`; `extrapolation`, which goes beyond the ranges of training;
+      split: of the scenes, one of `TEST_SPLITS`: `held_out`; `extrapolation`, which goes beyond the ranges of training;
         `other_voices`, held out with speakers of another engine; or `development`, by which to choose.
       log: where progress goes.
 
@@ -83,8 +82,8 @@ def evaluate(
             f"scenes {scenes}, seeds {','.join(map(str, seeds)) or 'none'}: expected at least one of each, and no seed "
             "below 0"
         )
-    if split not in SPLITS:
-        raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+    if split not in TEST_SPLITS:
+        raise ValueError(f"split {split!r}: expected one of {', '.join(TEST_SPLITS)}")
     made_by = {"suite": "interactivity", "model": model, "version": version, "split": split}
     # The policies are fitted on as many scenes of each family; and fewer scenes must not take the place of more.
     made_by |= {"families": ",".join(chosen), "scenes": str(scenes)}
